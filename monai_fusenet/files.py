@@ -1,0 +1,34 @@
+"""Files that are either complete or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path to write to, which becomes ``path`` when the block ends without an error.
+
+    The temporary file lies in the same folder (a rename within one file system is atomic) and has the same suffixes
+    (writers such as nibabel and Pillow choose their format by them). An error in the block removes it and leaves a
+    ``path`` from earlier as it was; what a killed process leaves, the next attempt overwrites.
+
+    Args:
+        path: the file to write; its folder must exist.
+
+    Yields:
+        the temporary path, which does not exist yet.
+    """
+    path = Path(path)
+    # Short, so that it fits wherever the name itself does, and the same for the same file.
+    digest = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:12]
+    temporary = path.with_name(f".{digest}{''.join(path.suffixes[-2:])}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+import pytest
+
+from monai_fusenet.files import atomic_path
+
+
+def test_file_appears_under_its_name_only_when_complete(tmp_path):
+    target = tmp_path / "volume.nii.gz"
+    with atomic_path(target) as temporary:
+        temporary.write_text("half")
+        assert not target.exists()
+        assert temporary.parent == tmp_path
+        assert temporary.name.endswith(".nii.gz")
+    assert target.read_text(encoding="utf-8") == "half"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    target = tmp_path / "scores.csv"
+    target.write_text("old")
+
+    def fail():
+        with atomic_path(target) as temporary:
+            temporary.write_text("new")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert target.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_failure_before_the_first_byte_is_the_error_that_is_seen(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "mask.png"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_overwritten(tmp_path):
+    target = tmp_path / "a.png"
+    with atomic_path(target) as temporary:
+        pass_on = temporary
+        temporary.write_text("whole")
+    pass_on.write_text("half")  # as a process leaves it that is killed while it writes
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert target.read_text(encoding="utf-8") == "new"
+
+
+def test_file_gets_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").write_text("")
+    with atomic_path(tmp_path / "atomic") as temporary:
+        temporary.write_text("")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "usual").stat().st_mode
