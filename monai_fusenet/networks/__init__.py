@@ -1,0 +1,17 @@
+"""What describes: encoder, projections, fusion and the network of them all."""
+
+from monai_fusenet.networks.fusenet import FuseNet, FuseNetOutput
+from monai_fusenet.networks.fusion import FusionBlock, MixFeedForward
+from monai_fusenet.networks.pixel_encoder import ChannelAffine, PixelEncoder
+from monai_fusenet.networks.projection import PatchTokens, ProjectionHead
+
+__all__ = [
+    "ChannelAffine",
+    "FuseNet",
+    "FuseNetOutput",
+    "FusionBlock",
+    "MixFeedForward",
+    "PatchTokens",
+    "PixelEncoder",
+    "ProjectionHead",
+]

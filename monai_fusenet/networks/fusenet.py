@@ -1,0 +1,159 @@
+"""The network of Kazerouni et al. 2023: two views of one image in, scores for clusters out."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional, Union
+
+from torch import Tensor, nn
+
+from monai_fusenet.networks.fusion import FusionBlock
+from monai_fusenet.networks.pixel_encoder import PixelEncoder
+from monai_fusenet.networks.projection import PatchTokens, ProjectionHead
+
+__all__ = ["FuseNet", "FuseNetOutput"]
+
+# The authors' module names, and ours.
+PUBLISHED_NAMES = {
+    "img_enc.conv1": "encoder.conv",
+    "img_enc.bn1": "encoder.norm1",
+    "img_enc.conv2": "encoder.affine",
+    "img_enc.bn2": "encoder.norm2",
+    "aug_enc.conv1": "augmented_encoder.conv",
+    "aug_enc.bn1": "augmented_encoder.norm1",
+    "aug_enc.conv2": "augmented_encoder.affine",
+    "aug_enc.bn2": "augmented_encoder.norm2",
+    "image_projection.projection": "image_head.projection",
+    "image_projection.fc": "image_head.fc",
+    "image_projection.layer_norm": "image_head.norm",
+    "aug_projection.projection": "augmented_head.projection",
+    "aug_projection.fc": "augmented_head.fc",
+    "aug_projection.layer_norm": "augmented_head.norm",
+    "bn1": "image_patches.norm",
+    "bn2": "augmented_patches.norm",
+    "to_patch_embedding_img.1": "image_patches.projection",
+    "to_patch_embedding_aug.1": "augmented_patches.projection",
+    "cross_attn.norm1": "fusion.norm1",
+    "cross_attn.attn.reprojection": "fusion.reprojection",
+    "cross_attn.attn.norm": "fusion.attention_norm",
+    "cross_attn.norm2": "fusion.norm2",
+    "cross_attn.mlp.fc1": "fusion.feed_forward.fc1",
+    "cross_attn.mlp.dwconv.dwconv": "fusion.feed_forward.depthwise",
+    "cross_attn.mlp.norm1": "fusion.feed_forward.norm",
+    "cross_attn.mlp.fc2": "fusion.feed_forward.fc2",
+}
+
+
+class FuseNetOutput(NamedTuple):
+    """What training needs: scores (B, 2 * features, *spatial) and unit tokens (B, patches, features) of each view."""
+
+    scores: Tensor
+    image_tokens: Tensor
+    augmented_tokens: Tensor
+
+
+class FuseNet(nn.Module):
+    """Scores every pixel of an image for `2 * features` clusters, from the image and an augmented view of it.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: image channels.
+        features: width of every description; there are twice as many clusters.
+        img_size: spatial size of all images, for the published patch projection, whose weights grow with the image;
+            `None` (default): any size.
+        patch_grid: patches per axis for the cross-modal loss; `None`: 8 in 2-D and 4 in 3-D, 64 patches either way.
+        dropout: dropout of the projection heads.
+        image_weight: factor of the image's embedding before fusion.
+        augmented_weight: factor of the augmented view's embedding before fusion.
+        shared_encoder: one pixel encoder for both views (the published code builds two and uses one); `False`: one
+            for each, for views of different modality or phase.
+
+    Shape:
+        `forward(image)`: (B, in_channels, *spatial) -> scores (B, 2 * features, *spatial); the image is both views.
+        `forward(image, augmented)`: two such images -> `FuseNetOutput`.
+
+    Raises:
+        ValueError: when `spatial_dims` is not 2 or 3, or the views of a pair differ in shape, do not fit `img_size` or
+            are smaller than the patch grid.
+
+    Reference:
+        Kazerouni et al. 2023, "FuseNet: Self-Supervised Dual-Path Network for Medical Image Segmentation",
+        arXiv 2311.13069.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 2,
+        in_channels: int = 3,
+        features: int = 64,
+        img_size: int | Sequence[int] | None = None,
+        patch_grid: int | None = None,
+        dropout: float = 0.1,
+        image_weight: float = 3.0,
+        augmented_weight: float = 0.8,
+        shared_encoder: bool = True,
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+        patch_grid = {2: 8, 3: 4}[spatial_dims] if patch_grid is None else patch_grid
+        self.image_weight = image_weight
+        self.augmented_weight = augmented_weight
+        self.encoder = PixelEncoder(spatial_dims, in_channels, features)
+        self.augmented_encoder = None if shared_encoder else PixelEncoder(spatial_dims, in_channels, features)
+        self.image_head = ProjectionHead(features, dropout)
+        self.augmented_head = ProjectionHead(features, dropout)
+        self.image_patches = PatchTokens(spatial_dims, features, patch_grid, img_size)
+        self.augmented_patches = PatchTokens(spatial_dims, features, patch_grid, img_size)
+        self.fusion = FusionBlock(spatial_dims, features)
+
+    # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
+    def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, FuseNetOutput]:  # noqa: UP007, UP045
+        """Scores alone for one image; scores and the tokens of both views for a pair."""
+        if augmented is not None and augmented.shape != image.shape:
+            raise ValueError(
+                f"image and augmented must have the same shape, got {list(image.shape)} and {list(augmented.shape)}"
+            )
+        image_features = self.encoder(image)
+        if self.augmented_encoder is not None:
+            augmented_features = self.augmented_encoder(image if augmented is None else augmented)
+        else:
+            augmented_features = image_features if augmented is None else self.encoder(augmented)
+        image_embedding = self.image_head(image_features)
+        augmented_embedding = self.augmented_head(augmented_features)
+        scores = self.fusion(self.image_weight * image_embedding, self.augmented_weight * augmented_embedding)
+        if augmented is None:
+            return scores
+        return FuseNetOutput(scores, self.image_patches(image_embedding), self.augmented_patches(augmented_embedding))
+
+    def load_published_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Loads weights under the authors' parameter names.
+
+        Args:
+            state_dict: the authors' state dict; the second encoder (`aug_enc.*`), which their code never uses, is
+                ignored where the encoder is shared.
+
+        Raises:
+            ValueError: names the parameter that is unknown, missing or of another shape than this network's.
+        """
+        own = self.state_dict()
+        loaded = {}
+        for published, value in state_dict.items():
+            module, _, parameter = published.rpartition(".")
+            if module not in PUBLISHED_NAMES:
+                raise ValueError(f"{published} is no parameter of the published FuseNet")
+            name = f"{PUBLISHED_NAMES[module]}.{parameter}"
+            if name.startswith("augmented_encoder.") and self.augmented_encoder is None:
+                continue
+            if name not in own:
+                raise ValueError(f"{published} is no parameter of the published FuseNet")
+            # 1x1 convolutions stand here as the linear or affine maps that they are.
+            ones = (1,) * (value.ndim - own[name].ndim)
+            if tuple(value.shape) != (*own[name].shape, *ones):
+                hint = "; its patch projection needs the img_size it was made with" if "_patches" in name else ""
+                raise ValueError(
+                    f"{published} has shape {tuple(value.shape)}, but {name} has {tuple(own[name].shape)}{hint}"
+                )
+            loaded[name] = value.reshape(own[name].shape)
+        missing = [name for name in own if name not in loaded and not name.endswith("num_batches_tracked")]
+        if missing:
+            raise ValueError(f"the published state dict lacks the weights of {missing[0]}")
+        self.load_state_dict(loaded, strict=False)

@@ -1,0 +1,25 @@
+"""Views between maps (B, C, *spatial) and tokens (B, N, C); both are free while maps are kept channels-last."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["channels_last", "to_map", "to_tokens"]
+
+
+def channels_last(image: Tensor) -> Tensor:
+    """The same values with the channels of a pixel side by side in memory; (B, C, *spatial), 2-D or 3-D."""
+    if image.dim() == 5:
+        return image.contiguous(memory_format=torch.channels_last_3d)
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+def to_tokens(features: Tensor) -> Tensor:
+    """Pixels as tokens: (B, C, *spatial) -> (B, N, C)."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def to_map(tokens: Tensor, spatial: list[int]) -> Tensor:
+    """Tokens back on their grid: (B, N, C) -> (B, C, *spatial)."""
+    return tokens.transpose(1, 2).unflatten(2, spatial)

@@ -1,0 +1,119 @@
+"""From pixel descriptions to the two embeddings that the losses see: per pixel and per patch."""
+
+import math
+from collections.abc import Sequence
+
+from monai.utils import ensure_tuple_rep
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_fusenet.networks.layout import to_map, to_tokens
+
+__all__ = ["PatchTokens", "ProjectionHead"]
+
+
+class ProjectionHead(nn.Module):
+    """Projects each pixel on its own: u = W1 f, then LayerNorm(Dropout(W2 GELU(u)) + u).
+
+    Args:
+        features: channels in and out.
+        dropout: probability of dropping a value of the inner branch, in [0, 1).
+
+    Shape:
+        (B, features, *spatial) -> (B, features, *spatial), 2-D or 3-D
+
+    Reference:
+        Kazerouni et al. 2023, arXiv 2311.13069, section 2.
+    """
+
+    def __init__(self, features: int = 64, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.projection = nn.Linear(features, features)
+        self.fc = nn.Linear(features, features)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(features)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Projects the description of each pixel."""
+        projected = self.projection(to_tokens(features))
+        projected = self.norm(self.dropout(self.fc(F.gelu(projected))) + projected)
+        return to_map(projected, list(features.shape[2:]))
+
+
+class PatchTokens(nn.Module):
+    """Summarises an embedding in a grid of patches: one L2-normalised token for each patch.
+
+    Batch norm, a cut into `patch_grid` patches per axis, a linear map to `features` channels, L2 normalisation.
+
+    Without `img_size` each patch is averaged first, so that the map has `features` x `features` weights and any image
+    size fits; where the grid does not divide a side, neighbouring patches share a row of pixels.
+    Differs from the published code, which flattens each patch (row, column, channel): that is `img_size`, where the
+    weights grow with the area of a patch and only this image size fits. Sides that the grid does not divide are then
+    padded with zeros at the end.
+
+    Args:
+        spatial_dims: 2 or 3.
+        features: channels in and out.
+        patch_grid: patches along each axis.
+        img_size: spatial size of all images, for the published projection; `None`: any size.
+
+    Shape:
+        (B, features, *spatial) -> (B, patch_grid ** spatial_dims, features)
+
+    Raises:
+        ValueError: when a side is shorter than `patch_grid`, or the spatial size is not `img_size`.
+
+    Reference:
+        Kazerouni et al. 2023, arXiv 2311.13069, section 2.
+    """
+
+    # TorchScript reads the types of lists that may be empty here (and would not, were annotations kept as strings).
+    img_size: list[int]
+    patch_size: list[int]
+
+    def __init__(
+        self, spatial_dims: int, features: int = 64, patch_grid: int = 8, img_size: int | Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        self.spatial_dims = spatial_dims
+        self.patch_grid = patch_grid
+        self.img_size = [] if img_size is None else [int(n) for n in ensure_tuple_rep(img_size, spatial_dims)]
+        self.patch_size = [-(-side // patch_grid) for side in self.img_size]
+        if self.img_size and min(self.img_size) < patch_grid:
+            raise ValueError(
+                f"img_size must be at least patch_grid = {patch_grid} along each axis, got {self.img_size}"
+            )
+        self.norm = nn.BatchNorm1d(features)
+        self.projection = nn.Linear(features * math.prod(self.patch_size), features)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Cuts `embedding` into patches and describes each by a unit vector."""
+        spatial = list(embedding.shape[2:])
+        if min(spatial) < self.patch_grid:
+            raise ValueError(f"images must have at least {self.patch_grid} pixels along each axis, got {spatial}")
+        tokens = to_tokens(embedding)
+        normalized = to_map(self.norm(tokens.flatten(0, 1)).view_as(tokens), spatial)
+        if len(self.img_size) == 0:
+            if self.spatial_dims == 3:
+                patches = to_tokens(F.adaptive_avg_pool3d(normalized, self.patch_grid))
+            else:
+                patches = to_tokens(F.adaptive_avg_pool2d(normalized, self.patch_grid))
+        else:
+            if spatial != self.img_size:
+                raise ValueError(f"this network takes images of img_size = {self.img_size} only, got {spatial}")
+            patches = self._cut(normalized)
+        return F.normalize(self.projection(patches), dim=-1)
+
+    def _cut(self, features: Tensor) -> Tensor:
+        padding: list[int] = []
+        for axis in range(self.spatial_dims - 1, -1, -1):  # F.pad counts from the last axis
+            padding += [0, self.patch_grid * self.patch_size[axis] - self.img_size[axis]]
+        shape = [features.shape[0], features.shape[1]]
+        grid_axes = [0]
+        patch_axes: list[int] = []
+        for axis in range(self.spatial_dims):
+            shape += [self.patch_grid, self.patch_size[axis]]
+            grid_axes.append(2 + 2 * axis)
+            patch_axes.append(3 + 2 * axis)
+        patches = F.pad(features, padding).reshape(shape).permute(grid_axes + patch_axes + [1])
+        return patches.flatten(self.spatial_dims + 1).flatten(1, self.spatial_dims)
