@@ -1,0 +1,18 @@
+"""What judges: pure functions of scores and tokens, each with a module that names and weighs it."""
+
+from monai_fusenet.losses.cross_modal import CrossModalLoss, cross_modal_similarity
+from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss, edge_disagreement, published_edge_map
+from monai_fusenet.losses.fusenet import FuseNetLoss, FuseNetTerms
+from monai_fusenet.losses.self_labeling import SelfLabelingLoss, self_labeling_loss
+
+__all__ = [
+    "CrossModalLoss",
+    "EdgeRefinementLoss",
+    "FuseNetLoss",
+    "FuseNetTerms",
+    "SelfLabelingLoss",
+    "cross_modal_similarity",
+    "edge_disagreement",
+    "published_edge_map",
+    "self_labeling_loss",
+]

@@ -1,0 +1,54 @@
+"""Pixels are pulled towards the cluster they already prefer."""
+
+from __future__ import annotations
+
+from monai.utils import LossReduction, look_up_option
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+__all__ = ["SelfLabelingLoss", "self_labeling_loss"]
+
+
+def self_labeling_loss(scores: Tensor) -> Tensor:
+    """Cross-entropy of each pixel against its own strongest cluster; log(K) when all scores tie.
+
+    Args:
+        scores: (B, K, *spatial), any real values.
+
+    Returns:
+        (B, *spatial), values in [0, log(K)].
+    """
+    return scores.logsumexp(dim=1) - scores.amax(dim=1)
+
+
+class SelfLabelingLoss(_Loss):
+    """Self-labelling: cross-entropy of each pixel's scores against their own argmax.
+
+    Args:
+        reduction: "mean" over pixels, "sum", or "none" for a map (B, *spatial).
+
+    Shape:
+        input (B, K, *spatial), any real values; target is ignored, so that it can stand beside supervised losses.
+
+    Raises:
+        ValueError: when the input has no spatial axis, or `reduction` is unknown.
+
+    Reference:
+        Kazerouni et al. 2023, arXiv 2311.13069, section 2; after Kim et al. 2020, arXiv 2007.09990.
+    """
+
+    def __init__(self, reduction: LossReduction | str = LossReduction.MEAN) -> None:
+        super().__init__(reduction=look_up_option(reduction, LossReduction).value)
+
+    def forward(self, input: Tensor, target: Tensor | None = None) -> Tensor:
+        """The loss of scores `input`."""
+        if input.ndim < 3:
+            raise ValueError(f"scores must have the shape (B, K, *spatial), got {tuple(input.shape)}")
+        return reduce_loss(self_labeling_loss(input), self.reduction)
+
+
+def reduce_loss(loss: Tensor, reduction: str) -> Tensor:
+    """Mean or sum of a loss map, or the map itself for "none"."""
+    if reduction == LossReduction.MEAN.value:
+        return loss.mean()
+    return loss.sum() if reduction == LossReduction.SUM.value else loss
