@@ -1,0 +1,41 @@
+"""What prepares an image and what finishes a result."""
+
+from monai_fusenet.transforms.augment_pair import AugmentPaird
+from monai_fusenet.transforms.clusters import (
+    ScoresToClustersd,
+    count_clusters,
+    merge_twin_scores,
+    relabel_by_size,
+    upsampled_argmax,
+)
+from monai_fusenet.transforms.color_jitter import (
+    RandColorJitter,
+    RandColorJitterd,
+    RandFixedKernelBlur,
+    RandFixedKernelBlurd,
+    adjust_brightness,
+    blur,
+    shift_hue,
+)
+from monai_fusenet.transforms.foreground import ClustersToMaskd, Region, choose_foreground
+from monai_fusenet.transforms.quantize import QuantizeTo8Bitd
+
+__all__ = [
+    "AugmentPaird",
+    "ClustersToMaskd",
+    "QuantizeTo8Bitd",
+    "RandColorJitter",
+    "RandColorJitterd",
+    "RandFixedKernelBlur",
+    "RandFixedKernelBlurd",
+    "Region",
+    "ScoresToClustersd",
+    "adjust_brightness",
+    "blur",
+    "choose_foreground",
+    "count_clusters",
+    "merge_twin_scores",
+    "relabel_by_size",
+    "shift_hue",
+    "upsampled_argmax",
+]

@@ -1,0 +1,196 @@
+"""Which clusters are the object, judged by what is known of the acquisition and never by a label."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from scipy import ndimage
+from skimage.measure import label as connected_components
+
+__all__ = ["ClustersToMaskd", "Region", "choose_foreground"]
+
+RING_WIDTH = 0.04  # of the mean side: how far around a region its contrast is measured
+CENTRE_WIDTH = 0.25  # standard deviation of the centre prior, in sides
+
+Box = tuple[slice, ...]
+
+
+class Region(NamedTuple):
+    """A candidate for the foreground and what speaks for it; all in [0, 1], contrast in [-1, 1].
+
+    Attributes:
+        score: what it is chosen by.
+        fraction: share of the image that it covers.
+        centre: share of a Gaussian at the image centre that it covers.
+        border: share of the image's border pixels that it covers.
+        contrast: mean grey value inside less that of a ring around it; for a dark object the other way round, and
+            absolute when either will do.
+    """
+
+    score: float
+    fraction: float
+    centre: float
+    border: float
+    contrast: float
+
+
+def _centre_prior(shape: tuple[int, ...]) -> np.ndarray:
+    axes = np.ogrid[tuple(slice(-1 + 1 / side, 1, 2 / side) for side in shape)]
+    return np.exp(-sum((axis / 2 / CENTRE_WIDTH) ** 2 for axis in axes) / 2)
+
+
+def _border(shape: tuple[int, ...]) -> np.ndarray:
+    border = np.ones(shape, dtype=bool)
+    border[tuple(slice(1, -1) for _ in shape)] = False
+    return border
+
+
+def check_rule(objects: int | None, polarity: str) -> None:
+    """Raises `ValueError` for a number of objects or a polarity that does not exist."""
+    if objects is not None and (not isinstance(objects, int) or objects < 1):
+        raise ValueError(f"objects must be None or a whole number of at least 1, got {objects}")
+    if polarity not in ("dark", "bright", "any"):
+        raise ValueError(f'polarity must be "dark", "bright" or "any", got "{polarity}"')
+
+
+def choose_foreground(
+    clusters: np.ndarray,
+    image: np.ndarray,
+    objects: int | None = None,
+    polarity: str = "any",
+    centre_weight: float = 1.0,
+    border_weight: float = 1.0,
+    min_fraction: float = 0.005,
+    max_fraction: float = 0.8,
+    fill_holes: bool = True,
+) -> tuple[np.ndarray, list[Region]]:
+    """Chooses the foreground of one image among its clusters.
+
+    Candidates are the connected components of the clusters (`objects` of them are kept), or, without a number of
+    objects, whole clusters (one is kept). Each is scored by
+    max(contrast, 0) * centre ** centre_weight * (1 - border) ** border_weight, see `Region`: a product, because an
+    object must convince by all of them, and because their scales differ.
+
+    Args:
+        clusters: (*spatial), integer labels, 2-D or 3-D.
+        image: (C, *spatial), values in [0, 1].
+        objects: how many connected objects the foreground has; `None`: any number, of one cluster.
+        polarity: "dark" or "bright" against its surroundings, or "any".
+        centre_weight: exponent of the centre prior; 0: any place will do.
+        border_weight: exponent of the distaste for the image border; 0: touching it does no harm.
+        min_fraction: candidates that cover less of the image are left out.
+        max_fraction: candidates that cover more of the image are left out.
+        fill_holes: fill the holes of a region before it is judged.
+
+    Returns:
+        the mask (*spatial), bool, and the chosen regions, best first. Where no candidate has an allowed size and
+        the polarity asked for, the mask is empty and the list too.
+
+    Raises:
+        ValueError: when clusters and image differ in shape, or `objects` or `polarity` is unknown.
+    """
+    if clusters.shape != image.shape[1:]:
+        raise ValueError(f"clusters and image must have the same shape, got {clusters.shape} and {image.shape[1:]}")
+    check_rule(objects, polarity)
+    labels = clusters if objects is None else connected_components(clusters, background=-1, connectivity=1)
+    grey = image.mean(axis=0)
+    centre_prior, border = _centre_prior(labels.shape), _border(labels.shape)
+    ring_width = max(1, round(RING_WIDTH * np.mean(labels.shape)))
+
+    candidates: list[tuple[Region, Box, np.ndarray]] = []
+    sizes = np.bincount(labels.ravel())
+    boxes = ndimage.find_objects(labels)
+    for label in np.flatnonzero((sizes > 0) & (sizes >= min_fraction * labels.size)):
+        # Only the surroundings of the region: a distance map of the whole image for each would take seconds.
+        found = boxes[label - 1] if label else tuple(slice(0, side) for side in labels.shape)
+        box = tuple(slice(max(0, side.start - ring_width), side.stop + ring_width) for side in found)
+        inside = labels[box] == label
+        if fill_holes:
+            inside = ndimage.binary_fill_holes(inside)
+        fraction = float(inside.sum() / labels.size)
+        if fraction > max_fraction:
+            continue
+        ring = (ndimage.distance_transform_edt(~inside) <= ring_width) & ~inside
+        contrast = float(grey[box][inside].mean() - grey[box][ring].mean()) if ring.any() else 0.0
+        contrast = {"bright": contrast, "dark": -contrast, "any": abs(contrast)}[polarity]
+        centre = float(centre_prior[box][inside].sum() / centre_prior.sum())
+        touching = float((border[box] & inside).sum() / border.sum())
+        score = max(contrast, 0.0) * centre**centre_weight * (1 - touching) ** border_weight
+        if score > 0:
+            candidates.append((Region(score, fraction, centre, touching, contrast), box, inside))
+    candidates.sort(key=lambda candidate: candidate[0].score, reverse=True)
+    mask = np.zeros(labels.shape, dtype=bool)
+    for _, box, inside in candidates[: objects or 1]:
+        mask[box] |= inside
+    return mask, [region for region, _, _ in candidates[: objects or 1]]
+
+
+class ClustersToMaskd(MapTransform):
+    """Puts the foreground beside the clusters: (1, *spatial), uint8, 0 or 1, see `choose_foreground`.
+
+    The image may have any resolution; it is brought to the grid of the clusters (nearest neighbour) where it differs.
+
+    Args:
+        keys: key of the clusters (1, *spatial).
+        mask_key: where the mask goes.
+        image_key: key of the image (C, *spatial), values in [0, 1].
+        objects: see `choose_foreground`, like the arguments that follow.
+        polarity: "dark", "bright" or "any".
+        centre_weight: exponent of the centre prior.
+        border_weight: exponent of the distaste for the image border.
+        min_fraction: least share of the image.
+        max_fraction: greatest share of the image.
+        fill_holes: fill the holes of a region before it is judged.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "clusters",
+        mask_key: str = "pred",
+        image_key: str = "image",
+        objects: int | None = None,
+        polarity: str = "any",
+        centre_weight: float = 1.0,
+        border_weight: float = 1.0,
+        min_fraction: float = 0.005,
+        max_fraction: float = 0.8,
+        fill_holes: bool = True,
+    ) -> None:
+        super().__init__(keys)
+        check_rule(objects, polarity)
+        self.mask_key = mask_key
+        self.image_key = image_key
+        self.rule: dict[str, Any] = {
+            "objects": objects,
+            "polarity": polarity,
+            "centre_weight": centre_weight,
+            "border_weight": border_weight,
+            "min_fraction": min_fraction,
+            "max_fraction": max_fraction,
+            "fill_holes": fill_holes,
+        }
+
+    def choose(self, clusters: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """The foreground of `clusters` (*spatial) in `image` (C, *any spatial), as a bool mask (*spatial)."""
+        if image.shape[1:] != clusters.shape:
+            resized = torch.nn.functional.interpolate(
+                torch.as_tensor(image).unsqueeze(0), size=clusters.shape, mode="nearest-exact"
+            )
+            image = resized[0].numpy()
+        return choose_foreground(clusters, image, **self.rule)[0]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the sample with its mask."""
+        sample = dict(data)
+        image = np.asarray(torch.as_tensor(sample[self.image_key]).cpu())
+        for key in self.key_iterator(sample):
+            clusters = sample[key]
+            mask = torch.from_numpy(self.choose(np.asarray(clusters.cpu())[0], image)).to(torch.uint8).unsqueeze(0)
+            sample[self.mask_key] = MetaTensor(mask, meta=clusters.meta) if isinstance(clusters, MetaTensor) else mask
+        return sample

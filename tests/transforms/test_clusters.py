@@ -1,0 +1,172 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Resize
+from torch.nn.functional import interpolate, one_hot
+
+from monai_fusenet.data import load_image
+from monai_fusenet.transforms import (
+    ScoresToClustersd,
+    count_clusters,
+    merge_twin_scores,
+    relabel_by_size,
+    upsampled_argmax,
+)
+
+
+def scores_of(labels, count):
+    """Scores (B, count, *spatial) whose argmax is `labels`."""
+    return one_hot(torch.as_tensor(labels), count).movedim(-1, 1).float()
+
+
+# Counting.
+
+
+def test_clusters_are_counted_image_by_image():
+    labels = torch.tensor([[[0, 0, 3], [0, 3, 0]], [[1, 2, 4], [0, 3, 3]]])
+    assert count_clusters(scores_of(labels, 6)).tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("spatial", [(7, 5), (4, 3, 5), (1, 1)])
+def test_counts_equal_those_of_unique(spatial):
+    torch.manual_seed(0)
+    scores = torch.randn(4, 20, *spatial)
+    expected = [len(image.argmax(dim=0).unique()) for image in scores]
+    assert count_clusters(scores).tolist() == expected
+
+
+def test_a_tie_is_one_cluster():
+    assert count_clusters(torch.zeros(1, 5, 3, 4)).tolist() == [1]
+
+
+# Twins.
+
+
+def test_twins_are_half_the_channels_apart():
+    scores = torch.arange(6.0).reshape(1, 6, 1)
+    assert merge_twin_scores(scores).flatten().tolist() == [0 + 3, 1 + 4, 2 + 5]
+
+
+@pytest.mark.parametrize("spatial", [(7, 5), (4, 3, 5)])
+def test_merged_twins_have_half_the_channels(spatial):
+    assert merge_twin_scores(torch.randn(2, 8, *spatial)).shape == (2, 4, *spatial)
+
+
+# Names by size.
+
+
+def test_labels_are_named_by_decreasing_size():
+    labels = np.array([[7, 7, 0], [7, 9, 9]])
+    np.testing.assert_array_equal(relabel_by_size(labels), [[1, 1, 3], [1, 2, 2]])
+
+
+def test_of_equal_sizes_the_smaller_label_comes_first():
+    np.testing.assert_array_equal(relabel_by_size(np.array([5, 2, 5, 2, 9, 1])), [2, 1, 2, 1, 4, 3])
+
+
+def test_many_labels_of_few_sizes():
+    labels = np.concatenate([np.arange(200), np.arange(0, 200, 3), np.arange(0, 200, 7)])
+    order = sorted(range(200), key=lambda label: (-np.count_nonzero(labels == label), label))
+    np.testing.assert_array_equal(relabel_by_size(labels), [order.index(label) + 1 for label in labels])
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (2, 3, 4), (24,), (1, 6, 4)])
+def test_labels_keep_their_shape_and_their_partition(shape):
+    labels = np.random.default_rng(0).integers(-3, 4, shape)
+    renamed = relabel_by_size(labels)
+    assert renamed.shape == shape
+    assert renamed.dtype == np.uint8
+    assert set(np.unique(renamed)) == set(range(1, len(np.unique(labels)) + 1))
+    assert len(np.unique(np.stack([labels.ravel(), renamed.ravel()]), axis=1).T) == len(np.unique(labels))
+    assert list(np.bincount(renamed.ravel())[1:]) == sorted(np.bincount(renamed.ravel())[1:], reverse=True)
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(255, np.uint8), (256, np.uint16), (1000, np.uint16)])
+def test_more_than_255_labels_need_16_bits(count, dtype):
+    renamed = relabel_by_size(np.arange(count).reshape(5, -1) if count % 5 == 0 else np.arange(count))
+    assert renamed.dtype == dtype
+    np.testing.assert_array_equal(renamed.ravel(), np.arange(1, count + 1))
+
+
+# Back on the grid of the image.
+
+
+@pytest.mark.parametrize(
+    ("spatial", "size"), [((5, 7), (11, 9)), ((5, 7), (3, 2)), ((3, 4, 5), (5, 9, 4)), ((1, 4), (3, 9))]
+)
+@pytest.mark.parametrize("channels_at_once", [1, 3, 7, 16, 100])
+def test_upsampled_argmax_is_interpolation_and_argmax(spatial, size, channels_at_once):
+    torch.manual_seed(0)
+    scores = torch.randn(1, 7, *spatial)
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    expected = interpolate(scores, size=size, mode=mode).argmax(dim=1)
+    assert torch.equal(upsampled_argmax(scores, size, channels_at_once), expected)
+
+
+@pytest.mark.parametrize("channels_at_once", [1, 2, 16])
+def test_ties_go_to_the_smaller_label(channels_at_once):
+    scores = torch.zeros(1, 5, 3, 4)
+    scores[:, 1] = scores[:, 3] = scores[:, 4] = 1
+    assert torch.equal(upsampled_argmax(scores, (6, 5), channels_at_once), torch.ones(1, 6, 5, dtype=torch.long))
+
+
+def test_scores_far_below_zero_win_as_well():
+    scores = -1e30 * torch.ones(1, 3, 2, 2)
+    scores[:, 2] = -1e20
+    assert torch.equal(upsampled_argmax(scores, (2, 2)), torch.full((1, 2, 2), 2))
+
+
+# In a pipeline.
+
+
+def loaded_image(spatial):
+    meta = {"spatial_shape": np.array(spatial), "filename_or_obj": "a.nii"}
+    return MetaTensor(torch.rand(1, *spatial), affine=torch.diag(torch.tensor([2.0, 3, 4, 1])), meta=meta)
+
+
+def test_clusters_have_the_grid_of_the_loaded_image():
+    scores = scores_of([[[0, 2, 2], [2, 2, 1]]], 3)[0]
+    sample = {"image": loaded_image((2, 3)), "scores": scores}
+    clusters = ScoresToClustersd()(sample)["clusters"]
+    assert "clusters" not in sample
+    assert clusters.dtype == torch.uint8
+    assert clusters.tolist() == [[[2, 1, 1], [1, 1, 3]]]
+    assert clusters.meta["filename_or_obj"] == "a.nii"
+
+
+@pytest.mark.parametrize(("spatial", "working_size"), [((11, 7), (4, 5)), ((9, 6, 7), (4, 5, 3))])
+def test_clusters_of_a_resized_image_have_the_grid_of_the_loaded_one(spatial, working_size):
+    torch.manual_seed(0)
+    scores = torch.randn(5, *working_size)
+    image = loaded_image(spatial)
+    sample = {"image": Resize(working_size)(image), "scores": MetaTensor(scores)}
+    clusters = ScoresToClustersd(clusters_key="labels")(sample)["labels"]
+    expected = relabel_by_size(upsampled_argmax(scores.unsqueeze(0), spatial).numpy())
+    np.testing.assert_array_equal(np.asarray(clusters), expected)
+
+
+def test_clusters_of_a_resized_image_lie_where_it_was_loaded(tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((9, 6, 7), np.float32), np.diag([2, 3, 4, 1])), tmp_path / "a.nii")
+    image = load_image(tmp_path / "a.nii")
+    sample = {"image": Resize((4, 5, 3))(image), "scores": torch.randn(5, 4, 5, 3)}
+    torch.testing.assert_close(ScoresToClustersd()(sample)["clusters"].affine, image.affine)
+
+
+def test_twins_can_be_merged_first():
+    # Cluster 0 and its twin 2 take turns, and so do 1 and 3.
+    scores = scores_of([[[0, 2, 0, 1, 3]]], 4)[0]
+    sample = {"image": loaded_image((1, 5)), "scores": scores}
+    assert ScoresToClustersd()(sample)["clusters"].tolist() == [[[1, 3, 1, 2, 4]]]
+    assert ScoresToClustersd(merge_twins=True)(sample)["clusters"].tolist() == [[[1, 1, 1, 2, 2]]]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite(value):
+    scores = torch.zeros(3, 4, 5)
+    scores[1, 2, 3] = value
+    with pytest.raises(
+        ValueError, match=r"^the scores are not finite: the fit diverged; a smaller lr or fewer steps may mend it$"
+    ):
+        ScoresToClustersd()({"image": loaded_image((4, 5)), "scores": scores})

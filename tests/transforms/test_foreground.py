@@ -1,0 +1,284 @@
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_fusenet.transforms import ClustersToMaskd, Region, choose_foreground
+
+
+def ball(shape, centre, radius):
+    """A disk or a ball."""
+    grid = np.ogrid[tuple(slice(0, side) for side in shape)]
+    return sum((axis - position) ** 2 for axis, position in zip(grid, centre, strict=True)) <= radius**2
+
+
+def draw(shape, *regions, ground=0.5):
+    """Clusters (1: ground, then one for each region) and a grey image of the given values."""
+    clusters, image = np.ones(shape, dtype=np.uint8), np.full((1, *shape), ground)
+    for label, (region, value) in enumerate(regions, start=2):
+        clusters[region] = label
+        image[0, region] = value
+    return clusters, image
+
+
+SKIN = (41, 53)
+
+
+@pytest.fixture
+def lesion():
+    """A dark disk in the centre of bright skin with dark corners, as a dermatoscope leaves them."""
+    disk = ball(SKIN, (20, 26), 9)
+    corners = ~ball(SKIN, (20, 26), 29)
+    clusters, image = draw(SKIN, (disk, 0.2), (corners, 0.0), ground=0.8)
+    return clusters, image, disk
+
+
+@pytest.mark.parametrize("objects", [None, 1])
+@pytest.mark.parametrize("polarity", ["dark", "any"])
+def test_a_dark_disk_in_the_centre(lesion, objects, polarity):
+    clusters, image, disk = lesion
+    mask, regions = choose_foreground(clusters, image, objects=objects, polarity=polarity)
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, disk)
+    assert len(regions) == 1
+    region = regions[0]
+    assert isinstance(region, Region)
+    assert region.fraction == pytest.approx(disk.mean())
+    assert region.border == 0
+    assert region.contrast == pytest.approx(0.8 - 0.2)
+    assert 0.25 < region.centre < 0.5
+    assert region.score == pytest.approx(region.contrast * region.centre)
+
+
+def test_an_inverted_image_is_bright_where_it_was_dark(lesion):
+    clusters, image, _ = lesion
+    dark = choose_foreground(clusters, image, polarity="dark")
+    bright = choose_foreground(clusters, 1 - image, polarity="bright")
+    np.testing.assert_array_equal(dark[0], bright[0])
+    assert dark[1][0] == pytest.approx(bright[1][0])
+
+
+# Five columns: centres at -0.4, -0.2, 0, 0.2 and 0.4 of the side; deviation 0.25.
+CENTRE_PRIOR = np.exp(-((np.array([-0.4, -0.2, 0, 0.2, 0.4]) / 0.25) ** 2) / 2)
+
+
+@pytest.mark.parametrize("centre_weight", [0.0, 1.0, 2.0])
+def test_the_centre_prior_by_hand(centre_weight):
+    clusters, image = np.array([[1, 2, 2, 1, 1]]), np.array([[[0.0, 0.5, 0.5, 0.0, 0.0]]])
+    _, regions = choose_foreground(clusters, image, polarity="bright", centre_weight=centre_weight, border_weight=0)
+    share = CENTRE_PRIOR[1:3].sum() / CENTRE_PRIOR.sum()
+    assert regions[0].centre == pytest.approx(share)
+    assert regions[0].score == pytest.approx(0.5 * share**centre_weight)
+
+
+def test_centre_shares_add_up():
+    # Every region differs from its surroundings, but for the largest possible sum no hole may count twice.
+    clusters = np.random.default_rng(0).integers(1, 4, (7, 5))
+    image = clusters[None] / 3
+    _, regions = choose_foreground(
+        clusters, image, objects=35, min_fraction=1 / 35, max_fraction=1, border_weight=0, fill_holes=False
+    )
+    for name in ("fraction", "centre", "border"):
+        assert sum(getattr(region, name) for region in regions) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("border_weight", [0.0, 1.0, 2.0])
+def test_touching_the_border_lowers_the_score(border_weight):
+    # A 5 x 8 image has 22 border pixels; the bright stripe has 5 + 2 of them.
+    clusters = np.ones((5, 8), dtype=int)
+    clusters[:, :2] = 2
+    image = np.where(clusters == 2, 0.7, 0.2)[None]
+    _, regions = choose_foreground(clusters, image, polarity="bright", centre_weight=0, border_weight=border_weight)
+    assert regions[0].border == pytest.approx(7 / 22)
+    assert regions[0].score == pytest.approx(0.5 * (15 / 22) ** border_weight)
+
+
+def test_contrast_is_taken_against_a_ring():
+    # Mean side 50, so a ring of 2 pixels: the bright far away does not count.
+    disk, surroundings = ball((45, 55), (22, 27), 8), ball((45, 55), (22, 27), 10.5)
+    clusters, image = draw((45, 55), (disk, 0.2), ground=1.0)
+    image[0, surroundings & ~disk] = 0.3
+    _, regions = choose_foreground(clusters, image, objects=1, polarity="dark")
+    assert regions[0].contrast == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_region_of_the_other_polarity_comes_last():
+    clusters, image = draw((30, 37), (ball((30, 37), (15, 12), 5), 0.1), (ball((30, 37), (15, 30), 3), 0.9))
+    for polarity, label in (("dark", 2), ("bright", 3)):
+        mask, regions = choose_foreground(clusters, image, polarity=polarity)
+        np.testing.assert_array_equal(mask, clusters == label)
+        assert regions[0].contrast == pytest.approx(0.4)
+
+
+def test_two_lungs_of_equal_size():
+    shape = (48, 63)
+    left, right = ball(shape, (24, 16), 10), ball(shape, (24, 46), 10)
+    speck = ball(shape, (6, 31), 2)  # dark as well, but smaller and off the centre
+    clusters, image = draw(shape, (left | right, 0.1), (speck, 0.1), ground=0.7)
+    mask, regions = choose_foreground(clusters, image, objects=2, polarity="dark")
+    np.testing.assert_array_equal(mask, left | right)
+    assert [region.fraction for region in regions] == [left.mean(), right.mean()]
+
+
+def test_two_lungs_that_are_clusters_of_their_own():
+    shape = (48, 63)
+    left, right = ball(shape, (24, 16), 10), ball(shape, (24, 46), 10)
+    clusters, image = draw(shape, (left, 0.1), (right, 0.12), ground=0.7)
+    np.testing.assert_array_equal(choose_foreground(clusters, image, objects=2)[0], left | right)
+    assert choose_foreground(clusters, image, objects=1)[0].sum() == left.sum()
+
+
+def test_any_number_of_bright_blobs_of_one_cluster():
+    shape = (50, 61)
+    blobs = np.zeros(shape, dtype=bool)
+    for centre in [(10, 12), (12, 40), (27, 25), (38, 50), (40, 8)]:
+        blobs |= ball(shape, centre, 4)
+    clusters, image = draw(shape, (blobs, 0.9), ground=0.2)
+    mask, regions = choose_foreground(clusters, image, polarity="bright")
+    np.testing.assert_array_equal(mask, blobs)
+    assert len(regions) == 1
+    mask, regions = choose_foreground(clusters, image, objects=3, polarity="bright")
+    assert mask.sum() == 3 * ball(shape, (10, 12), 4).sum()
+    assert len(regions) == 3
+    assert regions[0].score >= regions[1].score >= regions[2].score
+
+
+def test_fewer_objects_than_asked_for():
+    clusters, image = draw((30, 37), (ball((30, 37), (15, 18), 6), 0.1))
+    mask, regions = choose_foreground(clusters, image, objects=5, max_fraction=0.5)
+    assert len(regions) == 1
+    np.testing.assert_array_equal(mask, clusters == 2)
+
+
+def test_a_ball_in_a_volume():
+    shape = (17, 21, 13)
+    inside = ball(shape, (8, 10, 6), 4)
+    clusters, image = draw(shape, (inside, 0.9), ground=0.3)
+    for objects in (None, 1):
+        mask, regions = choose_foreground(clusters, image, objects=objects, polarity="bright")
+        np.testing.assert_array_equal(mask, inside)
+        assert regions[0].contrast == pytest.approx(0.6)
+        assert regions[0].border == 0
+
+
+@pytest.mark.parametrize("fill_holes", [True, False])
+def test_holes_are_filled_on_request(fill_holes):
+    shape = (30, 37)
+    disk, hole = ball(shape, (15, 18), 9), ball(shape, (15, 18), 3)
+    clusters, image = draw(shape, (disk, 0.1), (hole, 0.9), ground=0.6)
+    mask, _ = choose_foreground(clusters, image, objects=1, polarity="dark", fill_holes=fill_holes)
+    np.testing.assert_array_equal(mask, disk if fill_holes else disk & ~hole)
+
+
+def test_nothing_of_an_allowed_size():
+    clusters, image = draw((20, 31), (ball((20, 31), (10, 15), 1), 0.1))
+    mask, regions = choose_foreground(clusters, image, min_fraction=0.05)
+    assert mask.shape == (20, 31)
+    assert not mask.any()
+    assert regions == []
+
+
+def test_sizes_at_the_limits_are_allowed():
+    clusters = np.repeat([1, 2, 2, 2], 5).reshape(4, 5)
+    image = clusters[None] / 2
+    assert choose_foreground(clusters, image, min_fraction=0.75, max_fraction=0.75)[0].sum() == 15
+    assert choose_foreground(clusters, image, min_fraction=0.25, max_fraction=0.25)[0].sum() == 5
+    assert not choose_foreground(clusters, image, min_fraction=0.76)[0].any()
+
+
+@pytest.mark.parametrize("objects", [None, 2])
+def test_without_a_least_size_there_are_no_empty_candidates(objects):
+    clusters = np.array([[1, 1, 1, 1], [1, 3, 1, 1], [1, 1, 1, 1]])
+    image = np.where(clusters == 3, 0.2, 0.8)[None]
+    mask, regions = choose_foreground(clusters, image, objects=objects, min_fraction=0)
+    np.testing.assert_array_equal(mask, clusters == 3)
+    assert len(regions) == 1
+
+
+def test_one_cluster_all_over():
+    clusters, image = draw((20, 31))
+    mask, regions = choose_foreground(clusters, image, max_fraction=1)
+    assert not mask.any()  # there is nothing around it that it could differ from
+    assert regions == []
+
+
+def test_label_0_is_a_cluster_like_others():
+    clusters, image = draw((30, 37), (ball((30, 37), (15, 18), 7), 0.1))
+    expected, _ = choose_foreground(clusters, image)
+    np.testing.assert_array_equal(choose_foreground(clusters.max() - clusters.astype(int), image)[0], expected)
+
+
+def test_colours_count_by_their_mean():
+    disk = ball((30, 37), (15, 18), 7)
+    clusters, image = draw((30, 37), (disk, 0.2), ground=0.8)
+    rgb = np.concatenate([image, image, np.full_like(image, 0.5)])
+    _, regions = choose_foreground(clusters, rgb, objects=1)
+    assert regions[0].contrast == pytest.approx(0.6 * 2 / 3)
+
+
+def test_the_inputs_stay_as_they_are(lesion):
+    clusters, image, _ = lesion
+    before = clusters.copy(), image.copy()
+    choose_foreground(clusters, image, objects=2)
+    np.testing.assert_array_equal(clusters, before[0])
+    np.testing.assert_array_equal(image, before[1])
+
+
+def test_clusters_and_image_of_different_shape():
+    with pytest.raises(ValueError, match=r"^clusters and image must have the same shape, got \(5, 7\) and \(7, 5\)$"):
+        choose_foreground(np.ones((5, 7), int), np.zeros((1, 7, 5)))
+
+
+def test_an_unknown_polarity():
+    with pytest.raises(ValueError, match=r'^polarity must be "dark", "bright" or "any", got "black"$'):
+        choose_foreground(np.ones((5, 7), int), np.zeros((1, 5, 7)), polarity="black")
+
+
+# In a pipeline.
+
+
+def test_the_mask_stands_beside_the_clusters(lesion):
+    clusters, image, disk = lesion
+    sample = {
+        "clusters": MetaTensor(torch.from_numpy(clusters).unsqueeze(0), meta={"filename_or_obj": "a.png"}),
+        "image": MetaTensor(torch.from_numpy(image)),
+    }
+    mask = ClustersToMaskd(polarity="dark")(sample)["pred"]
+    assert set(sample) == {"clusters", "image"}
+    assert mask.dtype == torch.uint8
+    assert mask.shape == (1, *SKIN)
+    np.testing.assert_array_equal(np.asarray(mask)[0], disk)
+    assert mask.meta["filename_or_obj"] == "a.png"
+
+
+def test_plain_tensors_and_keys_of_the_users_own(lesion):
+    clusters, image, disk = lesion
+    sample = {"labels": torch.from_numpy(clusters).unsqueeze(0), "picture": torch.from_numpy(image)}
+    mask = ClustersToMaskd("labels", mask_key="mask", image_key="picture", objects=1)(sample)["mask"]
+    assert type(mask) is torch.Tensor
+    np.testing.assert_array_equal(mask.numpy()[0], disk)
+
+
+@pytest.mark.parametrize(("shape", "working_size"), [((40, 54), (20, 18)), ((12, 20, 16), (6, 10, 4))])
+def test_the_image_may_have_another_resolution(shape, working_size):
+    inside = ball(shape, [side / 2 for side in shape], min(shape) / 3)
+    clusters, image = draw(shape, (inside, 0.1), ground=0.8)
+    steps = [side // size for side, size in zip(shape, working_size, strict=True)]
+    small = image[(slice(None), *(slice(step // 2, None, step) for step in steps))]
+    assert small.shape == (1, *working_size)
+    sample = {"clusters": torch.from_numpy(clusters).unsqueeze(0), "image": torch.from_numpy(small)}
+    mask = ClustersToMaskd(polarity="dark")(sample)["pred"]
+    np.testing.assert_array_equal(mask.numpy()[0], inside)
+
+
+def test_options_reach_the_rule():
+    rule = {
+        "objects": 2,
+        "polarity": "dark",
+        "centre_weight": 0.1,
+        "border_weight": 0.2,
+        "min_fraction": 0.01,
+        "max_fraction": 0.5,
+        "fill_holes": False,
+    }
+    assert ClustersToMaskd(**rule).rule == rule
