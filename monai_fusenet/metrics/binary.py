@@ -1,0 +1,62 @@
+"""What the metrics of two binary masks share."""
+
+from __future__ import annotations
+
+import torch
+from monai.metrics.metric import CumulativeIterationMetric
+from monai.metrics.utils import do_metric_reduction
+from monai.utils import MetricReduction
+from torch import Tensor
+
+
+def binary_pair(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Checks two binary masks and returns them as booleans, whose sums neither round nor overflow.
+
+    Args:
+        y_pred: prediction, values 0 and 1 of any type.
+        y: truth, of the same kind and shape.
+
+    Shape:
+        (B, C, *spatial) twice -> the same twice
+
+    Raises:
+        ValueError: the shapes differ, there are no spatial axes, or a value is neither 0 nor 1.
+    """
+    if y_pred.shape != y.shape:
+        raise ValueError(f"y_pred and y must have the same shape, got {tuple(y_pred.shape)} and {tuple(y.shape)}")
+    if y_pred.ndim < 3:
+        raise ValueError(f"y_pred and y must have shape (B, C, *spatial), got {tuple(y_pred.shape)}")
+    for name, mask in (("y_pred", y_pred), ("y", y)):
+        if not torch.all((mask == 0) | (mask == 1)):
+            raise ValueError(f"{name} must be binary, got values from {mask.min():g} to {mask.max():g}")
+    return y_pred.bool(), y.bool()
+
+
+class BinaryPairMetric(CumulativeIterationMetric):
+    """Collects one value per item and channel; subclasses say in ``_compute_tensor`` which.
+
+    Args:
+        reduction: how ``aggregate`` reduces items and channels: ``"none"``, ``"mean"``, ``"sum"``, ``"mean_batch"``,
+            ``"sum_batch"``, ``"mean_channel"`` or ``"sum_channel"``, as in :py:class:`monai.metrics.MeanIoU`.
+        get_not_nans: whether ``aggregate`` returns (value, count of values) instead of the value.
+    """
+
+    def __init__(self, reduction: MetricReduction | str = MetricReduction.MEAN, get_not_nans: bool = False) -> None:
+        super().__init__()
+        self.reduction = reduction
+        self.get_not_nans = get_not_nans
+
+    def aggregate(self, reduction: MetricReduction | str | None = None) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Reduces the values collected since the last ``reset``.
+
+        Args:
+            reduction: replaces the metric's own reduction in this call.
+
+        Raises:
+            ValueError: nothing was collected.
+        """
+        values = self.get_buffer()
+        if not isinstance(values, Tensor):
+            raise ValueError(f"{type(self).__name__} has no values to aggregate: call it on a batch first")
+        reduced, not_nans = do_metric_reduction(values, reduction or self.reduction)
+        return (reduced, not_nans) if self.get_not_nans else reduced
