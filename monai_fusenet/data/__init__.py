@@ -1,0 +1,24 @@
+"""Where images come from: folders and known data set layouts, file formats, samples, and a seeded dataset."""
+
+from monai_fusenet.data.datalist import find_images, unmatched_masks
+from monai_fusenet.data.dataset import SeededCacheDataset
+from monai_fusenet.data.errors import failure_reason
+from monai_fusenet.data.preparation import CheckImaged, ToChannelsd, UnionMaskd
+from monai_fusenet.data.reading import IMAGE_SUFFIXES, LoadMedicalImaged, load_image, spacing_of
+from monai_fusenet.data.samples import draw_phantoms, sample_images
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "CheckImaged",
+    "LoadMedicalImaged",
+    "SeededCacheDataset",
+    "ToChannelsd",
+    "UnionMaskd",
+    "draw_phantoms",
+    "failure_reason",
+    "find_images",
+    "load_image",
+    "sample_images",
+    "spacing_of",
+    "unmatched_masks",
+]

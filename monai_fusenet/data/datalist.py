@@ -1,0 +1,247 @@
+"""Folders of images, in the layouts that public data sets come in, as lists of samples."""
+
+import fnmatch
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai.utils import ensure_tuple
+
+from monai_fusenet.data.reading import DICOM_SUFFIXES, IMAGE_SUFFIXES, dicom_series, suffix_of
+
+# Conventions, in lower case. A mask belongs to the image whose path is the same once these folder names, and then the
+# ending of the mask's stem, are taken away. PH2: imd*; ISIC challenges: isic*, isbi*; Montgomery: manualmask,
+# leftmask, rightmask; Montgomery and Shenzhen: cxr_png; Medical Segmentation Decathlon: *tr, *ts.
+IMAGE_FOLDERS = (
+    *("image", "images", "imagestr", "imagests", "cxr_png"),
+    *("imd*_dermoscopic_image", "isic*_data", "isbi*_data", "isic*_input"),
+)
+MASK_FOLDERS = (
+    *("mask", "masks", "label", "labels", "labelstr", "labelsts", "manualmask", "leftmask", "rightmask"),
+    *("imd*_lesion", "isic*_groundtruth", "isbi*_groundtruth"),
+)
+IGNORED = (".*", "imd*_roi", "isic_*_superpixels.png")
+MASK_ENDING = re.compile(r"_(mask|segmentation)(_\d+)?$", re.IGNORECASE)  # a number: one file per lesion, as in BUSI
+MASK_ENDING_IN_MASK_FOLDER = re.compile(r"_(mask|segmentation|lesion)(_\d+)?$", re.IGNORECASE)
+
+
+class _Found(NamedTuple):
+    path: Path
+    file: str  # relative to the dataset folder
+    in_mask_folder: bool
+    group: tuple[str, ...]  # the folders that are no convention
+
+    @property
+    def stem(self) -> str:
+        return _stem(self.path)
+
+    @property
+    def is_mask(self) -> bool:
+        return self.in_mask_folder or MASK_ENDING.search(self.stem) is not None
+
+    def image_stems(self) -> list[str]:
+        """The stems that the image of this mask may have, the likeliest first."""
+        if self.in_mask_folder:
+            return [self.stem, MASK_ENDING_IN_MASK_FOLDER.sub("", self.stem)]
+        return [MASK_ENDING.sub("", self.stem)]
+
+
+def find_images(dataset_dir: str | os.PathLike, exclude_dir: str | os.PathLike | None = None) -> list[dict[str, Any]]:
+    """Finds the images below a folder, and their masks where there are any.
+
+    Read are a Decathlon `dataset.json` directly in the folder, else every folder below it, in these layouts: images
+    directly in the folder or anywhere below it; `images/` and `masks/` with equal stems; masks beside the images as
+    `<stem>_mask` or `<stem>_segmentation`; PH2, ISIC, Montgomery and Shenzhen as published; a folder that holds one
+    DICOM series of several files is one image. Where the dataset folder has a folder `images` with images, only they
+    count. Hidden files, unknown suffixes, regions of interest (PH2) and superpixels (ISIC) are passed over; a file
+    that is named like a mask is never an image.
+
+    Args:
+        dataset_dir: the folder.
+        exclude_dir: a folder that is not searched, such as the output folder.
+
+    Returns:
+        One dictionary per image, sorted by `file`:
+
+        - `image`: absolute path of the file, or of the folder of a DICOM series;
+        - `label`, where there is a mask: its absolute path, or a list of several (left and right lung, one per
+          lesion) whose union is the mask;
+        - `file`: the path relative to `dataset_dir`, with forward slashes;
+        - `name`: unique, for naming results: the stem; where stems collide the relative path joined by underscores.
+
+    Raises:
+        ValueError: if the folder does not exist, is a file, is `exclude_dir` itself or holds no image, if
+            `dataset.json` is broken or lists files that do not exist, or if a folder mixes DICOM series.
+    """
+    root = _existing_folder(dataset_dir)
+    items = _from_decathlon(root) if (root / "dataset.json").is_file() else _from_folders(root, exclude_dir)
+    items.sort(key=lambda item: item["file"])
+    for item, name in zip(items, unique_names([item["file"] for item in items]), strict=True):
+        item["name"] = name
+    return items
+
+
+def unmatched_masks(
+    dataset_dir: str | os.PathLike, items: Sequence[Mapping[str, Any]], exclude_dir: str | os.PathLike | None = None
+) -> list[str]:
+    """Names the masks that belong to no image, so that an evaluation does not pass over them in silence.
+
+    Args:
+        dataset_dir: the folder.
+        items: what `find_images` returned for it.
+        exclude_dir: as for `find_images`.
+
+    Returns:
+        Sorted paths relative to `dataset_dir`, with forward slashes.
+    """
+    used = {path for item in items for path in ensure_tuple(item.get("label", ()))}
+    found = _search(_existing_folder(dataset_dir), exclude_dir)
+    return sorted(one.file for one in found if one.is_mask and str(one.path) not in used)
+
+
+def unique_names(files: Sequence[str]) -> list[str]:
+    """Names for results, unique even where file names do not tell upper from lower case.
+
+    Args:
+        files: different relative paths, with forward slashes.
+
+    Returns:
+        One name per file: the stem; for files whose stems collide the path without suffix, joined by underscores;
+        where that collides with another name, the path with its suffix; if need be with a number.
+
+    Example:
+        >>> unique_names(["a/scan.png", "b/scan.png", "b/scan.jpg", "brain.nii.gz"])
+        ['a_scan', 'b_scan_png', 'b_scan_jpg', 'brain']
+    """
+    forms = []
+    for file in files:
+        path = Path(file)
+        whole = "_".join(path.with_name(_stem(path)).parts)
+        forms.append((_stem(path), whole, whole + suffix_of(path).replace(".", "_")))
+    lengths = [0] * len(files)  # of the form in use: 0 the stem, 2 the longest
+    while True:
+        names = [form[length] for form, length in zip(forms, lengths, strict=True)]
+        counts = Counter(name.casefold() for name in names)
+        clashing = [i for i, name in enumerate(names) if counts[name.casefold()] > 1 and lengths[i] < 2]
+        if not clashing:
+            break
+        for i in clashing:
+            lengths[i] += 1
+    taken = {name.casefold() for name in names}
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        if name.casefold() in seen:
+            number = 2
+            while f"{name}_{number}".casefold() in taken:
+                number += 1
+            names[i] = f"{name}_{number}"
+            taken.add(names[i].casefold())
+        seen.add(names[i].casefold())
+    return names
+
+
+def _stem(path: Path) -> str:
+    suffix = suffix_of(path)
+    return path.name[: -len(suffix)] if suffix in IMAGE_SUFFIXES else path.name
+
+
+def _existing_folder(dataset_dir: str | os.PathLike) -> Path:
+    root = Path(os.path.abspath(dataset_dir))
+    if not root.exists():
+        raise ValueError(f"the dataset folder does not exist: {root}")
+    if not root.is_dir():
+        raise ValueError(f"the dataset must be a folder, got the file {root}: give the folder that holds it")
+    return root
+
+
+def _from_folders(root: Path, exclude_dir: str | os.PathLike | None) -> list[dict[str, Any]]:
+    found = list(_search(root, exclude_dir))
+    masks = [one for one in found if one.is_mask]
+    images = [one for one in found if not one.is_mask]
+    images = [one for one in images if one.file.lower().startswith("images/")] or images
+    if not images:
+        found_instead = f"{len(masks)} files named like masks and no other" if masks else "no file"
+        raise ValueError(f"no image in {root}: found {found_instead} that ends in {' '.join(IMAGE_SUFFIXES)}")
+    items_by_place = defaultdict(list)
+    for image in images:
+        item: dict[str, Any] = {"image": str(image.path), "file": image.file}
+        items_by_place[image.group, image.stem].append(item)
+    for mask in masks:
+        place = next((p for p in ((mask.group, stem) for stem in mask.image_stems()) if p in items_by_place), None)
+        for item in items_by_place[place] if place else ():
+            item["label"] = [*ensure_tuple(item["label"]), str(mask.path)] if "label" in item else str(mask.path)
+    return [item for items in items_by_place.values() for item in items]
+
+
+def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[_Found]:
+    excluded = os.path.realpath(exclude_dir) if exclude_dir is not None else None
+    visited: set[str] = set()
+
+    def stop(error: OSError) -> None:
+        raise ValueError(f"cannot list the folder {error.filename}: {error.strerror}")
+
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
+        real = os.path.realpath(folder)
+        if real == excluded and folder == str(root):
+            raise ValueError(f"the output folder is the dataset folder {root}: give another one, it may lie inside")
+        if real == excluded or real in visited:  # visited: a link to a folder above it
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not _matches(name, IGNORED))
+        names = [name for name in files if suffix_of(name) in IMAGE_SUFFIXES and not _matches(name, IGNORED)]
+        inside = Path(folder).relative_to(root).parts
+        for path in _series_as_one(Path(folder), sorted(names)):
+            file = path.relative_to(root).as_posix() if path != root else root.name
+            in_mask_folder = any(_matches(part, MASK_FOLDERS) for part in inside)
+            above = inside if path.parent == Path(folder) else inside[:-1]
+            group = tuple(part for part in above if not _matches(part, IMAGE_FOLDERS + MASK_FOLDERS))
+            yield _Found(path, file, in_mask_folder, group)
+
+
+def _series_as_one(folder: Path, names: list[str]) -> list[Path]:
+    """The files of a folder, where those of one DICOM series give way to the folder itself."""
+    dicom = {name for name in names if suffix_of(name) in DICOM_SUFFIXES}
+    series = dicom_series(folder) if len(dicom) > 1 else []
+    if all(len(files) == 1 for files in series):
+        return [folder / name for name in names]
+    if len(series) == 1 and dicom <= {Path(file).name for file in series[0]}:
+        return [*(folder / name for name in names if name not in dicom), folder]
+    others = len(dicom) - sum(len(files) for files in series)
+    broken = f" and {others} DICOM files of none" if others > 0 else ""
+    raise ValueError(f"{folder} mixes {len(series)} DICOM series{broken}: give every series a folder of its own")
+
+
+def _from_decathlon(root: Path) -> list[dict[str, Any]]:
+    """Reads `dataset.json`; MONAI's `load_decathlon_datalist` fails on an empty list of tests and checks nothing."""
+    path = root / "dataset.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    lists = [content.get(key, []) for key in ("training", "validation", "test")] if isinstance(content, dict) else []
+    if not all(isinstance(entries, list) for entries in lists) or not any(lists):
+        raise ValueError(f"{path} must hold a list 'training' of images with labels, or a list 'test' of images")
+    items: dict[str, dict[str, Any]] = {}
+    for entry in (entry for entries in lists for entry in entries):
+        named = entry if isinstance(entry, dict) else {"image": entry}
+        paths = {key: named[key] for key in ("image", "label") if key in named}
+        if "image" not in paths or not all(isinstance(value, str) for value in paths.values()):
+            raise ValueError(f"{path} must list paths or {{'image': path, 'label': path}}, got {entry!r}")
+        item = {key: os.path.normpath(root / value) for key, value in paths.items()}
+        item["file"] = Path(os.path.relpath(item["image"], root)).as_posix()
+        items.setdefault(item["image"], item)
+    missing = [
+        value for item in items.values() for key, value in item.items() if key != "file" and not Path(value).exists()
+    ]
+    if missing:
+        raise ValueError(f"{path} lists {len(missing)} files that do not exist, the first is {missing[0]}")
+    return list(items.values())
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in patterns)

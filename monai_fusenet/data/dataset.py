@@ -1,0 +1,103 @@
+"""A dataset in memory whose random draws depend on nothing but seed, epoch and index."""
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import Dataset
+from monai.transforms import Randomizable
+from monai.utils import ensure_tuple
+from tqdm import tqdm
+
+from monai_fusenet.data.errors import failure_reason
+
+_logger = logging.getLogger(__name__)
+
+
+class SeededCacheDataset(Dataset):
+    """Loads every sample once, then serves random versions of it that can be repeated exactly.
+
+    The random transform is seeded anew for every access from (seed, epoch, index), so that neither the number of
+    workers nor the order of access nor an interruption changes what a sample looks like. Samples that fail to load
+    are left out with a warning, and listed in `failures`.
+
+    Args:
+        data: samples, dictionaries such as `find_images` returns.
+        transform: what is applied once per sample and kept in memory; must be deterministic.
+        random_transform: what is applied on each access, to a copy.
+        seed: not negative.
+        progress: whether loading shows a progress bar.
+
+    Attributes:
+        failures: (file, reason) of every sample that failed to load; complete once `prepare` has run.
+
+    Raises:
+        ValueError: if there are no samples; by `prepare`, if all of them fail.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Sequence[Callable] | Callable,
+        random_transform: Randomizable | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        super().__init__(data, transform)
+        if not data:
+            raise ValueError("expected samples to load, got an empty list")
+        self.random_transform = random_transform
+        self.seed = seed
+        self.progress = progress
+        self.failures: list[tuple[str, str]] = []
+        self._cache: list[dict[str, Any]] | None = None
+        # in shared memory: workers that outlive an epoch learn of the next one
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the random draws; call it before each pass over the data."""
+        self._epoch.fill_(epoch)
+
+    def prepare(self) -> None:
+        """Loads the samples, on the first call only; `len` and indexing call it too.
+
+        Raises:
+            ValueError: if all samples fail; the message ends with the reason of the first.
+        """
+        if self._cache is not None:
+            return
+        loaded, self.failures = [], []
+        for item in tqdm(self.data, desc="loading", unit="image", disable=not self.progress):
+            try:
+                loaded.append(self.transform(item))
+            except Exception as error:  # one broken file must not end the training on all others
+                file, reason = _file_of(item), failure_reason(error)
+                self.failures.append((file, reason))
+                _logger.warning("left out %s: %s", file, reason)
+        if not loaded:
+            file, reason = self.failures[0]
+            raise ValueError(f"none of the {len(self.data)} images could be loaded; the first, {file}: {reason}")
+        self._cache = loaded
+
+    def __len__(self) -> int:
+        """Number of samples that loaded."""
+        self.prepare()
+        assert self._cache is not None
+        return len(self._cache)
+
+    def _transform(self, index: int) -> Any:
+        position = range(len(self))[index]  # -1 is the last one, with the last one's seed
+        assert self._cache is not None
+        if self.random_transform is None:
+            return dict(self._cache[position])
+        entropy = np.random.SeedSequence([self.seed, int(self._epoch), position])
+        self.random_transform.set_random_state(seed=int(entropy.generate_state(1)[0]))
+        sample = copy.deepcopy(self._cache[position])  # many MONAI transforms work in place
+        return self.random_transform(sample)  # type: ignore[operator]
+
+
+def _file_of(item: dict[str, Any]) -> str:
+    return str(item.get("file", ensure_tuple(item.get("image", "a sample without an image"))[0]))

@@ -1,0 +1,166 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from PIL import Image
+
+from monai_fusenet.data import CheckImaged, LoadMedicalImaged, ToChannelsd, UnionMaskd, failure_reason
+
+SHAPES = [(7, 5), (7, 5, 3)]
+
+
+def image_of(channels, shape=(7, 5), has_alpha=False):
+    values = torch.arange(float(channels * np.prod(shape))).reshape(channels, *shape)
+    return MetaTensor(values, meta={"has_alpha": has_alpha, "filename_or_obj": "/data/scan 1.png"})
+
+
+def to_channels(image, channels):
+    return ToChannelsd("image", channels)({"image": image})["image"]
+
+
+# ToChannelsd
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_grey_is_repeated(shape):
+    image = image_of(1, shape)
+    converted = to_channels(image, 3)
+    assert converted.shape == (3, *shape)
+    assert all(torch.equal(channel, image[0]) for channel in converted)
+    assert converted.meta["filename_or_obj"] == "/data/scan 1.png"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rgb_becomes_luminance(shape):
+    image = torch.zeros(3, *shape)
+    for channel in range(3):
+        image[channel, channel] = 1  # one row of each primary colour
+    grey = to_channels(image, 1)
+    assert grey.shape == (1, *shape)
+    assert grey[0].flatten(1)[:4, -1].tolist() == pytest.approx([0.299, 0.587, 0.114, 0])
+
+
+@pytest.mark.parametrize(("channels", "wanted"), [(4, 3), (2, 1)])
+def test_transparency_is_dropped(channels, wanted):
+    image = image_of(channels, has_alpha=True)
+    converted = to_channels(image, wanted)
+    assert torch.equal(converted.as_tensor(), image.as_tensor()[:wanted])
+    assert converted.meta["has_alpha"] is False
+    assert image.meta["has_alpha"] is True
+
+
+def test_transparency_is_dropped_before_the_conversion():
+    assert to_channels(image_of(2, has_alpha=True), 3).shape == (3, 7, 5)
+    assert to_channels(image_of(4, has_alpha=True), 1).shape == (1, 7, 5)
+
+
+def test_fitting_images_stay_as_they_are():
+    image = image_of(4, has_alpha=True)
+    assert to_channels(image, 4) is image
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(4, 3), (2, 1), (5, 3), (3, 2)])
+def test_four_sequences_are_not_taken_for_rgba(found, wanted):
+    message = f"scan 1.png: expected an image of {wanted} channels, or grey, got {found} channels"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        to_channels(image_of(found), wanted)
+
+
+# CheckImaged
+
+
+def complaint(image, spatial_dims=2, min_size=4):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, the caller looks at the message
+        CheckImaged("image", spatial_dims, min_size)({"image": image})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sound_images_pass_unchanged(shape):
+    image = image_of(2, shape)
+    assert CheckImaged("image", len(shape), 3)({"image": image})["image"] is image
+
+
+def test_a_volume_where_planes_are_expected():
+    assert complaint(image_of(1, (7, 5, 3))) == (
+        "scan 1.png: a volume of shape (7, 5, 3), but spatial_dims is 2: add configs/volume.yaml to --config_file"
+    )
+
+
+def test_a_plane_where_volumes_are_expected():
+    assert complaint(image_of(1), spatial_dims=3) == (
+        "scan 1.png: a 2-D image of shape (7, 5), but spatial_dims is 3: leave configs/volume.yaml out of --config_file"
+    )
+
+
+def test_small_images():
+    assert complaint(image_of(1), min_size=6) == (
+        "scan 1.png: every side must have at least 6 pixels, got the shape (7, 5)"
+    )
+
+
+def test_values_that_are_no_numbers():
+    image = image_of(2)
+    image[0, 0, 0], image[1, 2, 3], image[1, 4, 4] = float("nan"), float("inf"), -float("inf")
+    assert complaint(image) == "scan 1.png: 3 of 70 pixel values are NaN or infinite"
+
+
+def test_one_value_everywhere():
+    assert complaint(torch.full((1, 7, 5), 7.0)) == "every pixel has the value 7"
+    colour = torch.tensor([0.5, 2, 3]).reshape(3, 1, 1).expand(3, 7, 5)
+    assert complaint(colour) == "every pixel has the value (0.5, 2, 3)"
+
+
+def test_one_varying_channel_suffices():
+    image = torch.zeros(3, 7, 5)
+    image[1, 2, 2] = 1
+    assert CheckImaged("image", 2, 4)({"image": image})["image"] is image
+
+
+# UnionMaskd
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_foreground_is_any_label_in_any_channel(shape):
+    label = torch.zeros(2, *shape)
+    label[0, 0, 0], label[1, 6, 4], label[1, 1, 1] = 2, 255, -1
+    mask = UnionMaskd("label")({"label": label})["label"]
+    assert mask.shape == (1, *shape)
+    assert mask.dtype == torch.uint8
+    assert torch.equal(mask[0], ((label[0] > 0) | (label[1] > 0)).to(torch.uint8))
+
+
+def test_an_opaque_mask_is_not_all_foreground(tmp_path):
+    pixels = np.zeros((7, 5, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[2, 3, :3] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    mask = Compose([LoadMedicalImaged("label"), UnionMaskd("label")])({"label": str(tmp_path / "a.png")})["label"]
+    assert mask.nonzero().tolist() == [[0, 2, 3]]
+
+
+def test_masks_keep_the_place_of_the_volume(tmp_path):
+    affine = np.diag([1.5, 2, 3, 1])
+    nib.save(nib.Nifti1Image(np.ones((7, 5, 3), np.int16), affine), tmp_path / "a.nii")
+    mask = Compose([LoadMedicalImaged("label"), UnionMaskd("label")])({"label": str(tmp_path / "a.nii")})["label"]
+    np.testing.assert_array_equal(mask.affine, affine)
+
+
+def test_labels_may_be_absent_when_told():
+    assert UnionMaskd("label", allow_missing_keys=True)({"image": 1}) == {"image": 1}
+
+
+# failure_reason
+
+
+def test_the_reason_lies_below_monais_wrappers():
+    transform = Compose([Compose([LoadMedicalImaged("image")])])
+    with pytest.raises(RuntimeError) as caught:
+        transform({"image": "/nowhere/a.png"})
+    assert failure_reason(caught.value) == "cannot read /nowhere/a.png: no such file or folder"
+
+
+def test_an_error_without_words_is_named():
+    assert failure_reason(MemoryError()) == "MemoryError"
