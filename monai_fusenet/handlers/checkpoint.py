@@ -1,0 +1,139 @@
+"""A training that can be killed at any moment and goes on as if it had not been."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+from torch.optim import Optimizer
+
+from monai_fusenet.files import atomic_path
+
+__all__ = ["EpochSeed", "ResumableCheckpoint"]
+
+logger = logging.getLogger(__name__)
+
+CONTENT = {"network", "optimizer", "epoch", "iteration", "settings", "finished", "stopped_early"}
+
+
+class EpochSeed:
+    """Makes every epoch's randomness a function of the seed and the epoch's number alone.
+
+    So a resumed training draws what the uninterrupted one would have drawn.
+
+    Args:
+        seed: seed of the whole training.
+        dataset: told of each epoch by `set_epoch`.
+    """
+
+    def __init__(self, seed: int, dataset: Any) -> None:
+        self.seed = seed
+        self.dataset = dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Reseeds at the start of each epoch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seeds torch, for dropout, and the dataset, for augmentation."""
+        torch.manual_seed(hash((self.seed, engine.state.epoch)) % 2**63)
+        self.dataset.set_epoch(engine.state.epoch)
+
+
+class ResumableCheckpoint:
+    """Keeps `checkpoint.pt` after each epoch, and `model.pt` at the end; starts from the former where it exists.
+
+    Both files are complete or absent at any moment. A finished training is not repeated: it runs no epoch and says
+    so. Ignite's `Checkpoint` would not overwrite a file of the same name, and MONAI's `CheckpointSaver` does not
+    write atomically.
+
+    Args:
+        output_dir: folder of both files.
+        network: weights to keep.
+        optimizer: state to keep.
+        settings: what the result depends on, as plain numbers, strings and lists; a checkpoint of other settings is
+            not continued.
+        overwrite: start anew, whatever lies there.
+
+    Raises:
+        ValueError: at the start of the training, when the checkpoint is unreadable or comes from other settings.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        network: nn.Module,
+        optimizer: Optimizer,
+        settings: Mapping[str, Any],
+        overwrite: bool = False,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.path = self.output_dir / "checkpoint.pt"
+        self.network = network
+        self.optimizer = optimizer
+        self.settings = dict(settings)
+        self.overwrite = overwrite
+
+    def attach(self, engine: Engine) -> None:
+        """Loads at the start, saves after each epoch and at the end."""
+        engine.add_event_handler(Events.STARTED, self._resume)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _resume(self, engine: Engine) -> None:
+        self._already_finished = False
+        if self.overwrite or not self.path.is_file():
+            return
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or not state.keys() >= CONTENT:
+                raise ValueError(f"expected {sorted(CONTENT)}")
+        except Exception as error:  # a damaged file makes torch raise anything, IndexError included
+            raise ValueError(f"{self.path} is no checkpoint of a training; --overwrite True starts anew") from error
+        settings = state["settings"]
+        changed = [name for name in self.settings if settings.get(name) != self.settings[name]]
+        if changed:
+            raise ValueError(
+                f"{self.path} comes from a training with another {' and '.join(changed)}; "
+                "choose another --output_dir, or start anew with --overwrite True"
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        if state["stopped_early"] or (state["finished"] and state["epoch"] >= engine.state.max_epochs):
+            self._already_finished = True
+            done = state["epoch"]
+            logger.info(
+                "the training in %s is finished (%d epochs); --overwrite True starts anew", self.output_dir, done
+            )
+            engine.terminate()
+        else:
+            logger.info("resuming after epoch %d of %d from %s", state["epoch"], engine.state.max_epochs, self.path)
+
+    def _save(self, engine: Engine, finished: bool = False) -> None:
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "settings": self.settings,
+            "finished": finished,
+            "stopped_early": finished and bool(engine.should_terminate),
+        }
+        with atomic_path(self.path) as temporary:
+            torch.save(state, temporary)
+
+    def _finish(self, engine: Engine) -> None:
+        # model.pt first: a checkpoint that says "finished" promises that it is there.
+        if not (self._already_finished and (self.output_dir / "model.pt").is_file()):
+            with atomic_path(self.output_dir / "model.pt") as temporary:
+                torch.save(self.network.state_dict(), temporary)
+        if not self._already_finished:
+            self._save(engine, finished=True)
+            logger.info("trained %d epochs; weights: %s", engine.state.epoch, self.output_dir / "model.pt")

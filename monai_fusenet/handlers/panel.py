@@ -1,0 +1,106 @@
+"""Results as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+__all__ = ["PanelRow", "draw_panels"]
+
+CONTOUR = "#00e676"
+TRUTH = "#ff9100"
+
+
+class PanelRow:
+    """One image and what was made of it, cut to the plane that is shown.
+
+    A volume is shown in the plane of its last axis in which most of the mask lies (the middle one where the mask is
+    empty); images with a geometry are turned so that their second axis points up, as radiologists see them.
+
+    Args:
+        image: (C, *spatial), values in [0, 1]; up to three channels are shown.
+        clusters: (*spatial), integers from 1.
+        mask: (*spatial), foreground above 0.
+        augmented: second view (C, *any spatial of as many axes), values in [0, 1].
+        label: ground truth (*spatial), foreground above 0.
+        has_geometry: whether the axes are those of a scanner (first axis to the right, second up).
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray,
+        clusters: np.ndarray,
+        mask: np.ndarray,
+        augmented: np.ndarray | None = None,
+        label: np.ndarray | None = None,
+        has_geometry: bool = False,
+    ) -> None:
+        position = 0.5
+        if mask.ndim == 3:
+            areas = np.asarray(mask > 0).sum(axis=(0, 1))
+            position = (int(areas.argmax()) + 0.5) / len(areas) if areas.any() else 0.5
+
+        def plane(volume: np.ndarray, spatial_axes: int) -> np.ndarray:
+            if spatial_axes == 3:
+                volume = volume[..., int(position * volume.shape[-1])]
+            return np.rot90(volume, axes=(-2, -1)) if has_geometry else volume
+
+        def picture(view: np.ndarray) -> np.ndarray:
+            view = np.clip(plane(view, view.ndim - 1), 0, 1)
+            return np.moveaxis(view[:3], 0, -1) if view.shape[0] >= 3 else np.repeat(view[0][..., None], 3, axis=-1)
+
+        self.image = picture(image)
+        self.clusters = plane(clusters, clusters.ndim)
+        self.mask = plane(mask, mask.ndim) > 0
+        self.label = None if label is None else plane(label, label.ndim) > 0
+        self.augmented = None if augmented is None else picture(augmented)
+
+
+def _cluster_colors(clusters: np.ndarray) -> np.ndarray:
+    colors = colormaps["tab20"](np.arange(20))[:, :3]
+    # Strong colours first: tab20 alternates strong and pale ones, and neighbours in size are often neighbours in place.
+    colors = np.concatenate([colors[::2], colors[1::2]])
+    return colors[(clusters - 1) % len(colors)]
+
+
+def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
+    """Draws a row for each image: image | augmented view | clusters | contour of the mask over the image.
+
+    Args:
+        rows: what to show; the column of the augmented view is left out where no row has one.
+        titles: a name for each row.
+
+    Returns:
+        a figure for `savefig`, or for TensorBoard's `add_figure`.
+    """
+    with_augmented = any(row.augmented is not None for row in rows)
+    columns = 3 + with_augmented
+    height, width = rows[0].image.shape[:2]
+    tile = 3.0
+    figure = Figure(figsize=(columns * tile, len(rows) * (tile * height / width + 0.35)), layout="constrained", dpi=100)
+    FigureCanvasAgg(figure)
+    all_axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, title, axes in zip(rows, titles, all_axes, strict=True):
+        height, width = row.image.shape[:2]
+        for ax in axes:
+            ax.set_axis_off()
+        count = len(np.unique(row.clusters))
+        tiles: list[tuple[str, np.ndarray | None]] = [(title, row.image)]
+        if with_augmented:
+            tiles.append(("augmented view", row.augmented))
+        tiles += [(f"{count} cluster{'s' if count > 1 else ''}", _cluster_colors(row.clusters)), ("mask", row.image)]
+        for ax, (name, pixels) in zip(axes, tiles, strict=True):
+            ax.set_title(name if len(name) <= 34 else f"{name[:16]}…{name[-17:]}", fontsize=9, parse_math=False)
+            if pixels is not None:
+                # The augmented view has the working resolution: stretched to the shape of the image.
+                ax.imshow(pixels, interpolation="nearest", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+        for region, color in ((row.label, TRUTH), (row.mask, CONTOUR)):
+            if region is not None and region.any() and not region.all():
+                axes[-1].contour(region, levels=[0.5], colors=color, linewidths=1.5)
+        if row.label is not None:
+            axes[-1].set_title("mask, and truth in orange", fontsize=9)
+    return figure

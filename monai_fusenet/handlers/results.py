@@ -1,0 +1,163 @@
+"""What a pass through a folder leaves on disk."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from ignite.engine import Events
+from monai.data import MetaTensor
+from monai.engines import IterationEvents, SupervisedEvaluator
+from PIL import Image
+
+from monai_fusenet.data import IMAGE_SUFFIXES
+from monai_fusenet.files import atomic_path
+from monai_fusenet.handlers.panel import PanelRow, draw_panels
+
+__all__ = ["ResultWriter", "result_path", "write_label_map"]
+
+COLUMNS = ("file", "status", "clusters", "steps", "seconds", "mask_fraction", "message")
+logger = logging.getLogger(__name__)
+
+
+def result_path(output_dir: str | Path, name: str, kind: str) -> Path | None:
+    """The file `<name>_<kind>.*` of any image format in a folder of results, or `None`."""
+    for suffix in IMAGE_SUFFIXES:
+        path = Path(output_dir) / f"{name}_{kind}{suffix}"
+        if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for a file as absent
+            return path
+    return None
+
+
+def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int = 1) -> Path:
+    """Writes integer labels on the grid of the file that the image came from.
+
+    Args:
+        labels: (1, *spatial), integers from 0 to 65535, with the `meta` of the image as `load_image` left it.
+        folder: where to.
+        stem: name of the file without its suffix.
+        foreground: what to multiply labels with in a PNG: 255 makes a 0/1 mask visible.
+
+    Returns:
+        the path: PNG (uint8, or uint16 above 255) for pictures, NIfTI with the affine of the file for all others.
+    """
+    array = labels.cpu().numpy()[0]
+    array = array.astype(np.uint8 if array.max() <= 255 else np.uint16)
+    if labels.meta["has_geometry"]:
+        path = folder / f"{stem}.nii.gz"
+        image = nib.Nifti1Image(array.reshape(tuple(labels.meta["grid_shape"])), labels.meta["original_affine"])
+        with atomic_path(path) as temporary:
+            nib.save(image, temporary)
+    else:
+        path = folder / f"{stem}.png"
+        with atomic_path(path) as temporary:
+            Image.fromarray(array * foreground).save(temporary)
+    return path
+
+
+class ResultWriter:
+    """Writes clusters, mask and panel of each image, and one `summary.csv` of all.
+
+    An image whose three files lie there already, and did not fail, is kept: not in `pending`, it counts as done. All
+    files are complete or absent, and the summary is up to date after each image.
+
+    Args:
+        items: all images, each with `file` and `name`.
+        output_dir: where the results go; made when the first is written.
+        overwrite: do finished images anew.
+    """
+
+    def __init__(self, items: Sequence[Mapping[str, Any]], output_dir: str | Path, overwrite: bool = False) -> None:
+        self.items = items
+        self.output_dir = Path(output_dir)
+        self.rows: dict[str, dict[str, Any]] = {}
+        if not overwrite:
+            earlier = self._read_summary()
+            for item in items:
+                row = {**dict.fromkeys(COLUMNS, ""), **earlier.get(item["file"], {})}
+                whole = all(result_path(output_dir, item["name"], kind) for kind in ("clusters", "mask", "panel"))
+                if whole and row["status"] != "failed":
+                    self.rows[item["file"]] = {**row, "file": item["file"], "status": "kept"}
+        self.pending = [item for item in items if item["file"] not in self.rows]
+
+    def attach(self, engine: SupervisedEvaluator) -> None:
+        """Writes after each image; what goes wrong in writing makes the image fail."""
+        engine.add_event_handler(Events.ITERATION_STARTED, self._start_clock)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._write_results)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_failure)
+
+    def counts(self) -> Counter:
+        """How many images are ok, kept and failed."""
+        return Counter(row["status"] for row in self.rows.values())
+
+    def write_summary(self) -> None:
+        """Writes `summary.csv`: one row for each image that was met, in the order of the folder."""
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        with (
+            atomic_path(self.output_dir / "summary.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.DictWriter(file, COLUMNS)
+            table.writeheader()
+            table.writerows(self.rows[item["file"]] for item in self.items if item["file"] in self.rows)
+
+    def _read_summary(self) -> dict[str, dict[str, Any]]:
+        try:
+            with (self.output_dir / "summary.csv").open(newline="", encoding="utf-8") as file:
+                return {row["file"]: {name: row.get(name) or "" for name in COLUMNS} for row in csv.DictReader(file)}
+        except (OSError, KeyError, csv.Error, UnicodeDecodeError):
+            return {}
+
+    def _start_clock(self, engine: SupervisedEvaluator) -> None:
+        self._started = time.perf_counter()
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self.rows[row["file"]] = {**dict.fromkeys(COLUMNS, ""), **row}
+        self.write_summary()
+
+    def _write_results(self, engine: SupervisedEvaluator) -> None:
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        sample, item = engine.state.output[0], engine.state.item
+        name, clusters, mask = item["name"], sample["clusters"], sample["pred"]
+        records = getattr(engine.inferer, "record", [])
+        augmented = records[-1].augmented if records else None
+        row = PanelRow(
+            image=engine.state.batch[0]["original"].numpy(),
+            clusters=clusters.cpu().numpy()[0],
+            mask=mask.cpu().numpy()[0],
+            augmented=None if augmented is None else augmented.numpy(),
+            has_geometry=clusters.meta["has_geometry"],
+        )
+        # The panel comes last: a whole panel says that the image is finished.
+        write_label_map(clusters, self.output_dir, f"{name}_clusters")
+        write_label_map(mask, self.output_dir, f"{name}_mask", foreground=255)
+        with atomic_path(self.output_dir / f"{name}_panel.png") as temporary:
+            draw_panels([row], [item["file"]]).savefig(temporary)
+        count = int(clusters.cpu().numpy().max())  # torch knows no maximum of uint16
+        fraction = float((mask > 0).float().mean())
+        message = "collapsed: one cluster" if count == 1 else "empty mask" if fraction == 0 else ""
+        self._add(
+            {
+                "file": item["file"],
+                "status": "ok",
+                "clusters": count,
+                "steps": records[-1].steps if records else 0,
+                "seconds": f"{time.perf_counter() - self._started:.2f}",
+                "mask_fraction": f"{fraction:.4f}",
+                "message": message,
+            }
+        )
+
+    def _note_failure(self, engine: SupervisedEvaluator) -> None:
+        if engine.state.failure is not None:
+            file = engine.state.item["file"]
+            logger.warning("%s failed: %s", file, engine.state.failure)
+            self._add({"file": file, "status": "failed", "message": engine.state.failure})

@@ -1,0 +1,136 @@
+"""What a training shows of itself: curves, and what it makes of the first images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch.utils.tensorboard import SummaryWriter
+
+from monai_fusenet.engines.trainer import FuseNetTrainer
+from monai_fusenet.files import atomic_path
+from monai_fusenet.handlers.panel import PanelRow, draw_panels
+from monai_fusenet.metrics.partition import majority_mask
+
+__all__ = ["TensorBoardMetrics", "ValidationPanel"]
+
+
+class TensorBoardMetrics:
+    """Writes the numbers in `state.metrics` to TensorBoard after each iteration and each epoch.
+
+    MONAI's `TensorBoardStatsHandler` opens its file when it is built, and so litters the disk whenever a config is
+    looked at; this one opens it when there is something to write.
+
+    Args:
+        log_dir: where the event files go.
+    """
+
+    def __init__(self, log_dir: str | Path) -> None:
+        self.log_dir = str(log_dir)
+        self._writer: SummaryWriter | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Writes as long as the engine runs."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write, "iteration")
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write, "epoch")
+        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._close)
+
+    def _write(self, engine: Engine, axis: str) -> None:
+        if self._writer is None:
+            self._writer = SummaryWriter(self.log_dir)
+        for name, value in engine.state.metrics.items():
+            self._writer.add_scalar(f"{name}/{axis}", value, getattr(engine.state, axis))
+
+    def _close(self, engine: Engine, error: BaseException | None = None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if error is not None:  # Ignite leaves it to the handlers of an exception to raise it
+            raise error
+
+
+class ValidationPanel:
+    """Draws `panel.png` of the first images, and where they have masks, measures how well the clusters fit them.
+
+    Nothing of it reaches the training: masks serve for `state.metrics["majority_dice"]` (Dice of the union of the
+    clusters that lie mostly inside the mask; level "partition", feed-forward, mean over the first images) and for an
+    outline in the panel.
+
+    Args:
+        items: images, each with `image`, `file` and perhaps `label`.
+        preprocessing: transform of an item to `image` (C, *spatial) and perhaps `label` (1, *spatial).
+        inferer: called as `inferer(image, network)` with a batch of one.
+        postprocessing: transform that adds `clusters` and `pred` to a sample with `scores`.
+        output_dir: where `panel.png` goes.
+        count: how many images.
+        interval: epochs between two panels; there is always one at the end.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        preprocessing: Callable,
+        inferer: Callable,
+        postprocessing: Callable,
+        output_dir: str | Path,
+        count: int = 4,
+        interval: int = 10,
+    ) -> None:
+        self.items = items
+        self.preprocessing = preprocessing
+        self.inferer = inferer
+        self.postprocessing = postprocessing
+        self.output_dir = Path(output_dir)
+        self.count = count
+        self.interval = interval
+
+    def attach(self, engine: FuseNetTrainer) -> None:
+        """Draws every `interval` epochs and at the end."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: FuseNetTrainer) -> None:
+        """Draws and measures, unless this run has not trained at all."""
+        if engine.state.output is None:
+            return
+        rows: list[PanelRow] = []
+        titles: list[str] = []
+        dice: list[float] = []
+        for item in self.items:
+            if len(rows) == self.count:
+                break
+            try:
+                sample = dict(self.preprocessing(item))
+            except RuntimeError:  # an image that the training has skipped, and named
+                continue
+            image = sample["image"].as_tensor().unsqueeze(0).to(engine.state.device)
+            with torch.no_grad():
+                sample["scores"] = self.inferer(image, engine.network)[0].cpu()
+            sample = self.postprocessing(sample)
+            clusters = np.asarray(sample["clusters"])[0]
+            label = np.asarray(sample["label"])[0] if "label" in sample else None
+            if label is not None:
+                union = majority_mask(clusters, label)
+                total = union.sum() + (label > 0).sum()
+                dice.append(float(2 * (union & (label > 0)).sum() / total) if total else 1.0)
+            rows.append(
+                PanelRow(
+                    image=np.asarray(sample["original"]),
+                    clusters=clusters,
+                    mask=np.asarray(sample["pred"])[0],
+                    label=label,
+                    has_geometry=sample["image"].meta["has_geometry"],
+                )
+            )
+            titles.append(item["file"])
+        if not rows:
+            return
+        if dice:
+            engine.state.metrics["majority_dice"] = float(np.mean(dice))
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.output_dir / "panel.png") as temporary:
+            draw_panels(rows, titles).savefig(temporary)

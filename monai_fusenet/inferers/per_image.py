@@ -1,0 +1,208 @@
+"""Fit a network to one image, then let it speak."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.handlers import ProgressBar
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+from monai_fusenet.engines.trainer import FuseNetTrainer
+from monai_fusenet.handlers.few_clusters import StopAtFewClusters
+from monai_fusenet.losses import FuseNetLoss
+from monai_fusenet.transforms.augment_pair import AugmentPaird
+from monai_fusenet.transforms.clusters import count_clusters
+
+__all__ = ["FitRecord", "PerImageInferer", "content_seed"]
+
+QUIET = logging.getLogger(f"{__name__}.fit")
+QUIET.disabled = True  # not by its level, which a bundle's logging.conf would reset
+
+
+def content_seed(image: Tensor, seed: int = 0) -> int:
+    """A seed in [0, 2**32) from an image's shape and values: the same wherever and whenever it comes along."""
+    values = image.detach().to("cpu", torch.float32).contiguous().numpy()
+    digest = hashlib.sha256(f"{seed} {values.shape} ".encode() + values.tobytes()).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
+@dataclass
+class FitRecord:
+    """What a fit leaves beside its scores.
+
+    Attributes:
+        steps: optimisation steps made.
+        clusters: clusters that win a pixel in the scores put out (twins counted apart).
+        seconds: wall-clock time.
+        augmented: the second view, (C, *spatial); `None` without a fit.
+    """
+
+    steps: int
+    clusters: int
+    seconds: float
+    augmented: Tensor | None
+
+
+class PerImageInferer(Inferer):
+    """Fits a copy of the network to each image without any label, and returns its scores.
+
+    Called as `inferer(inputs, network)` with one batch of images, also under `torch.no_grad()` and with the network
+    in evaluation mode, as MONAI's evaluators do. The network, its mode and the global random state stay as they were.
+    All randomness (initial weights, augmented view, dropout) comes from the image's content and `seed`, so the same
+    image gives the same scores in any company.
+
+    The scores are those of the fitted copy with the statistics of this image (batch norm in training mode), as
+    published. Differs from the published code: there, dropout is active in the final pass as well; here by
+    `final_dropout`.
+
+    Args:
+        steps: most optimisation steps; 0: no fit, the network as it is, in evaluation mode, with the image as both
+            views.
+        fresh: draw new initial weights for each image, as published; `False`: adapt the given weights.
+        lr: learning rate of SGD.
+        momentum: momentum of SGD.
+        min_clusters: the fit ends after a step, from the sixth on, that saw at most as many clusters.
+        loss_function: `None`: `FuseNetLoss()`.
+        augmentation: dictionary transform that adds `augmented` to a sample with `image` (C, *spatial); `None`:
+            `AugmentPaird()`.
+        final_dropout: dropout in the final pass.
+        seed: another one gives another draw for every image.
+        amp: fit in mixed precision (bfloat16), as happens under an enclosing `torch.autocast`, too.
+        progress: show a progress bar with loss and clusters for each fit.
+
+    Attributes:
+        record: a `FitRecord` for each image of the last call.
+
+    Shape:
+        (B, C, *spatial), values in [0, 1] -> scores (B, K, *spatial), float32
+
+    Raises:
+        RuntimeError: under `torch.inference_mode()`, which forbids gradients.
+        ValueError: when an image holds NaN or infinite values, or fits to scores that do.
+
+    Reference:
+        Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.
+    """
+
+    def __init__(
+        self,
+        steps: int = 50,
+        fresh: bool = True,
+        lr: float = 0.005,
+        momentum: float = 0.9,
+        min_clusters: int = 3,
+        loss_function: FuseNetLoss | None = None,
+        augmentation: Callable | None = None,
+        final_dropout: bool = False,
+        seed: int = 0,
+        amp: bool = False,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        if not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"steps must be a whole number of at least 0, got {steps}")
+        for name, switch in (("fresh", fresh), ("final_dropout", final_dropout), ("amp", amp)):
+            if not isinstance(switch, bool):
+                raise ValueError(f"{name} must be True or False, got {switch}")
+        if not isinstance(lr, int | float) or lr < 0:
+            raise ValueError(f"lr must be a number of at least 0, got {lr}")
+        self.steps = steps
+        self.fresh = fresh
+        self.lr = lr
+        self.momentum = momentum
+        self.min_clusters = min_clusters
+        self.loss_function = FuseNetLoss() if loss_function is None else loss_function
+        self.augmentation = AugmentPaird() if augmentation is None else augmentation
+        self.final_dropout = final_dropout
+        self.seed = seed
+        self.amp = amp
+        self.progress = progress
+        self.record: list[FitRecord] = []
+
+    def __call__(self, inputs: Tensor, network: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """Returns the scores of each image."""
+        if self.steps > 0 and torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "PerImageInferer fits a network and needs gradients, which torch.inference_mode() forbids: "
+                "use torch.no_grad(), or steps=0 for plain feed-forward"
+            )
+        images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        if not images.isfinite().all():
+            raise ValueError("the image holds NaN or infinite values")
+        weights = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+        images = images if weights is None else images.to(weights.dtype)
+        self.record = []
+        return torch.cat([self._one(image, network) for image in images.split(1)])
+
+    def _one(self, image: Tensor, shared: Callable) -> Tensor:
+        start = time.perf_counter()
+        network: Any = copy.deepcopy(shared)  # callers cache and reuse theirs
+        if self.steps == 0:
+            with torch.no_grad():
+                scores, steps, augmented = network.eval()(image).float(), 0, None
+        else:
+            devices = [image.device] if image.device.type == "cuda" else []
+            with torch.random.fork_rng(devices), torch.enable_grad():  # evaluators call inferers under no_grad
+                scores, steps, augmented = self._fit(image.detach().clone(), network)
+        if not scores.isfinite().all():
+            raise ValueError("the fit diverged: its scores are not finite; a smaller lr or fewer steps may mend it")
+        clusters = int(count_clusters(scores))
+        self.record.append(FitRecord(steps, clusters, time.perf_counter() - start, augmented))
+        return scores
+
+    def _fit(self, image: Tensor, network: nn.Module) -> tuple[Tensor, int, Tensor]:
+        seed = content_seed(image[0], self.seed)
+        # Not torch.manual_seed: it would reseed every GPU, of which only the image's is put back.
+        torch.default_generator.manual_seed(seed)
+        if image.device.type == "cuda":
+            with torch.cuda.device(image.device):
+                torch.cuda.manual_seed(seed)
+        if self.fresh:
+            for module in network.modules():
+                if callable(reset := getattr(module, "reset_parameters", None)):
+                    reset()
+        augmentation = copy.deepcopy(self.augmentation)
+        if hasattr(augmentation, "set_random_state"):
+            augmentation.set_random_state(seed=seed)
+        augmented = torch.as_tensor(np.asarray(augmentation({"image": image[0].cpu()})["augmented"]))
+        pair = {"image": image, "augmented": augmented.to(image).unsqueeze(0)}
+
+        network.requires_grad_(True)
+        trainer = FuseNetTrainer(
+            device=image.device,
+            max_epochs=1,
+            train_data_loader=[pair] * self.steps,
+            network=network,
+            optimizer=torch.optim.SGD(network.parameters(), self.lr, self.momentum),
+            loss_function=self.loss_function,
+            train_handlers=[StopAtFewClusters(self.min_clusters)],
+            amp=self.amp or torch.is_autocast_enabled(image.device.type),
+            # Casts that an outer autocast remembers would hide the updates of the weights.
+            amp_kwargs={"cache_enabled": False},
+            decollate=False,
+        )
+        trainer.logger = QUIET  # Ignite's lines for every image are too many
+        if self.progress:
+            bar = ProgressBar(desc="fit", mininterval=1.0)
+            bar.attach(trainer, metric_names=["loss", "clusters"])
+        with torch.autocast(image.device.type, enabled=False):
+            trainer.run()
+
+        network.train()
+        if not self.final_dropout:
+            for module in network.modules():
+                if isinstance(module, nn.Dropout):
+                    module.eval()
+        with torch.no_grad():
+            scores = network(image, pair["augmented"])[0].float()
+        return scores, trainer.state.iteration, augmented

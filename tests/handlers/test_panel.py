@@ -1,0 +1,182 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_fusenet.handlers import PanelRow, draw_panels
+
+
+def draw(shape):
+    return np.random.default_rng(0).random(shape)
+
+
+def halves(shape):
+    """Clusters 1 and 2, left and right."""
+    clusters = np.ones(shape, dtype=np.uint8)
+    clusters[..., shape[-1] // 2 :] = 2
+    return clusters
+
+
+def box(shape):
+    mask = np.zeros(shape, dtype=np.uint8)
+    mask[tuple(slice(side // 4, side // 2) for side in shape)] = 1
+    return mask
+
+
+def pixels(figure):
+    """The figure as it is saved, and its titles."""
+    file = io.BytesIO()
+    figure.savefig(file)
+    picture = np.asarray(Image.open(file).convert("RGB"))
+    assert picture.std() > 0
+    return picture
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+@pytest.mark.parametrize(
+    ("channels", "spatial"),
+    [(3, (24, 17)), (1, (24, 17)), (2, (24, 17)), (4, (24, 17)), (1, (12, 9, 7)), (3, (12, 9, 7)), (1, (1, 9))],
+)
+@pytest.mark.parametrize(
+    ("has_geometry", "with_augmented", "with_label"), [(False, False, False), (True, True, False), (True, False, True)]
+)
+def test_all_kinds_of_images_are_drawn(channels, spatial, has_geometry, with_augmented, with_label):
+    row = PanelRow(
+        image=draw((channels, *spatial)),
+        clusters=halves(spatial),
+        mask=box(spatial),
+        augmented=draw((channels, *(8 + axis for axis in range(len(spatial))))) if with_augmented else None,
+        label=box(spatial) if with_label else None,
+        has_geometry=has_geometry,
+    )
+    figure = draw_panels([row], ["a.png"])
+    assert len(figure.axes) == 3 + with_augmented
+    assert titles(figure)[0] == "a.png"
+    assert titles(figure)[-1] == ("mask, and truth in orange" if with_label else "mask")
+    figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("spatial", [(24, 17), (12, 9, 7)])
+@pytest.mark.parametrize("value", [0, 1])
+def test_empty_and_full_masks_and_labels_are_drawn(spatial, value):
+    full = np.full(spatial, value, dtype=np.uint8)
+    row = PanelRow(draw((1, *spatial)), halves(spatial), full, label=full)
+    pixels(draw_panels([row], ["a"]))
+
+
+def test_titles():
+    row = PanelRow(draw((3, 24, 17)), halves((24, 17)), box((24, 17)), augmented=draw((3, 8, 8)))
+    one = PanelRow(draw((3, 24, 17)), np.ones((24, 17), int), box((24, 17)))
+    figure = draw_panels([row, one], ["$a_1$.png", "a/very/long/path/to/an/image/of/a/patient.nii.gz"])
+    assert titles(figure) == [
+        "$a_1$.png",
+        "augmented view",
+        "2 clusters",
+        "mask",
+        "a/very/long/path…/a/patient.nii.gz",
+        "augmented view",
+        "1 cluster",
+        "mask",
+    ]
+    pixels(figure)  # the dollar signs are no formula
+
+
+def test_the_column_of_the_augmented_view_is_there_where_a_row_has_one():
+    row = PanelRow(draw((3, 24, 17)), halves((24, 17)), box((24, 17)))
+    assert len(draw_panels([row, row], ["a", "b"]).axes) == 6
+
+
+def test_images_of_different_size_and_kind_in_one_figure():
+    rows = [
+        PanelRow(draw((3, 24, 17)), halves((24, 17)), box((24, 17)), augmented=draw((3, 8, 8))),
+        PanelRow(draw((1, 12, 9, 7)), halves((12, 9, 7)), box((12, 9, 7)), has_geometry=True),
+    ]
+    pixels(draw_panels(rows, ["a", "b"]))
+
+
+def test_more_clusters_than_colours():
+    clusters = np.arange(1, 24 * 17 + 1).reshape(24, 17)
+    figure = draw_panels([PanelRow(draw((1, 24, 17)), clusters, box((24, 17)))], ["a"])
+    assert "408 clusters" in titles(figure)
+
+
+def test_the_mask_is_green_and_the_truth_orange():
+    image, spatial = np.zeros((1, 40, 30)), (40, 30)
+    drawn = {}
+    for name, label in (("mask", None), ("both", np.roll(box(spatial), 12, axis=0))):
+        picture = pixels(draw_panels([PanelRow(image, halves(spatial), box(spatial), label=label)], ["a"])).astype(int)
+        third = picture[:, 2 * picture.shape[1] // 3 :]
+        green = (np.abs(third - [0x00, 0xE6, 0x76]).sum(-1) < 60).sum()
+        orange = (np.abs(third - [0xFF, 0x91, 0x00]).sum(-1) < 60).sum()
+        drawn[name] = (green > 50, orange > 50)
+    assert drawn == {"mask": (True, False), "both": (True, True)}
+
+
+def test_rows_and_titles_of_different_number():
+    row = PanelRow(draw((1, 24, 17)), halves((24, 17)), box((24, 17)))
+    with pytest.raises(ValueError, match="shorter"):
+        draw_panels([row, row], ["a"])
+
+
+# The plane of a volume.
+
+
+def test_a_picture_is_shown_as_it_is():
+    image = draw((3, 5, 4))
+    row = PanelRow(image, halves((5, 4)), box((5, 4)))
+    np.testing.assert_array_equal(row.image, np.moveaxis(image, 0, -1))
+    np.testing.assert_array_equal(row.clusters, halves((5, 4)))
+    np.testing.assert_array_equal(row.mask, box((5, 4)) > 0)
+    assert row.label is None
+    assert row.augmented is None
+
+
+def test_grey_is_shown_as_grey():
+    for channels in (1, 2):
+        row = PanelRow(draw((channels, 5, 4)), halves((5, 4)), box((5, 4)))
+        assert row.image.shape == (5, 4, 3)
+        np.testing.assert_array_equal(row.image[..., 0], row.image[..., 2])
+
+
+def test_values_beyond_the_range_are_cut():
+    row = PanelRow(3 * draw((3, 5, 4)) - 1, halves((5, 4)), box((5, 4)))
+    assert 0 <= row.image.min() <= row.image.max() <= 1
+
+
+def test_a_volume_is_shown_where_most_of_the_mask_lies():
+    image, mask = draw((1, 6, 5, 7)), np.zeros((6, 5, 7), int)
+    mask[2:4, 1:3, 4:6] = 1
+    mask[0, 0, 5] = 1
+    row = PanelRow(image, halves((6, 5, 7)), mask, label=mask)
+    np.testing.assert_array_equal(row.image[..., 0], image[0, ..., 5])
+    np.testing.assert_array_equal(row.mask, mask[..., 5])
+    np.testing.assert_array_equal(row.label, mask[..., 5])
+
+
+def test_a_volume_with_an_empty_mask_is_shown_in_the_middle():
+    image = draw((1, 6, 5, 7))
+    row = PanelRow(image, halves((6, 5, 7)), np.zeros((6, 5, 7)))
+    np.testing.assert_array_equal(row.image[..., 0], image[0, ..., 3])
+
+
+@pytest.mark.parametrize(("place", "expected"), [(0, 0), (6, 3), (3, 2)])
+def test_the_augmented_view_is_shown_in_the_same_place(place, expected):
+    mask, augmented = np.zeros((6, 5, 7)), draw((1, 4, 4, 4))
+    mask[2, 2, place] = 1
+    row = PanelRow(draw((1, 6, 5, 7)), halves((6, 5, 7)), mask, augmented=augmented)
+    np.testing.assert_array_equal(row.augmented[..., 0], augmented[0, ..., expected])
+
+
+def test_a_scan_is_turned_so_that_its_second_axis_points_up():
+    # First axis to the right, second up: the voxel (0, 0) lies in the lower left corner.
+    image = np.zeros((1, 5, 4))
+    image[0, 0, 0], image[0, 4, 0] = 1.0, 0.5
+    row = PanelRow(image, halves((5, 4)), np.asarray(image[0] > 0), has_geometry=True)
+    assert row.image.shape == (4, 5, 3)
+    assert row.image[3, 0, 0] == 1.0
+    assert row.image[3, 4, 0] == 0.5
+    assert row.mask[3].tolist() == [True, False, False, False, True]

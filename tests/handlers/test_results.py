@@ -1,0 +1,424 @@
+import csv
+import re
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, MetaTensor
+from monai.transforms import Compose, CopyItemsd, Resized
+from PIL import Image
+from torch import nn
+
+from monai_fusenet.data import LoadMedicalImaged, load_image
+from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
+from monai_fusenet.handlers import ResultWriter, result_path, write_label_map
+from monai_fusenet.inferers import FitRecord
+from monai_fusenet.transforms import ScoresToClustersd
+
+COLUMNS = ["file", "status", "clusters", "steps", "seconds", "mask_fraction", "message"]
+# NIfTI keeps the affine in 32 bits.
+OBLIQUE = np.array([[0, -2.5, 0.3, 10], [1.5, 0, 0.1, -20], [0.2, 0.1, 4, 30], [0, 0, 0, 1]], np.float32).astype(float)
+
+
+class Blank:
+    """In the place of a figure, which takes its time."""
+
+    def savefig(self, path):
+        Image.new("L", (1, 1)).save(path)
+
+
+@pytest.fixture(autouse=True)
+def blank_panels(monkeypatch):
+    monkeypatch.setattr("monai_fusenet.handlers.results.draw_panels", lambda rows, titles: Blank())
+
+
+class Scripted:
+    """Scores that follow brightness: three clusters, dark, middle and bright; and the record of a fit."""
+
+    def __call__(self, image, network):
+        grey = image.mean(dim=1) / image.max()
+        self.record = [FitRecord(steps=11, clusters=3, seconds=1.0, augmented=torch.rand(3, *image.shape[2:]))]
+        return torch.stack([-grey.abs(), -(grey - 0.5).abs(), -(grey - 1).abs()], dim=1)
+
+
+class OneHot:
+    """So many clusters, one pixel each, row by row, and the last for the rest."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __call__(self, image, network):
+        labels = torch.arange(image[0, 0].numel()).clamp(max=self.count - 1).reshape(image.shape[2:])
+        return nn.functional.one_hot(labels, self.count).movedim(-1, 0).unsqueeze(0).float()
+
+
+def mask_of_the_third_cluster(sample):
+    clusters = sample["clusters"]
+    mask = MetaTensor((clusters.as_tensor() == 3).to(torch.uint8), meta=clusters.meta)
+    return {**sample, "pred": mask}
+
+
+def draw_object(shape):
+    """Dark ground (10), a grey frame (120) around a bright box (250), the smallest of the three."""
+    image = np.full(shape, 10, dtype=np.uint8)
+    image[tuple(slice(side // 4, side - side // 4) for side in shape)] = 120
+    image[tuple(slice(2 * side // 5, side - 2 * side // 5) for side in shape)] = 250
+    return image
+
+
+def write_pictures(folder, names=("a", "b", "c"), shape=(24, 17)):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        Image.fromarray(draw_object(shape)).save(folder / f"{name}.png")
+    return [{"image": str(folder / f"{name}.png"), "file": f"{name}.png", "name": name} for name in names]
+
+
+def run(items, output_dir, inferer=None, working_size=None, **options):
+    """A pass through a folder; returns the rows of the summary."""
+    writer = ResultWriter(items, output_dir, **options)
+    preprocessing = [LoadMedicalImaged("image"), CopyItemsd("image", names="original")]
+    if working_size:
+        preprocessing.append(Resized("image", working_size))
+    evaluator = FolderEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(ForgivingDataset(writer.pending, Compose(preprocessing)), batch_size=1),
+        network=nn.Identity(),
+        inferer=inferer or Scripted(),
+        postprocessing=Compose(
+            [CopyItemsd("pred", names="scores"), ScoresToClustersd("scores"), mask_of_the_third_cluster]
+        ),
+        val_handlers=[writer],
+    )
+    evaluator.run()
+    writer.write_summary()
+    return read_summary(output_dir)
+
+
+def read_summary(output_dir):
+    with (output_dir / "summary.csv").open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        rows = list(table)
+    assert table.fieldnames == COLUMNS
+    return rows
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# What lies in the folder.
+
+
+def test_three_files_for_each_image_and_one_summary(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    run(items, tmp_path / "out")
+    expected = [f"{name}_{kind}.png" for name in "abc" for kind in ("clusters", "mask", "panel")]
+    assert names(tmp_path / "out") == [*expected, "summary.csv"]
+
+
+def test_the_panel_is_a_picture_of_four_columns(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    run(write_pictures(tmp_path / "images", names=["a"]), tmp_path / "out")
+    with Image.open(tmp_path / "out" / "a_panel.png") as panel:
+        assert panel.width == 1200
+        assert np.asarray(panel.convert("L")).std() > 20
+
+
+@pytest.mark.parametrize("working_size", [None, (12, 15)])
+def test_pictures_have_the_grid_of_the_image(tmp_path, working_size):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    run(items, tmp_path / "out", working_size=working_size)
+    with Image.open(tmp_path / "out" / "a_clusters.png") as file:
+        assert (file.mode, file.size) == ("L", (17, 24))
+        clusters = np.asarray(file)
+    with Image.open(tmp_path / "out" / "a_mask.png") as file:
+        assert (file.mode, file.size) == ("L", (17, 24))
+        mask = np.asarray(file)
+    assert set(np.unique(clusters)) == {1, 2, 3}
+    assert set(np.unique(mask)) == {0, 255}
+    if working_size is None:
+        image = draw_object((24, 17))
+        by_size = np.argsort(-np.bincount(image.ravel())[[10, 120, 250]])
+        for label, value in enumerate(np.array([10, 120, 250])[by_size], start=1):
+            np.testing.assert_array_equal(clusters == label, image == value)
+        np.testing.assert_array_equal(mask == 255, image == 250)
+
+
+@pytest.mark.parametrize("working_size", [None, (8, 6, 5)])
+def test_volumes_have_the_grid_and_the_affine_of_the_file(tmp_path, working_size):
+    volume = draw_object((12, 9, 7)).astype(np.int16)
+    nib.save(nib.Nifti1Image(volume, OBLIQUE), tmp_path / "brain.nii.gz")
+    items = [{"image": str(tmp_path / "brain.nii.gz"), "file": "brain.nii.gz", "name": "brain"}]
+    rows = run(items, tmp_path / "out", working_size=working_size)
+    assert rows[0]["status"] == "ok"
+    assert names(tmp_path / "out") == ["brain_clusters.nii.gz", "brain_mask.nii.gz", "brain_panel.png", "summary.csv"]
+    source = nib.load(tmp_path / "brain.nii.gz")
+    for kind, values in (("clusters", {1, 2, 3}), ("mask", {0, 1})):
+        result = nib.load(tmp_path / "out" / f"brain_{kind}.nii.gz")
+        assert result.shape == (12, 9, 7)
+        assert result.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(result.affine, source.affine)
+        assert set(np.unique(result.dataobj)) == values
+    if working_size is None:
+        np.testing.assert_array_equal(np.asarray(result.dataobj) == 1, volume == 250)
+
+
+@pytest.mark.parametrize("shape", [(12, 9, 1), (12, 1, 9), (1, 12, 9)])
+def test_a_single_slice_gets_its_axis_back(tmp_path, shape):
+    plane = draw_object((12, 9))
+    nib.save(nib.Nifti1Image(plane.reshape(shape), OBLIQUE), tmp_path / "slice.nii")
+    items = [{"image": str(tmp_path / "slice.nii"), "file": "slice.nii", "name": "slice"}]
+    run(items, tmp_path / "out")
+    mask = nib.load(tmp_path / "out" / "slice_mask.nii.gz")
+    assert mask.shape == shape
+    np.testing.assert_array_equal(mask.affine, nib.load(tmp_path / "slice.nii").affine)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj).reshape(12, 9) == 1, plane == 250)
+
+
+def test_more_than_255_clusters_need_16_bits(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a"], shape=(24, 17))
+    rows = run(items, tmp_path / "out", inferer=OneHot(300))
+    assert rows[0]["clusters"] == "300"
+    with Image.open(tmp_path / "out" / "a_clusters.png") as file:
+        assert file.mode == "I;16"
+        clusters = np.asarray(file)
+    assert clusters.dtype == np.uint16
+    # 108 pixels of the last one come first, then one pixel each, row by row.
+    expected = np.arange(24 * 17) + 2
+    expected[299:] = 1
+    np.testing.assert_array_equal(clusters, expected.reshape(24, 17))
+
+
+def test_results_can_be_loaded_again(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    run(items, tmp_path / "out", inferer=OneHot(300))
+    assert load_image(tmp_path / "out" / "a_clusters.png").max() == 300
+    assert result_path(tmp_path / "out", "a", "mask") == tmp_path / "out" / "a_mask.png"
+    assert result_path(tmp_path / "out", "b", "mask") is None
+    assert result_path(tmp_path / "nowhere", "a", "mask") is None
+
+
+# One label map.
+
+
+def labels_of(array, has_geometry, affine=OBLIQUE):
+    grid = array.shape
+    meta = {"has_geometry": has_geometry, "grid_shape": np.array(grid), "original_affine": affine}
+    return MetaTensor(torch.as_tensor(array).unsqueeze(0), meta=meta)
+
+
+@pytest.mark.parametrize(
+    ("top", "mode", "dtype"), [(255, "L", np.uint8), (256, "I;16", np.uint16), (65535, "I;16", np.uint16)]
+)
+def test_label_maps_take_the_bits_they_need(tmp_path, top, mode, dtype):
+    array = np.array([[0, 1, 2], [3, 4, top]], dtype=np.int32)
+    path = write_label_map(labels_of(array, has_geometry=False), tmp_path, "a")
+    assert path == tmp_path / "a.png"
+    with Image.open(path) as file:
+        assert file.mode == mode
+        np.testing.assert_array_equal(np.asarray(file), array)
+    path = write_label_map(labels_of(array, has_geometry=True), tmp_path, "a")
+    assert path == tmp_path / "a.nii.gz"
+    image = nib.load(path)
+    assert image.get_data_dtype() == dtype
+    np.testing.assert_array_equal(np.asarray(image.dataobj), array)
+    np.testing.assert_array_equal(image.affine, OBLIQUE)
+
+
+def test_a_mask_is_made_visible_in_a_picture_only(tmp_path):
+    array = np.array([[0, 1], [1, 0]], dtype=np.uint8)
+    path = write_label_map(labels_of(array, has_geometry=False), tmp_path, "a", foreground=255)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), array * 255)
+    path = write_label_map(labels_of(array, has_geometry=True), tmp_path, "a", foreground=255)
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), array)
+
+
+# The summary.
+
+
+def test_a_row_for_each_image(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["c", "a", "b"])
+    rows = run(items, tmp_path / "out")
+    assert [row["file"] for row in rows] == ["c.png", "a.png", "b.png"]  # the order of the folder
+    fraction = (draw_object((24, 17)) == 250).mean()
+    for row in rows:
+        assert re.fullmatch(r"\d+\.\d\d", row.pop("seconds"))
+        assert row.pop("file") in ("a.png", "b.png", "c.png")
+        assert row == {
+            "status": "ok",
+            "clusters": "3",
+            "steps": "11",
+            "mask_fraction": f"{fraction:.4f}",
+            "message": "",
+        }
+
+
+def test_an_inferer_without_a_record_took_no_steps(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    assert run(items, tmp_path / "out", inferer=OneHot(5))[0]["steps"] == "0"
+
+
+def test_what_is_odd_about_a_result(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    assert run(items, tmp_path / "one", inferer=OneHot(1))[0]["message"] == "collapsed: one cluster"
+    row = run(items, tmp_path / "none", inferer=OneHot(2))[0]
+    assert (row["message"], row["mask_fraction"]) == ("empty mask", "0.0000")
+
+
+def test_the_summary_grows_with_each_image(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    seen = []
+
+    class Watching(Scripted):
+        def __call__(self, image, network):
+            summary = tmp_path / "out" / "summary.csv"
+            seen.append([row["file"] for row in read_summary(tmp_path / "out")] if summary.exists() else None)
+            return super().__call__(image, network)
+
+    run(items, tmp_path / "out", inferer=Watching())
+    assert seen == [None, ["a.png"], ["a.png", "b.png"]]
+
+
+def test_names_that_need_quotes(tmp_path):
+    items = write_pictures(tmp_path / "images", names=['größe, "1"'])
+    assert run(items, tmp_path / "out")[0]["file"] == 'größe, "1".png'
+
+
+# What fails.
+
+
+def test_an_image_that_cannot_be_read(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    (tmp_path / "images" / "b.png").write_bytes(b"no picture")
+    rows = run(items, tmp_path / "out")
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+    assert rows[1] == {
+        **dict.fromkeys(COLUMNS, ""),
+        "file": "b.png",
+        "status": "failed",
+        "message": f"cannot read {tmp_path / 'images' / 'b.png'}: not an image, or damaged",
+    }
+    assert not list((tmp_path / "out").glob("b_*"))
+
+
+def test_an_image_that_cannot_be_fitted(tmp_path, caplog):
+    items = write_pictures(tmp_path / "images")
+
+    class Failing(Scripted):
+        calls = 0
+
+        def __call__(self, image, network):
+            Failing.calls += 1
+            if Failing.calls == 2:
+                raise ValueError("the fit diverged")
+            return super().__call__(image, network)
+
+    rows = run(items, tmp_path / "out", inferer=Failing())
+    assert [(row["status"], row["message"]) for row in rows] == [("ok", ""), ("failed", "the fit diverged"), ("ok", "")]
+    assert "b.png failed: the fit diverged" in caplog.text
+
+
+def test_results_that_cannot_be_written(tmp_path, monkeypatch):
+    items = write_pictures(tmp_path / "images")
+    genuine, saves = Image.Image.save, []
+
+    def save(picture, path, *args, **kwargs):
+        saves.append(path)
+        if len(saves) == 4:  # the mask of the second image: its clusters, and the panel of the first, came before
+            genuine(picture, path, *args, **kwargs)
+            raise OSError(28, "No space left on device")
+        genuine(picture, path, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    rows = run(items, tmp_path / "out")
+    assert [row["status"] for row in rows].count("failed") == 1
+    failed = next(row for row in rows if row["status"] == "failed")
+    assert failed["message"] == "[Errno 28] No space left on device"
+    # Nothing half written, and no panel, which would say that the image is finished.
+    assert not [name for name in names(tmp_path / "out") if name.startswith(".")]
+    assert not (tmp_path / "out" / failed["file"].replace(".png", "_panel.png")).exists()
+
+
+def test_counts(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    (tmp_path / "images" / "b.png").write_bytes(b"")
+    run(items[:1], tmp_path / "out")
+    writer = ResultWriter(items, tmp_path / "out")
+    assert dict(writer.counts()) == {"kept": 1}
+    run(items, tmp_path / "out")
+    assert [row["status"] for row in read_summary(tmp_path / "out")] == ["kept", "failed", "ok"]
+
+
+# A second pass.
+
+
+def test_finished_images_are_kept(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    first = run(items, tmp_path / "out")
+    files = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
+
+    class Never:
+        def __call__(self, image, network):
+            raise AssertionError("there is nothing to do")
+
+    second = run(items, tmp_path / "out", inferer=Never())
+    assert second == [{**row, "status": "kept"} for row in first]
+    assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*.png")} == files
+
+
+@pytest.mark.parametrize("lost", ["b_panel.png", "b_mask.png", "b_clusters.png"])
+def test_an_unfinished_image_is_done_again(tmp_path, lost):
+    items = write_pictures(tmp_path / "images")
+    run(items, tmp_path / "out")
+    (tmp_path / "out" / lost).unlink()
+    assert [item["name"] for item in ResultWriter(items, tmp_path / "out").pending] == ["b"]
+    assert [row["status"] for row in run(items, tmp_path / "out")] == ["kept", "ok", "kept"]
+    assert (tmp_path / "out" / lost).is_file()
+
+
+def test_a_failed_image_is_tried_again(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    good = (tmp_path / "images" / "b.png").read_bytes()
+    (tmp_path / "images" / "b.png").write_bytes(b"")
+    run(items, tmp_path / "out")
+    (tmp_path / "images" / "b.png").write_bytes(good)
+    rows = run(items, tmp_path / "out")
+    assert [(row["status"], row["message"]) for row in rows] == [("kept", ""), ("ok", ""), ("kept", "")]
+
+
+def test_overwrite_does_all_anew(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    run(items, tmp_path / "out")
+    rows = run(items, tmp_path / "out", inferer=OneHot(5), overwrite=True)
+    assert [(row["status"], row["clusters"]) for row in rows] == [("ok", "5")] * 3
+
+
+def test_images_that_came_later_take_their_place(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    run(items[1:], tmp_path / "out")
+    rows = run(items, tmp_path / "out")
+    assert [(row["file"], row["status"]) for row in rows] == [("a.png", "ok"), ("b.png", "kept"), ("c.png", "kept")]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00", b"some,other,table\n1,2,3\n"])
+def test_a_lost_or_foreign_summary_does_not_lose_results(tmp_path, content):
+    items = write_pictures(tmp_path / "images", names=["a", "b"])
+    run(items, tmp_path / "out")
+    (tmp_path / "out" / "summary.csv").unlink()
+    if content is not None:
+        (tmp_path / "out" / "summary.csv").write_bytes(content)
+    rows = run(items, tmp_path / "out")
+    assert [(row["file"], row["status"], row["clusters"]) for row in rows] == [
+        ("a.png", "kept", ""),
+        ("b.png", "kept", ""),
+    ]
+
+
+def test_a_writer_writes_nothing_before_it_must(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    ResultWriter(items, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    shutil.rmtree(tmp_path / "images")  # nor does it read the images
+    assert len(ResultWriter(items, tmp_path / "out").pending) == 3

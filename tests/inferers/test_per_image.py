@@ -1,0 +1,384 @@
+import copy
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, CopyItemsd, Lambdad
+from torch import nn
+
+from monai_fusenet.inferers import FitRecord, PerImageInferer, content_seed
+from monai_fusenet.losses import FuseNetLoss
+from monai_fusenet.networks import FuseNet
+from monai_fusenet.transforms import AugmentPaird
+
+SIZES = [(24, 17), (7, 5, 6)]
+
+
+def draw_network(spatial_dims=2, seed=0, **options):
+    torch.manual_seed(seed)
+    return FuseNet(spatial_dims, features=4, patch_grid=3, **options)
+
+
+def draw_images(spatial=(24, 17), batch_size=1, dtype=torch.float32):
+    """A bright box on a dark, noisy ground, somewhere else in each image."""
+    generator = torch.Generator().manual_seed(0)
+    images = 0.3 * torch.rand(batch_size, 3, *spatial, generator=generator)
+    for index, image in enumerate(images):
+        image[(slice(None), *(slice(1 + index, side // 2 + index) for side in spatial))] += 0.6
+    return images.to(dtype)
+
+
+def by_hand(image, network, steps, seed=0, lr=0.005, min_clusters=3, final_dropout=False):
+    """The published procedure for one image (1, C, *spatial), in a loop: scores, steps and the second view."""
+    seed = content_seed(image[0], seed)
+    torch.manual_seed(seed)
+    for module in network.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    augmented = AugmentPaird().set_random_state(seed=seed)({"image": image[0]})["augmented"].unsqueeze(0)
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9)
+    for step in range(1, steps + 1):
+        optimizer.zero_grad()
+        output = network(image, augmented)
+        FuseNetLoss()(output).backward()
+        optimizer.step()
+        if step >= 6 and len(output.scores.argmax(dim=1).unique()) <= min_clusters:
+            break
+    for module in network.modules():
+        if isinstance(module, nn.Dropout) and not final_dropout:
+            module.eval()
+    with torch.no_grad():
+        return network(image, augmented).scores, step, augmented[0]
+
+
+@pytest.mark.parametrize("spatial", SIZES)
+@pytest.mark.parametrize("final_dropout", [False, True])
+def test_equals_a_hand_written_loop(spatial, final_dropout):
+    image = draw_images(spatial)
+    inferer = PerImageInferer(steps=7, final_dropout=final_dropout, min_clusters=0)
+    scores = inferer(image, draw_network(len(spatial), dropout=0.5))
+    expected, _, augmented = by_hand(
+        image, draw_network(len(spatial), seed=9, dropout=0.5), 7, min_clusters=0, final_dropout=final_dropout
+    )
+    assert torch.equal(scores, expected)
+    torch.testing.assert_close(inferer.record[0].augmented, augmented, rtol=0, atol=0)
+
+
+def test_a_hand_written_loop_ends_at_few_clusters_too():
+    image, network = draw_images(), draw_network()
+    # At this learning rate the clusters of eight soon become few.
+    inferer = PerImageInferer(steps=30, lr=0.1, min_clusters=6)
+    scores = inferer(image, network)
+    expected, steps, _ = by_hand(image, network, 30, lr=0.1, min_clusters=6)
+    assert 6 <= steps < 30
+    assert inferer.record[0].steps == steps
+    assert torch.equal(scores, expected)
+
+
+@pytest.mark.parametrize("min_clusters", [3, 8])
+def test_never_ends_before_the_sixth_step(min_clusters):
+    inferer = PerImageInferer(steps=8, min_clusters=min_clusters)
+    inferer(draw_images(), draw_network())
+    assert inferer.record[0].steps == (6 if min_clusters == 8 else 8)
+
+
+def test_fresh_weights_are_those_of_a_network_built_under_the_seed():
+    image = draw_images()
+    torch.manual_seed(content_seed(image[0]))
+    built = FuseNet(features=4, patch_grid=3, dropout=0.0).train()
+    scores = PerImageInferer(steps=1, lr=0.0)(image, draw_network(dropout=0.0))
+    augmented = AugmentPaird().set_random_state(seed=content_seed(image[0]))({"image": image[0]})["augmented"]
+    with torch.no_grad():
+        assert torch.equal(scores, built(image, augmented.unsqueeze(0)).scores)
+
+
+# What the caller owns stays as it was.
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_stays_as_it_was(steps, fresh, training):
+    network = draw_network().train(training)
+    network.image_head.train(not training)
+    network.encoder.conv.weight.requires_grad_(False)
+    before = copy.deepcopy(network)
+    PerImageInferer(steps=steps, fresh=fresh)(draw_images(batch_size=2), network)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before.state_dict()[name]), name
+    assert [m.training for m in network.modules()] == [m.training for m in before.modules()]
+    assert [p.requires_grad for p in network.parameters()] == [p.requires_grad for p in before.parameters()]
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_and_frozen_weights_of_the_network_do_not_matter(training):
+    image = draw_images()
+    expected = PerImageInferer(steps=2)(image, draw_network())
+    network = draw_network().requires_grad_(False).train(training)
+    assert torch.equal(PerImageInferer(steps=2)(image, network), expected)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_the_global_random_state_stays_as_it_was(steps):
+    def draw():
+        return torch.rand(1).item(), np.random.rand(), random.random()
+
+    def seed():
+        torch.manual_seed(1)
+        np.random.seed(2)
+        random.seed(3)
+
+    image, network = draw_images(batch_size=2), draw_network()
+    seed()
+    expected = draw()
+    seed()
+    PerImageInferer(steps=steps)(image, network)
+    assert draw() == expected
+
+
+def test_the_global_random_state_stays_when_a_fit_fails():
+    image, network = draw_images(), draw_network()
+    torch.manual_seed(1)
+    expected = torch.rand(1).item()
+    torch.manual_seed(1)
+    with pytest.raises(ValueError, match="diverged"):
+        PerImageInferer(steps=6, lr=1e30)(image, network)
+    assert torch.rand(1).item() == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_fit_on_the_cpu_leaves_the_random_state_of_the_gpu():
+    before = torch.cuda.get_rng_state()
+    PerImageInferer(steps=1)(draw_images(), draw_network())
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_the_augmentation_stays_as_it_was():
+    sample = {"image": draw_images()[0]}
+    expected = AugmentPaird().set_random_state(seed=4)(sample)["augmented"]
+    augmentation = AugmentPaird().set_random_state(seed=4)
+    PerImageInferer(steps=1, augmentation=augmentation)(draw_images(), draw_network())
+    assert torch.equal(augmentation(sample)["augmented"], expected)
+
+
+def test_the_image_stays_as_it_was():
+    image = draw_images()
+    before = image.clone()
+    PerImageInferer(steps=2)(image, draw_network())
+    assert torch.equal(image, before)
+
+
+# How it is called.
+
+
+def test_works_without_gradients():
+    image, network = draw_images(), draw_network()
+    expected = PerImageInferer(steps=2)(image, network)
+    with torch.no_grad():
+        scores = PerImageInferer(steps=2)(image, network.eval())
+        assert not torch.is_grad_enabled()
+    assert torch.equal(scores, expected)
+    assert not expected.requires_grad
+
+
+def test_inference_mode():
+    with torch.inference_mode():
+        with pytest.raises(RuntimeError) as error:
+            PerImageInferer(steps=1)(draw_images(), draw_network())
+        scores = PerImageInferer(steps=0)(draw_images(), draw_network())
+    assert scores.shape == (1, 8, 24, 17)
+    assert str(error.value) == (
+        "PerImageInferer fits a network and needs gradients, which torch.inference_mode() forbids: "
+        "use torch.no_grad(), or steps=0 for plain feed-forward"
+    )
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_same_image_gives_the_same_scores_in_any_company(fresh):
+    images, network = draw_images(batch_size=3), draw_network()
+    inferer = PerImageInferer(steps=3, fresh=fresh)
+    together = inferer(images, network)
+    alone = torch.cat([inferer(images[index : index + 1], network) for index in (2, 1, 0)])
+    assert torch.equal(together, alone.flip(0))
+    assert torch.equal(PerImageInferer(steps=3, fresh=fresh)(images[1:2], network), together[1:2])
+    assert not torch.equal(together[0], together[1])
+
+
+def test_another_seed_gives_other_scores():
+    image, network = draw_images(), draw_network()
+    views, scores = [], []
+    for seed in (0, 1):
+        inferer = PerImageInferer(steps=2, seed=seed)
+        scores.append(inferer(image, network))
+        views.append(inferer.record[0].augmented)
+    assert not torch.allclose(*scores, atol=1e-2)
+    assert not torch.allclose(*views, atol=1e-3)
+
+
+@pytest.mark.parametrize("spatial", SIZES)
+def test_no_steps_are_plain_feed_forward(spatial):
+    images, network = draw_images(spatial, batch_size=2), draw_network(len(spatial))
+    network(images, images)  # running statistics
+    inferer = PerImageInferer(steps=0)
+    scores = inferer(images, network)
+    with torch.no_grad():
+        torch.testing.assert_close(scores, network.eval()(images))
+    assert [(fit.steps, fit.augmented) for fit in inferer.record] == [(0, None), (0, None)]
+
+
+def test_not_fresh_starts_from_the_given_weights():
+    image, network = draw_images(), draw_network(dropout=0.0)
+    inferer = PerImageInferer(steps=3, fresh=False, lr=0.0)
+    scores = inferer(image, network)
+    with torch.no_grad():
+        expected = network.train()(image, inferer.record[0].augmented.unsqueeze(0)).scores
+    torch.testing.assert_close(scores, expected, rtol=0, atol=0)
+
+
+def test_fresh_does_not_depend_on_the_given_weights():
+    image = draw_images()
+    scores = [PerImageInferer(steps=2)(image, draw_network(seed=seed)) for seed in (0, 1)]
+    assert torch.equal(*scores)
+    scores = [PerImageInferer(steps=2, fresh=False)(image, draw_network(seed=seed)) for seed in (0, 1)]
+    assert not torch.allclose(*scores, atol=1e-2)
+
+
+def test_a_fit_lowers_the_loss():
+    image, network = draw_images(), draw_network(dropout=0.0)
+    losses = []
+    for steps in (1, 8):
+        scores = PerImageInferer(steps=steps, lr=0.01)(image, network)
+        losses.append((scores.logsumexp(dim=1) - scores.amax(dim=1)).mean().item())
+    assert losses[1] < losses[0]
+
+
+def test_final_dropout_is_the_only_difference_in_the_last_pass():
+    image, network = draw_images(), draw_network(dropout=0.5)
+    with_dropout, without = (PerImageInferer(steps=2, final_dropout=final)(image, network) for final in (True, False))
+    assert not torch.allclose(with_dropout, without, atol=1e-2)
+    network = draw_network(dropout=0.0)
+    with_dropout, without = (PerImageInferer(steps=2, final_dropout=final)(image, network) for final in (True, False))
+    assert torch.equal(with_dropout, without)
+
+
+def test_an_augmentation_of_the_users_own():
+    inverted = Compose([CopyItemsd("image", names="augmented"), Lambdad("augmented", lambda view: 1 - view)])
+    inferer, image = PerImageInferer(steps=1, augmentation=inverted), draw_images()
+    inferer(image, draw_network())
+    torch.testing.assert_close(inferer.record[0].augmented, 1 - image[0])
+
+
+def test_a_loss_of_the_users_own():
+    image, network = draw_images(), draw_network(dropout=0.0)
+    idle = PerImageInferer(
+        steps=2, fresh=False, loss_function=FuseNetLoss(lambda_self=0, lambda_cross=0, edge_mode="published")
+    )
+    scores = idle(image, network)
+    with torch.no_grad():
+        expected = network.train()(image, idle.record[0].augmented.unsqueeze(0)).scores
+    assert torch.equal(scores, expected)
+
+
+# What it leaves.
+
+
+def test_record():
+    images = draw_images(batch_size=2)
+    inferer = PerImageInferer(steps=7, min_clusters=0)
+    scores = inferer(images, draw_network())
+    assert len(inferer.record) == 2
+    for fit, one in zip(inferer.record, scores, strict=True):
+        assert isinstance(fit, FitRecord)
+        assert fit.steps == 7
+        assert fit.clusters == len(one.argmax(dim=0).unique())
+        assert 0 < fit.seconds < 60
+        assert fit.augmented.shape == (3, 24, 17)
+    assert not torch.allclose(inferer.record[0].augmented, inferer.record[1].augmented)
+
+
+def test_record_is_that_of_the_last_call():
+    inferer, network = PerImageInferer(steps=1), draw_network()
+    inferer(draw_images(batch_size=3), network)
+    inferer(draw_images(batch_size=1), network)
+    assert len(inferer.record) == 1
+
+
+def test_a_fit_logs_nothing(caplog):
+    with caplog.at_level(logging.INFO):
+        PerImageInferer(steps=2)(draw_images(), draw_network())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_are_float32_whatever_the_network_is(steps, dtype):
+    scores = PerImageInferer(steps=steps)(draw_images(dtype=dtype), draw_network().to(dtype))
+    assert type(scores) is torch.Tensor
+    assert scores.dtype == torch.float32
+
+
+def test_a_meta_tensor_gives_what_its_values_give():
+    image, network = draw_images(), draw_network()
+    scores = PerImageInferer(steps=2)(MetaTensor(image.clone()), network)
+    assert torch.equal(torch.as_tensor(scores), PerImageInferer(steps=2)(image, network))
+
+
+def test_an_enclosing_autocast_and_amp_are_one():
+    image, network = draw_images(), draw_network()
+    mixed = PerImageInferer(steps=3, amp=True)(image, network)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        enclosed = PerImageInferer(steps=3)(image, network)
+    assert mixed.dtype == enclosed.dtype == torch.float32
+    assert not torch.equal(mixed, PerImageInferer(steps=3)(image, network))
+    torch.testing.assert_close(mixed, enclosed, rtol=0.1, atol=0.2)
+
+
+# The seed of an image.
+
+
+def test_content_seed_is_in_range_and_known():
+    image = torch.zeros(1, 2, 3)
+    seed = content_seed(image)
+    assert 0 <= seed < 2**32
+    assert content_seed(image.clone()) == content_seed(image.double()) == content_seed(MetaTensor(image)) == seed
+
+
+def test_content_seed_depends_on_shape_values_and_seed():
+    image = torch.zeros(1, 2, 3)
+    other = image.clone()
+    other[0, 1, 2] = 1e-6
+    seeds = [content_seed(image), content_seed(image, 1), content_seed(image.reshape(1, 3, 2)), content_seed(other)]
+    assert len(set(seeds)) == 4
+
+
+def test_content_seed_does_not_depend_on_the_layout():
+    image = torch.rand(3, 5, 4)
+    assert content_seed(image.permute(1, 2, 0).contiguous().permute(2, 0, 1)) == content_seed(image)
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_an_image_that_is_not_finite(value, steps):
+    image = draw_images()
+    image[0, 1, 2, 3] = value
+    with pytest.raises(ValueError, match=r"^the image holds NaN or infinite values$"):
+        PerImageInferer(steps=steps)(image, draw_network())
+
+
+def test_a_fit_that_diverges():
+    message = r"^the fit diverged: its scores are not finite; a smaller lr or fewer steps may mend it$"
+    with pytest.raises(ValueError, match=message):
+        PerImageInferer(steps=6, lr=1e30)(draw_images(), draw_network())
+
+
+def test_negative_steps():
+    with pytest.raises(ValueError, match=r"^steps must be a whole number of at least 0, got -1$"):
+        PerImageInferer(steps=-1)
