@@ -1,0 +1,34 @@
+"""What is reported: scores at four levels, trivial baselines, tables."""
+
+from monai_fusenet.evaluation.baselines import (
+    centre_component,
+    centred_disk_mask,
+    kmeans_clusters,
+    order_by_size,
+    otsu_mask,
+    slic_clusters,
+    whole_image_mask,
+)
+from monai_fusenet.evaluation.folder import score_folder
+from monai_fusenet.evaluation.levels import BASELINES, LEVELS, METRICS, score_baselines, score_image, score_mask
+from monai_fusenet.evaluation.report import format_totals, totals, write_report
+
+__all__ = [
+    "BASELINES",
+    "LEVELS",
+    "METRICS",
+    "centre_component",
+    "centred_disk_mask",
+    "format_totals",
+    "kmeans_clusters",
+    "order_by_size",
+    "otsu_mask",
+    "score_baselines",
+    "score_folder",
+    "score_image",
+    "score_mask",
+    "slic_clusters",
+    "totals",
+    "whole_image_mask",
+    "write_report",
+]

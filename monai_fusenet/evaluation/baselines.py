@@ -1,0 +1,188 @@
+"""Trivial masks and label maps to print beside every result.
+
+An image is an array (C, *spatial) of floats in [0, 1] with one channel (grey) or three (RGB); 2-D and 3-D alike. Masks
+are boolean arrays and label maps integer arrays, both of the spatial shape.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.ndimage import label as connected_components
+from skimage.color import rgb2lab
+from skimage.filters import threshold_otsu
+from skimage.segmentation import slic
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from threadpoolctl import threadpool_limits
+
+KMEANS_PIXELS = 50_000
+"""Pixels that k-means is fitted to; a larger image is sampled."""
+CENTRE_SIGMA = 0.25
+"""Standard deviation of the Gaussian centre weight, in parts of each side."""
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raises a ``ValueError`` that names shape or range unless the image is as this module expects it."""
+    if image.ndim not in (3, 4) or image.shape[0] not in (1, 3):
+        raise ValueError(f"image must have shape (C, *spatial) with 1 or 3 channels in 2-D or 3-D, got {image.shape}")
+    if image.dtype.kind != "f" or not (image.min() >= -1e-6 and image.max() <= 1 + 1e-6):
+        raise ValueError(f"image must be float in [0, 1], got {image.dtype} from {image.min():g} to {image.max():g}")
+
+
+def whole_image_mask(image: np.ndarray) -> np.ndarray:
+    """Everything is the object.
+
+    Args:
+        image: (C, *spatial), floats in [0, 1].
+
+    Raises:
+        ValueError: the image has another shape, type or range.
+    """
+    check_image(image)
+    return np.ones(image.shape[1:], dtype=bool)
+
+
+def centred_disk_mask(image: np.ndarray, radius: float = 0.3) -> np.ndarray:
+    """A disk (in 3-D a ball) around the centre, whatever the image shows.
+
+    Args:
+        image: (C, *spatial), floats in [0, 1]; only its shape matters.
+        radius: in parts of each side, so that an oblong image gets an ellipse; 0.5 touches the border.
+
+    Raises:
+        ValueError: the image has another shape, type or range.
+    """
+    check_image(image)
+    squares = [_centred_axis(side) ** 2 for side in image.shape[1:]]
+    return reduce(np.add.outer, squares) <= radius**2
+
+
+def otsu_mask(image: np.ndarray, polarity: str = "dark", smoothing: float = 1 / 128) -> np.ndarray:
+    """The pixels on one side of Otsu's threshold of the grey value.
+
+    The grey value is the mean of the channels, not luminance, which nearly ignores blue.
+
+    Args:
+        image: (C, *spatial), floats in [0, 1].
+        polarity: ``"dark"`` for grey values up to the threshold, ``"bright"`` for those above. A constant image is
+            dark everywhere.
+        smoothing: standard deviation of a Gaussian blur before the threshold, in parts of each side (1/128 is 2 pixels
+            at 256); 0 for none.
+
+    Raises:
+        ValueError: the image has another shape, type or range, or the polarity is another word.
+
+    Source:
+        N. Otsu, A threshold selection method from gray-level histograms, IEEE SMC 9(1), 1979; by scikit-image.
+    """
+    check_image(image)
+    if polarity not in ("dark", "bright"):
+        raise ValueError(f"polarity must be 'dark' or 'bright', got {polarity!r}")
+    grey = image.mean(axis=0, dtype=np.float64)
+    grey = gaussian_filter(grey, [smoothing * side for side in grey.shape], mode="nearest")
+    threshold = threshold_otsu(grey)
+    return grey <= threshold if polarity == "dark" else grey > threshold
+
+
+def centre_component(mask: np.ndarray) -> np.ndarray:
+    """The connected component with the largest sum of a centred Gaussian weight.
+
+    So a component wins by being central and by being large: the standard deviation of the weight is a quarter of each
+    side. Pixels are connected through faces.
+
+    Args:
+        mask: (*spatial), foreground above 0.
+
+    Returns:
+        boolean mask of one component; empty if the mask is.
+    """
+    components, count = connected_components(mask > 0)
+    if count == 0:
+        return np.zeros(mask.shape, dtype=bool)
+    profiles = [np.exp(-0.5 * (_centred_axis(side) / CENTRE_SIGMA) ** 2) for side in mask.shape]
+    weight = np.bincount(components.ravel(), weights=reduce(np.multiply.outer, profiles).ravel())
+    weight[0] = 0  # the background
+    return components == weight.argmax()
+
+
+def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
+    """k-means on colour: Lab values of an RGB image, intensities of a grey one.
+
+    Args:
+        image: (C, *spatial), floats in [0, 1].
+        k: number of clusters; an image with fewer different colours gets fewer.
+        seed: of the initial centres and of the sample of 50 000 pixels that a larger image is fitted to.
+
+    Returns:
+        labels 1..k by decreasing size.
+
+    Raises:
+        ValueError: the image has another shape, type or range, or ``k`` is not positive.
+    """
+    check_image(image)
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    pixels = _colours(image)
+    sample = pixels
+    if len(pixels) > KMEANS_PIXELS:
+        sample = pixels[np.random.default_rng(seed).choice(len(pixels), KMEANS_PIXELS, replace=False, shuffle=False)]
+    k = min(k, len(np.unique(sample, axis=0)))  # KMeans warns when it finds fewer than it was asked for
+    with threadpool_limits(1):  # threads that wait for a busy core make it ten times slower
+        labels = KMeans(k, n_init=3, random_state=seed).fit(sample).predict(pixels)
+    return order_by_size(labels).reshape(image.shape[1:])
+
+
+def slic_clusters(image: np.ndarray, k: int = 3, segments: int = 250) -> np.ndarray:
+    """SLIC superpixels, merged by mean colour until ``k`` clusters are left (Ward linkage, no seed).
+
+    Args:
+        image: (C, *spatial), floats in [0, 1].
+        k: number of clusters; an image with fewer superpixels gets fewer.
+        segments: approximate number of superpixels.
+
+    Returns:
+        labels 1..k by decreasing size.
+
+    Raises:
+        ValueError: the image has another shape, type or range, or ``k`` is not positive.
+
+    Source:
+        R. Achanta et al., SLIC superpixels compared to state-of-the-art superpixel methods, IEEE TPAMI 34(11), 2012;
+        by scikit-image, merged by scikit-learn.
+    """
+    check_image(image)
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    # the usual weights of place against colour: Lab distances are near 10, grey ones near 0.1
+    superpixels = slic(image, n_segments=segments, compactness=10 if len(image) == 3 else 0.1, channel_axis=0)
+    _, superpixels = np.unique(superpixels, return_inverse=True)
+    superpixels = superpixels.ravel()
+    sizes = np.bincount(superpixels)
+    colours = np.stack([np.bincount(superpixels, channel) / sizes for channel in _colours(image).T], axis=1)
+    merged = np.arange(len(sizes)) if len(sizes) <= k else AgglomerativeClustering(k).fit_predict(colours)
+    return order_by_size(merged[superpixels]).reshape(image.shape[1:])
+
+
+def order_by_size(clusters: np.ndarray) -> np.ndarray:
+    """Renames the labels of a label map to 1..n by decreasing size (ties: the smaller old label first).
+
+    Args:
+        clusters: integer label map of any shape and with any labels; also a boolean mask, which has two clusters.
+    """
+    _, position, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    rank = np.empty_like(sizes)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
+    return rank[position].reshape(clusters.shape)
+
+
+def _centred_axis(side: int) -> np.ndarray:
+    """Positions of the pixel centres along an axis, from -0.5 to 0.5."""
+    return (np.arange(side) + 0.5) / side - 0.5
+
+
+def _colours(image: np.ndarray) -> np.ndarray:
+    """One row per pixel: Lab values of an RGB image, the intensity of a grey one."""
+    channels = rgb2lab(image, channel_axis=0) if len(image) == 3 else image
+    return np.ascontiguousarray(channels.reshape(len(channels), -1).T, dtype=np.float64)

@@ -1,0 +1,195 @@
+import csv
+import html.parser
+import math
+import re
+
+import numpy as np
+import pytest
+
+from monai_fusenet.evaluation.levels import BASELINES, LEVELS, METRICS, score_image
+from monai_fusenet.evaluation.report import format_totals, totals, write_report
+
+
+def row(method="ours", level="deployed", file="a.png", dice=0.5, **others):
+    return {"file": file, "method": method, "level": level, **dict.fromkeys(METRICS, dice), "collapsed": 0.0} | others
+
+
+@pytest.fixture
+def rows():
+    """Two methods and two baselines on five small images, scored for real."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(5):
+        label = np.zeros((12, 17), int)
+        label[3:9, 2 + number : 9 + number] = 1
+        for method in ("ours", "theirs", *BASELINES[:2]):
+            mask = label ^ (rng.random(label.shape) < 0.1)
+            rows += [{"file": f"{number}.png", **r} for r in score_image(method, mask, mask + 1, label)]
+    return rows
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, attributes and text of a page, with every tag closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.links, self.tags, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "data")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_totals_by_hand():
+    (total,) = totals(
+        [row(file="a.png", dice=0.2, collapsed=1.0), row(file="b.png", dice=0.4), row(file="c.png", dice=0.9)]
+    )
+    assert (total["method"], total["level"], total["images"]) == ("ours", "deployed", 3)
+    assert total["dice_mean"] == pytest.approx(0.5)
+    assert total["dice_std"] == pytest.approx(math.sqrt((0.3**2 + 0.1**2 + 0.4**2) / 2))
+    assert (total["dice_worst"], total["dice_worst_file"]) == (0.2, "a.png")
+    assert total["collapse_rate"] == pytest.approx(1 / 3)
+
+
+def test_totals_keep_levels_and_methods_apart_and_in_order():
+    rows = [row(method, level) for level in reversed(LEVELS) for method in ("z", "a")]
+    assert [(total["level"], total["method"]) for total in totals(rows)] == [
+        (level, method) for level in LEVELS for method in ("z", "a")
+    ]
+
+
+def test_totals_of_missing_and_infinite_values():
+    (total,) = totals([row(ari=math.nan, voi=math.nan, xor=1.0), row(ari=0.5, voi=math.nan, xor=math.inf)])
+    assert total["ari_mean"] == 0.5
+    assert math.isnan(total["ari_std"])
+    assert math.isnan(total["voi_mean"])
+    assert total["xor_mean"] == math.inf
+    assert math.isnan(total["xor_std"])
+    assert math.isnan(totals([row()])[0]["dice_std"])
+
+
+def test_unknown_level_is_named():
+    with pytest.raises(ValueError, match=r"^level must be one of deployed, partition, oracle, published, got 'best'$"):
+        totals([row(level="best")])
+
+
+def test_text_table():
+    text = format_totals([row(file="a.png", dice=0.25), row(file="b.png", dice=0.75)])
+    title, line = text.splitlines()
+    assert title.split() == [
+        "deployed", "images", "Dice", "worst", "IoU", "HD95", "surface", "HM", "XOR", "collapsed",
+    ]  # fmt: skip
+    assert line.split() == ["ours", "2", "0.500", "±0.354", "0.250", "0.500", "0.5", "0.500", "0.500", "0.500", "0%"]
+
+
+def test_text_table_fits_a_terminal():
+    names = ["x" * 200, "short", *BASELINES]
+    rows = [
+        row(name, level, dice=0.123456, xor=123456.789, hd95=99999.0, clusters=128, collapsed=1.0)
+        for name in names
+        for level in LEVELS
+    ]
+    text = format_totals(rows)
+    assert max(map(len, text.splitlines())) <= 100
+    assert len(text.split("\n\n")) == 4
+    assert text.count("…") >= 4
+    for block in text.split("\n\n"):
+        assert len({len(line) for line in block.splitlines()}) == 1  # columns line up
+
+
+def test_text_table_shows_what_is_missing():
+    line = format_totals([row(xor=math.inf, iou=math.nan)]).splitlines()[1]
+    assert line.split() == ["ours", "1", "0.500", "±-", "0.500", "-", "0.5", "0.500", "0.500", "inf", "0%"]
+
+
+def test_files_of_a_report(rows, tmp_path):
+    report = write_report(rows, tmp_path / "new" / "folder", ["Title", "a line"])
+    assert report == tmp_path / "new" / "folder" / "report.html"
+    assert sorted(path.name for path in report.parent.iterdir()) == ["report.html", "scores.csv", "totals.csv"]
+
+    with open(report.with_name("scores.csv"), newline="") as file:
+        scores = list(csv.DictReader(file))
+    assert list(scores[0]) == ["file", "method", "level", *METRICS, "collapsed"]
+    assert len(scores) == len(rows)
+    for written, given in zip(scores, rows, strict=True):
+        assert written["file"] == given["file"]
+        assert float(written["hd95"]) == pytest.approx(given["hd95"], rel=1e-5)
+        assert float(written["ari"]) == pytest.approx(given["ari"], rel=1e-5, nan_ok=True)
+
+    with open(report.with_name("totals.csv"), newline="") as file:
+        for written, given in zip(csv.DictReader(file), totals(rows), strict=True):
+            assert written["method"] == given["method"]
+            assert float(written["dice_mean"]) == pytest.approx(given["dice_mean"], rel=1e-5)
+
+
+def test_further_keys_become_columns(tmp_path):
+    report = write_report([row(seconds=1.5), row(file="b.png", note="x")], tmp_path, ["Title"])
+    with open(report.with_name("scores.csv"), newline="") as file:
+        scores = list(csv.DictReader(file))
+    assert [(score["seconds"], score["note"]) for score in scores] == [("1.5", ""), ("", "x")]
+
+
+def test_page_stands_alone_and_explains_every_level(rows, tmp_path):
+    text = write_report(rows, tmp_path, ["Title", "a line"]).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert page.tags.count("table") == 4
+    assert page.tags.count("img") == 1
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in page.links)
+    assert not re.search(r"@import|url\(", text)
+    positions = [text.index(f"<h2>{level}</h2>") for level in LEVELS]
+    assert positions == sorted(positions)
+    for meaning in LEVELS.values():
+        assert meaning in page.text
+    for method in ("ours", *BASELINES[:2]):
+        assert page.text.count(method) == 4
+
+
+def test_names_are_escaped(tmp_path):
+    evil = '<script>alert("1")</script> $x_ & co'
+    rows = [row(evil, level, file='"><b>.png') for level in LEVELS]
+    text = write_report(rows, tmp_path, [evil, evil]).read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert page.text.count(evil) == 7  # title of window and page, a line, four tables
+
+
+def test_file_name_that_is_no_utf8(tmp_path):
+    text = write_report([row(file="caf\udce9.png")], tmp_path, ["caf\udce9"]).read_text(encoding="utf-8")
+    assert "caf\\udce9" in text
+    assert "caf\\udce9.png" in (tmp_path / "scores.csv").read_text(encoding="utf-8")
+
+
+def test_equal_scores_write_equal_files(rows, tmp_path):
+    for folder in ("a", "b"):
+        write_report(rows, tmp_path / folder, ["Title"])
+    for name in ("scores.csv", "totals.csv", "report.html"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_report_without_deployed_scores(tmp_path):
+    text = write_report([row(level="oracle")], tmp_path, []).read_text(encoding="utf-8")
+    assert text.count("No scores at this level.") == 3
+    assert "<img" not in text
+    assert "<h1>Evaluation</h1>" in text
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(ValueError, match=r"^there are no scores to report: rows is empty$"):
+        write_report([], tmp_path / "folder", ["Title"])
+    nameless = row()
+    del nameless["file"]
+    with pytest.raises(ValueError, match=r"^every row must name its image under 'file', got only method, level, dice"):
+        write_report([nameless], tmp_path / "folder", ["Title"])
+    assert not (tmp_path / "folder").exists()
