@@ -1,0 +1,457 @@
+"""What the bundle's configs call: options, images, weights and exit statuses.
+
+The library raises `ValueError`; here it becomes one line on the terminal and exit status 1.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import pydoc
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.utils import BundlePropertyConfig, set_determinism
+from torch import nn
+
+from monai_fusenet.data import draw_phantoms, find_images, sample_images, unmatched_masks
+from monai_fusenet.engines import FolderEvaluator
+from monai_fusenet.evaluation import format_totals, score_folder, write_report
+from monai_fusenet.handlers.results import ResultWriter
+from monai_fusenet.inferers import PerImageInferer
+
+__all__ = [
+    "check_options",
+    "evaluate",
+    "find_bundle_root",
+    "images",
+    "infer",
+    "initial_network",
+    "load_network",
+    "phantoms",
+    "resolve_dir",
+    "start",
+    "train",
+]
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+WHOLE_NUMBERS = {
+    "seed": 0,
+    "num_workers": 0,
+    "batch_size": 1,
+    "max_epochs": 1,
+    "val_interval": 1,
+    "min_clusters": 0,
+    "in_channels": 1,
+    "spatial_dims": 2,
+    "patch_grid": 1,
+}
+SWITCHES = ("overwrite", "amp", "merge_twins")
+COMPONENTS = (
+    *("network_def", "loss_function", "foreground", "preprocessing", "postprocessing", "inferer"),
+    *("train#preprocessing", "train#augmentation", "validate#preprocessing", "validate#postprocessing"),
+    *("results_dir", "network", "optimizer"),
+)
+COMPONENT_KEYS = {"_target_", "_requires_", "_disabled_", "_desc_", "_mode_"}
+ENTRY_KEYS = {"imports", "initialize", "run", "finalize", "training", "inference", "evaluation", "_meta_"}
+PROPERTY_KEYS = {
+    re.split("::|#", str(value[BundlePropertyConfig.ID]))[0]
+    for value in (*TrainProperties.values(), *InferProperties.values())
+}
+
+
+def entry(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Turns wrong values and failing files into one line and exit status 1; from a config they print dozens."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Result:
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            raise SystemExit(f"error: {error}") from error
+
+    return wrapper
+
+
+def _caller(kind: type[Result]) -> Result | None:
+    """The object of a type whose method is running this config.
+
+    An expression in a config sees neither the parser nor the names of the files that it came from, but both are on
+    the stack.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, kind):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+@entry
+def find_bundle_root() -> str:
+    """The folder above the config file that is being run.
+
+    Raises:
+        SystemExit: when no workflow runs a config file.
+    """
+    workflow = _caller(ConfigWorkflow)
+    if workflow is None:
+        raise ValueError("the bundle's folder is unknown here: give bundle_root")
+    return str(Path(workflow.config_root_path).resolve().parent)
+
+
+def _strings(config: Any) -> Iterator[str]:
+    if isinstance(config, str):
+        yield config
+    elif isinstance(config, Mapping):
+        for value in config.values():
+            yield from _strings(value)
+    elif isinstance(config, Sequence):
+        for value in config:
+            yield from _strings(value)
+
+
+def _components(config: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(config, Mapping):
+        if "_target_" in config:
+            yield path, config
+        for key, value in config.items():
+            yield from _components(value, f"{path}#{key}" if path else str(key))
+    elif isinstance(config, Sequence) and not isinstance(config, str):
+        for index, value in enumerate(config):
+            yield from _components(value, f"{path}#{index}")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = ()) -> None:
+    """Finds misspelt options, which MONAI's parser takes without a word.
+
+    A top-level key that nothing in the config refers to, and a component's argument that it does not take.
+
+    Args:
+        config: the merged config, overrides included.
+        run_ids: further entry points of the config.
+
+    Raises:
+        ValueError: names the first such option and the nearest known one.
+    """
+    entries = ENTRY_KEYS | PROPERTY_KEYS | set(run_ids)
+    used = {name for text in _strings(config) for name in re.findall(r"[@%](\w+)", text)}
+    for key in config:
+        if key not in used and key not in entries:
+            # Plain values are options; blocks and what is computed from others are not.
+            known = [
+                name
+                for name, value in config.items()
+                if name not in {key, *ENTRY_KEYS} and not isinstance(value, Mapping) and "$fusenet" not in str(value)
+            ]
+            raise ValueError(f"unknown option {key}{_nearest(key, known)}")
+    for path, component in _components(config):
+        target = pydoc.locate(str(component["_target_"]))
+        if not callable(target):
+            continue
+        parameters = inspect.signature(target).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            continue
+        for key in component:
+            if key not in parameters and key not in COMPONENT_KEYS:
+                nearest = _nearest(key, [name for name in parameters if name != "self"])
+                raise ValueError(f"unknown option {path}#{key}{nearest}")
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Checks top-level values that would do harm later, or be misunderstood without a word.
+
+    Args:
+        config: the merged config; expressions and references are left alone.
+
+    Raises:
+        ValueError: says what was expected of which option, and what came.
+    """
+
+    def is_plain(value: Any) -> bool:
+        return not (isinstance(value, str) and value.startswith(("$", "@")))
+
+    def is_whole(value: Any, least: int) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+    for name, least in WHOLE_NUMBERS.items():
+        if name in config and is_plain(config[name]) and not is_whole(config[name], least):
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {config[name]}")
+    for name in SWITCHES:
+        if name in config and is_plain(config[name]) and not isinstance(config[name], bool):
+            raise ValueError(f"{name} must be True or False, got {config[name]}")
+    size, dims, grid = (config.get(name) for name in ("working_size", "spatial_dims", "patch_grid"))
+    if is_plain(size) and isinstance(dims, int) and isinstance(grid, int):
+        sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
+        if len(sides) != dims or not all(is_whole(side, grid) for side in sides):
+            raise ValueError(f"working_size must be {dims} whole numbers of at least {grid}, got {size}")
+
+
+def build_components(parser: ConfigParser) -> None:
+    """Builds what needs no data, so that a wrong value is found before anything is read or written.
+
+    Raises:
+        ValueError: names the component that cannot be built, and why.
+    """
+    for name in COMPONENTS:
+        if name not in parser:
+            continue
+        try:
+            parser.get_parsed_content(name)
+        except Exception as error:
+            reason: BaseException = error
+            while reason.__cause__ is not None:
+                reason = reason.__cause__
+            raise ValueError(f"{name} cannot be built: {str(reason).splitlines()[0]}") from error
+
+
+@entry
+def start(device: str | torch.device, seed: int) -> None:
+    """Checks the options, seeds, and builds what needs no data; writes nothing.
+
+    Args:
+        device: where the workflow will run.
+        seed: seed of everything random.
+
+    Raises:
+        SystemExit: for a misspelt option, a wrong value or a device that is not there.
+    """
+    # Said by libraries below about themselves, over and over; nothing that a user could act upon.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    parser, workflow = _caller(ConfigParser), _caller(ConfigWorkflow)
+    if parser is not None:
+        check_options(parser.get(), [workflow.run_id] if workflow is not None else [])
+        check_values(parser.get())
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device} cannot be used here ({reason}); give --device cpu") from error
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, got {seed}")
+    set_determinism(seed)
+    if parser is not None:
+        build_components(parser)
+
+
+@entry
+def resolve_dir(path: str | Path) -> str:
+    """An absolute path for a folder of results, which is there and writable or can be made."""
+    resolved = Path(str(path)).expanduser().resolve()
+    nearest = next(folder for folder in (resolved, *resolved.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"output_dir must be a folder, but {nearest} is a file")
+    if not os.access(nearest, os.W_OK):
+        raise ValueError(f"output_dir cannot be written: {nearest} is read-only")
+    return str(resolved)
+
+
+@entry
+def images(dataset_dir: str | Path | None, output_dir: str | Path) -> list[dict[str, Any]]:
+    """All images of a folder, or, without one, the sample images that scikit-image installs.
+
+    Args:
+        dataset_dir: folder in one of the layouts of `find_images`, or `None`.
+        output_dir: folder of the results, which is not searched.
+
+    Raises:
+        SystemExit: when the folder is missing, holds no image or is the folder of the results.
+    """
+    if dataset_dir is None:
+        logger.info("no dataset_dir: running on the sample images that scikit-image installs")
+        return sample_images()
+    folder = Path(str(dataset_dir)).expanduser()
+    if folder.resolve() == Path(output_dir).resolve():
+        raise ValueError(f"output_dir and dataset_dir are the same folder, {folder}; choose another --output_dir")
+    return find_images(folder, exclude_dir=output_dir)
+
+
+@entry
+def phantoms(output_dir: str | Path) -> str:
+    """Draws synthetic images with masks below the folder of the results and returns their folder."""
+    logger.info("no dataset_dir: evaluating on SYNTHETIC phantoms, which say nothing about medical images")
+    folder = Path(output_dir) / "phantoms"
+    draw_phantoms(folder)
+    return str(folder)
+
+
+@entry
+def load_network(
+    network: nn.Module, checkpoint: str | Path | None, inferer: Any, bundle_root: str | Path, device: str | torch.device
+) -> nn.Module:
+    """The network with the weights that the inferer needs.
+
+    Args:
+        network: where the weights go.
+        checkpoint: `model.pt` or `checkpoint.pt` of a training, or `None`.
+        inferer: a `PerImageInferer` that starts afresh needs no weights; all others do.
+        bundle_root: the bundle, whose `models/model.pt` holds untrained weights.
+        device: where the network goes.
+
+    Raises:
+        SystemExit: when weights are needed and missing or untrained, given and not needed, or do not fit.
+    """
+    network = network.to(device)
+    fresh = isinstance(inferer, PerImageInferer) and inferer.steps > 0 and inferer.fresh
+    if checkpoint is None and fresh:
+        return network
+    if checkpoint is None:
+        raise ValueError("feed-forward and adaptation need trained weights: give --checkpoint, a training's model.pt")
+    if fresh:
+        raise ValueError(
+            "--checkpoint has no effect here: each image is fitted from fresh weights; "
+            "add configs/feedforward.yaml or configs/adapt.yaml to use it"
+        )
+    weights = _read_weights(checkpoint, device)
+    shipped = Path(bundle_root) / "models" / "model.pt"
+    if shipped.is_file():
+        untrained = torch.load(shipped, map_location=device, weights_only=True)
+        if untrained.keys() == weights.keys() and all(torch.equal(untrained[name], weights[name]) for name in weights):
+            raise ValueError(f"{checkpoint} holds the untrained weights that the bundle ships: train first")
+    return _with_weights(network, weights, checkpoint)
+
+
+@entry
+def initial_network(network: nn.Module, checkpoint: str | Path | None, device: str | torch.device) -> nn.Module:
+    """The network that a training starts from: with its initial weights, or with those of a checkpoint.
+
+    Raises:
+        SystemExit: when the checkpoint is unreadable or does not fit.
+    """
+    network = network.to(device)
+    return network if checkpoint is None else _with_weights(network, _read_weights(checkpoint, device), checkpoint)
+
+
+def _with_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], checkpoint: str | Path) -> nn.Module:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint} does not fit this network: {str(error).splitlines()[-1].strip()}") from error
+    return network
+
+
+def _read_weights(checkpoint: str | Path, device: str | torch.device) -> Mapping[str, torch.Tensor]:
+    path = Path(str(checkpoint)).expanduser()
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} is no file")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"checkpoint {path} holds no weights that torch can read") from error
+    if isinstance(state, Mapping) and "network" in state:
+        state = state["network"]
+    if not isinstance(state, Mapping):
+        raise ValueError(f"checkpoint {path} holds no weights, but a {type(state).__name__}")
+    return state
+
+
+def make_masks(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
+    """Does what is pending, writes the summary and says what was done."""
+    if writer.pending:
+        evaluator.run()
+    writer.write_summary()
+    counts = writer.counts()
+    logger.info("%d images done, %d failed; see %s", counts["ok"], counts["failed"], writer.output_dir / "summary.csv")
+    if counts["kept"]:
+        logger.info(
+            "%d kept as an earlier run with its options left them; --overwrite True redoes them", counts["kept"]
+        )
+
+
+@entry
+def infer(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
+    """Makes masks of all images that have none yet.
+
+    Raises:
+        SystemExit: 1 when no image could be done, 2 when some could not.
+    """
+    make_masks(evaluator, writer)
+    exit_with(writer.counts()["failed"], len(writer.items))
+
+
+def exit_with(failed: int, total: int) -> None:
+    """Raises `SystemExit` 1 where all of `total` images failed, 2 where some did."""
+    if failed:
+        sys.exit(1 if failed == total else 2)
+
+
+@entry
+def evaluate(
+    evaluator: FolderEvaluator,
+    writer: ResultWriter,
+    images_dir: str | Path,
+    predictions_dir: str | Path | None,
+    choose_mask: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> None:
+    """Makes masks unless `predictions_dir` holds them, scores them, writes and prints the report.
+
+    Args:
+        evaluator: makes the masks.
+        writer: its results.
+        images_dir: folder of images and masks.
+        predictions_dir: folder of masks to score instead, `<name>_mask.*`, or `None`.
+        choose_mask: label-free rule for the baselines that only cluster.
+
+    Raises:
+        SystemExit: 1 when nothing could be scored, 2 when some images could not, or masks belong to no image.
+    """
+    items = writer.items
+    strays = unmatched_masks(images_dir, items, writer.output_dir)
+    for stray in strays:
+        logger.warning("%s belongs to no image", stray)
+    if not any("label" in item for item in items):
+        raise ValueError(
+            f"no image in {images_dir} has a mask: evaluation needs masks/ beside images/, with equal names"
+        )
+    if predictions_dir is None:
+        make_masks(evaluator, writer)
+        method, folder = "FuseNet", writer.output_dir
+    else:
+        method, folder = "predictions", Path(str(predictions_dir)).expanduser()
+        if not folder.is_dir():
+            raise ValueError(f"predictions_dir must be a folder of masks <name>_mask.*, but {folder} is none")
+    # Of an image that failed just now, an earlier mask may still lie there.
+    done = [item for item in items if writer.rows.get(item["file"], {}).get("status") != "failed"]
+    rows, failures = score_folder(done, folder, choose_mask, method)
+    failed = len(failures) + len(items) - len(done)
+    if rows:
+        heading = [
+            f"images: {images_dir} ({len(items) - failed} of {len(items)} scored)",
+            f"masks: {folder if predictions_dir else 'made by this run, without any label'}",
+        ]
+        writer.output_dir.mkdir(parents=True, exist_ok=True)
+        report = write_report(rows, writer.output_dir, heading)
+        print(format_totals(rows))
+        logger.info("scores of each image and level: %s; report: %s", writer.output_dir / "scores.csv", report)
+    exit_with(failed, len(items))
+    if strays:
+        sys.exit(2)
+
+
+@entry
+def train(trainer: Any, dataset: Any) -> None:
+    """Runs the training; ends with exit status 2 when images had to be left out."""
+    dataset.prepare()
+    trainer.run()
+    exit_with(len(dataset.failures), len(dataset.failures) + len(dataset))

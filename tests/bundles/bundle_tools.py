@@ -1,0 +1,108 @@
+"""Runs the shipped configs as a user does, and draws the images that they run on."""
+
+import csv
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.bundle import run as bundle_run
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "bundles" / "fusenet_segmentation"
+CONFIGS = BUNDLE / "configs"
+OVERLAYS = ROOT / "configs"
+# Results are equal to the last bit only with equal numbers of threads.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+# A network and images so small that two iterations take no time.
+SMALL = {
+    "device": "cpu",
+    "network_def#features": 4,
+    "working_size": [24, 24],
+    "inferer#steps": 2,
+    "inferer#min_clusters": 0,
+    "inferer#progress": False,
+}
+SMALL_TRAINING = {
+    "device": "cpu",
+    "network_def#features": 4,
+    "working_size": [24, 24],
+    "max_epochs": 2,
+    "batch_size": 2,
+    "min_clusters": 0,
+}
+
+
+def command(run_id, *overlays, config=None, **options):
+    """The command line of a run, as README writes it."""
+    name = {"training": "train.json", "inference": "inference.json", "evaluation": "evaluate.json"}.get(run_id)
+    files = [str(config or CONFIGS / name), *(str(OVERLAYS / overlay) for overlay in overlays)]
+    arguments = [sys.executable, "-m", "monai.bundle", "run", run_id]
+    arguments += ["--config_file", str(files) if len(files) > 1 else files[0]]
+    for key, value in options.items():
+        arguments += [f"--{key}", str(value)]
+    return arguments
+
+
+def run(run_id, *overlays, cwd, config=None, **options):
+    """Runs a workflow in a process of its own, in the folder `cwd`; returns it with its output as text."""
+    arguments = command(run_id, *overlays, config=config, **options)
+    return subprocess.run(arguments, cwd=cwd, env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=300)
+
+
+def call(run_id, *overlays, config=None, **options):
+    """Runs a workflow in this process, which saves the time of importing; returns the exit status or message."""
+    name = {"training": "train.json", "inference": "inference.json", "evaluation": "evaluate.json"}[run_id]
+    files = [str(config or CONFIGS / name), *(str(OVERLAYS / overlay) for overlay in overlays)]
+    options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    try:
+        bundle_run(run_id, config_file=files, **options)
+    except SystemExit as status:
+        return status.code
+    return 0
+
+
+def hear(caplog):
+    """Lets `caplog` have our lines, which the bundle's logging.conf keeps to itself; use with logging_file=False."""
+    logging.getLogger("monai_fusenet").propagate = True  # put back by the fixture in conftest.py
+    caplog.set_level(logging.INFO, "monai_fusenet")
+
+
+def draw_image(height, width, seed=0, channels=3):
+    """A dark ellipse on bright noisy ground, (H, W, C) uint8, and its mask (H, W) of 0 and 255."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    inside = ((rows / height - 0.5) / 0.25) ** 2 + ((columns / width - 0.45) / 0.3) ** 2 < 1
+    image = np.where(inside[..., None], [90, 40, 50], [220, 180, 170])[..., :channels] + rng.normal(
+        0, 8, (height, width, channels)
+    )
+    return np.clip(image, 0, 255).astype(np.uint8), np.where(inside, 255, 0).astype(np.uint8)
+
+
+def draw_folder(folder, count=3, masks=True):
+    """`images/` and `masks/` with PNGs of unequal odd sizes."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        image, mask = draw_image(41 + 6 * index, 53 - 4 * index, seed=index)
+        Image.fromarray(image).save(folder / "images" / f"scan{index}.png")
+        if masks:
+            Image.fromarray(mask).save(folder / "masks" / f"scan{index}.png")
+    if not masks:
+        (folder / "masks").rmdir()
+    return folder
+
+
+def read_summary(folder):
+    with (Path(folder) / "summary.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def last_line(process):
+    """What a user reads last."""
+    return [line for line in process.stderr.splitlines() if line.strip()][-1]

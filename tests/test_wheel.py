@@ -1,0 +1,72 @@
+"""A user who has only the wheel gets the bundle and the overlays with one command, and runs them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from bundle_tools import ROOT, SMALL, draw_folder, read_summary
+
+from monai_fusenet.__main__ import copy_bundle, main
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the unpacked wheel, built from a copy: a build leaves files behind."""
+    base = tmp_path_factory.mktemp("wheel")
+    litter = shutil.ignore_patterns(".*", "build", "output", "*.egg-info", "__pycache__", "tests")
+    shutil.copytree(ROOT, base / "source", ignore=litter)
+    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", base, base / "source"]
+    subprocess.run([sys.executable, *map(str, build)], check=True, timeout=300)
+    (wheel,) = base.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(base / "installed")
+    return base / "installed"
+
+
+def test_from_the_wheel_alone_to_masks(installed, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+
+    def python(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", *map(str, arguments)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=300,
+        )
+
+    copied = python("monai_fusenet")
+    assert copied.returncode == 0, copied.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"bundles", "configs"}
+    for name in ("bundles", "configs"):
+        shipped = sorted(path.relative_to(ROOT / name) for path in (ROOT / name).rglob("*") if path.is_file())
+        assert (
+            sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*") if path.is_file())
+            == shipped
+        )
+
+    draw_folder(tmp_path / "data", masks=False)
+    options = [f"--{key}={value}" for key, value in {**SMALL, "working_size": "[24,24]"}.items()]
+    configs = "['bundles/fusenet_segmentation/configs/inference.json','configs/skin.yaml']"
+    result = python("monai.bundle", "run", "inference", "--config_file", configs, "--dataset_dir", "data", *options)
+    assert result.returncode == 0, result.stderr
+    assert [row["status"] for row in read_summary(tmp_path / "output" / "inference")] == ["ok"] * 3
+
+
+def test_copying_overwrites_nothing(tmp_path):
+    (tmp_path / "configs").mkdir()
+    with pytest.raises(ValueError, match="configs is there already"):
+        copy_bundle(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["configs"]
+    with pytest.raises(SystemExit, match=r"^error: .*configs is there already; choose another folder"):
+        main([str(tmp_path)])
+
+
+def test_copies_say_what_to_do_next(tmp_path, capsys):
+    main([str(tmp_path / "new")])
+    assert "python -m monai.bundle run inference --config_file" in capsys.readouterr().out
+    assert Path(tmp_path / "new" / "configs" / "skin.yaml").is_file()
