@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from monai.utils import LossReduction, look_up_option
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from monai_fusenet.losses.self_labeling import reduce_loss
+from monai_fusenet.strips import rows_at_once
 
 __all__ = ["EdgeRefinementLoss", "edge_disagreement", "published_edge_map", "resampling_matrix"]
 
@@ -29,14 +32,44 @@ def resampling_matrix(size: int, new_size: int) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def blur_by_resampling(volume: Tensor, factor: int) -> Tensor:
-    """The same map as it looks from `factor` times as far away: down-sampled and back up; sides stay at least 1."""
-    for axis in range(2, volume.ndim):
-        side = volume.shape[axis]
-        small = max(1, side // factor)
-        for matrix in (resampling_matrix(side, small), resampling_matrix(small, side)):
-            volume = torch.tensordot(volume, matrix.to(volume), dims=([axis], [1])).movedim(-1, axis)
-    return volume
+def seen_from_afar(strips: Sequence[Tensor], factor: int) -> Iterator[Tensor]:
+    """A map as it looks from `factor` times as far away: down-sampled and back up.
+
+    Args:
+        strips: rows of the map (B, rows, *other spatial axes, K), in order.
+        factor: how much smaller each axis becomes; at least one pixel is left.
+
+    Yields:
+        the same strips, seen from afar.
+    """
+    height, others = sum(strip.shape[1] for strip in strips), strips[0].shape[2:-1]
+    lengths = [strip.shape[1] for strip in strips]
+    down, up = zip(*(_there_and_back(side, factor) for side in (height, *others)), strict=True)
+    far = torch.zeros((), dtype=strips[0].dtype, device=strips[0].device)
+    for strip, weights in zip(strips, down[0].split(lengths, dim=1), strict=True):
+        for axis in range(len(others), 0, -1):
+            strip = _resample(strip, axis + 1, down[axis])
+        far = far + _resample(strip, 1, weights)
+    for axis in range(len(others), 0, -1):
+        far = _resample(far, axis + 1, up[axis])
+    for weights in up[0].split(lengths):
+        yield _resample(far, 1, weights)
+
+
+def _there_and_back(side: int, factor: int) -> tuple[Tensor, Tensor]:
+    small = max(1, side // factor)
+    return resampling_matrix(side, small), resampling_matrix(small, side)
+
+
+def _resample(pixels: Tensor, axis: int, weights: Tensor) -> Tensor:
+    """One matrix product along one axis, without moving it: all axes behind it count as columns."""
+    columns = pixels.flatten(axis + 1).flatten(0, axis - 1)
+    return (weights.to(pixels) @ columns).view(*pixels.shape[:axis], -1, *pixels.shape[axis + 1 :])
+
+
+def _strips(scores: Tensor) -> tuple[Tensor, ...]:
+    """Rows (B, rows, ..., K) of scores (B, K, *spatial); no copy where maps are kept channels-last, as FuseNet's are."""
+    return scores.movedim(1, -1).split(rows_at_once(scores, axis=2), dim=1)
 
 
 def edge_disagreement(scores: Tensor, factor: int = 16) -> Tensor:
@@ -51,8 +84,9 @@ def edge_disagreement(scores: Tensor, factor: int = 16) -> Tensor:
     Returns:
         (B, *spatial), values in [0, 1]: 0 where the surroundings agree, 1 where none of them has the pixel's cluster.
     """
-    assignment = scores.softmax(dim=1)
-    return (assignment - blur_by_resampling(assignment, factor)).abs().sum(dim=1) / 2
+    near = [strip.softmax(dim=-1) for strip in _strips(scores)]
+    pairs = zip(near, seen_from_afar(near, factor), strict=True)
+    return torch.cat([(p - q).abs().sum(dim=-1) / 2 for p, q in pairs], dim=1)
 
 
 @torch.no_grad()
@@ -66,7 +100,9 @@ def published_edge_map(scores: Tensor, factor: int = 16) -> Tensor:
     Returns:
         (B, *spatial), integers in (-K, K), of the dtype of the scores. It has no gradient.
     """
-    return (scores.argmax(dim=1) - blur_by_resampling(scores, factor).argmax(dim=1)).to(scores.dtype)
+    near = _strips(scores)
+    pairs = zip(near, seen_from_afar(near, factor), strict=True)
+    return torch.cat([p.argmax(dim=-1) - q.argmax(dim=-1) for p, q in pairs], dim=1).to(scores.dtype)
 
 
 class EdgeRefinementLoss(_Loss):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from monai.utils import LossReduction, look_up_option
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
+
+from monai_fusenet.strips import rows_at_once
 
 __all__ = ["SelfLabelingLoss", "self_labeling_loss"]
 
@@ -18,7 +22,11 @@ def self_labeling_loss(scores: Tensor) -> Tensor:
     Returns:
         (B, *spatial), values in [0, log(K)].
     """
-    return scores.logsumexp(dim=1) - scores.amax(dim=1)
+    pixels = scores.movedim(1, -1)  # contiguous for maps that are kept channels-last, as FuseNet's are
+    flat = pixels.flatten(0, -2)
+    parts = flat.split(rows_at_once(flat, axis=0))
+    losses = [F.cross_entropy(part, part.argmax(dim=1), reduction="none") for part in parts]
+    return torch.cat(losses).view(pixels.shape[:-1])
 
 
 class SelfLabelingLoss(_Loss):

@@ -65,6 +65,8 @@ class FuseNet(nn.Module):
         augmented_weight: factor of the augmented view's embedding before fusion.
         shared_encoder: one pixel encoder for both views (the published code builds two and uses one); `False`: one
             for each, for views of different modality or phase.
+        use_checkpoint: compute the fusion's activations once more in the backward pass instead of keeping them: for
+            images and volumes whose training does not fit into memory otherwise, at about a third more time.
 
     Shape:
         `forward(image)`: (B, in_channels, *spatial) -> scores (B, 2 * features, *spatial); the image is both views.
@@ -90,6 +92,7 @@ class FuseNet(nn.Module):
         image_weight: float = 3.0,
         augmented_weight: float = 0.8,
         shared_encoder: bool = True,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
@@ -103,7 +106,7 @@ class FuseNet(nn.Module):
         self.augmented_head = ProjectionHead(features, dropout)
         self.image_patches = PatchTokens(spatial_dims, features, patch_grid, img_size)
         self.augmented_patches = PatchTokens(spatial_dims, features, patch_grid, img_size)
-        self.fusion = FusionBlock(spatial_dims, features)
+        self.fusion = FusionBlock(spatial_dims, features, use_checkpoint)
 
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, FuseNetOutput]:  # noqa: UP007, UP045

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from monai_fusenet.networks.layout import to_map, to_tokens
+from monai_fusenet.strips import rows_at_once
 
 __all__ = ["FusionBlock", "MixFeedForward"]
 
@@ -33,9 +38,13 @@ class MixFeedForward(nn.Module):
 
     def forward(self, tokens: Tensor, spatial: list[int]) -> Tensor:
         """Mixes the channels of each token and those of its neighbours on the grid `spatial`."""
+        return self.fc2(self.mix(tokens, spatial))
+
+    def mix(self, tokens: Tensor, spatial: list[int]) -> Tensor:
+        """All but the last map: (B, N, features) -> (B, N, hidden)."""
         hidden = self.fc1(tokens)
         neighbours = to_tokens(self.depthwise(to_map(hidden, spatial)))
-        return self.fc2(F.gelu(self.norm(neighbours + hidden)))
+        return F.gelu(self.norm(neighbours + hidden))
 
 
 class FusionBlock(nn.Module):
@@ -49,6 +58,8 @@ class FusionBlock(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         features: channels of each view; the block puts out twice as many.
+        use_checkpoint: keep nothing but the two views for the backward pass, and compute the rest once more there:
+            about a third more time, and memory that hardly exceeds that of the scores.
 
     Shape:
         two maps (B, features, *spatial) -> scores (B, 2 * features, *spatial)
@@ -57,8 +68,9 @@ class FusionBlock(nn.Module):
         Kazerouni et al. 2023, arXiv 2311.13069, section 2.
     """
 
-    def __init__(self, spatial_dims: int, features: int = 64) -> None:
+    def __init__(self, spatial_dims: int, features: int = 64, use_checkpoint: bool = False) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.norm1 = nn.LayerNorm(features)
         self.reprojection = nn.Linear(features, 2 * features)
         self.attention_norm = nn.LayerNorm(2 * features)
@@ -68,11 +80,64 @@ class FusionBlock(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Scores each pixel for 2 * features clusters; the order of the two views does not matter."""
         spatial = list(first.shape[2:])
-        views = torch.stack([to_tokens(first), to_tokens(second)])  # (2, B, N, d)
+        if torch.jit.is_scripting():
+            views = torch.stack([to_tokens(first), to_tokens(second)])
+            return to_map(self._fuse(views, self._context([self._collect(views)]), spatial), spatial)
+        return to_map(self._in_strips(first, second, spatial), spatial)
+
+    def _collect(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the keys of one view collect of the values of the other, as softmax over pixels weighs them.
+
+        Args:
+            views: (2, B, N, d), some of the pixels.
+
+        Returns:
+            greatest key (2, B, 1, d), sum of the weights relative to it (2, B, 1, d), weighted values (2, B, d, d)
+        """
         normalized = self.norm1(views)
-        # Both directions as one batch: queries and keys of one view meet the values of the other.
-        context = normalized.softmax(dim=2).transpose(2, 3) @ normalized.flip(0)
-        attended = self.attention_norm(self.reprojection(normalized.softmax(dim=3) @ context))
-        fused = (torch.cat([views, views.flip(0)], dim=3) + attended).flatten(0, 1)  # (2B, N, 2d)
-        fused = fused + self.feed_forward(self.norm2(fused), spatial)
-        return to_map(fused.unflatten(0, [2, first.shape[0]]).sum(0), spatial)
+        greatest = normalized.detach().amax(dim=2, keepdim=True)
+        weights = (normalized - greatest).exp()
+        return greatest, weights.sum(dim=2, keepdim=True), weights.transpose(2, 3) @ normalized.flip(0)
+
+    def _context(self, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+        """Attention of all pixels together, reprojected: (2, B, d, 2d)."""
+        greatest = torch.stack([part[0] for part in parts])
+        shares = (greatest - greatest.amax(dim=0)).exp()
+        weights = (shares * torch.stack([part[1] for part in parts])).sum(0)
+        values = (shares.transpose(3, 4) * torch.stack([part[2] for part in parts])).sum(0)
+        # The queries of a pixel sum to 1: what follows them can be applied to this small matrix, bias included.
+        return self.reprojection(values / weights.transpose(2, 3))
+
+    def _fuse(self, views: Tensor, context: Tensor, spatial: list[int]) -> Tensor:
+        """All that follows the context: (2, B, N, d) -> (B, N, 2d)."""
+        attended = self.attention_norm(self.norm1(views).softmax(dim=3) @ context)
+        fused = torch.cat([views, views.flip(0)], dim=3) + attended  # (2, B, N, 2d)
+        mixed = self.feed_forward.mix(self.norm2(fused).flatten(0, 1), spatial)
+        # Both directions share the last map, so their mean goes through it, once.
+        mixed = self.feed_forward.fc2(mixed.unflatten(0, [2, views.shape[1]]).mean(0))
+        return fused.sum(0) + 2 * mixed
+
+    def _in_strips(self, first: Tensor, second: Tensor, spatial: list[int]) -> Tensor:
+        """The same in strips of rows, each fused with a row of its neighbours at either side; (B, N, 2d)."""
+        rows = rows_at_once(first, axis=2)
+        strips = [torch.stack(pair) for pair in zip(_split(first, rows), _split(second, rows), strict=True)]
+        context = self._context([self._run(self._collect, strip.flatten(2, 3)) for strip in strips])
+        fused = []
+        for index, strip in enumerate(strips):
+            before = strips[index - 1].narrow(2, -1, 1) if index > 0 else strip.narrow(2, 0, 0)
+            after = strips[index + 1].narrow(2, 0, 1) if index + 1 < len(strips) else strip.narrow(2, 0, 0)
+            wide = torch.cat([before, strip, after], dim=2)  # (2, B, rows, pixels of a row, d)
+            part = self._run(self._fuse, wide.flatten(2, 3), context, [wide.shape[2], *spatial[1:]])
+            row = wide.shape[3]
+            fused.append(part.narrow(1, before.shape[2] * row, strip.shape[2] * row))
+        return torch.cat(fused, dim=1)
+
+    def _run(self, function: Callable, *arguments: Any) -> Any:
+        if self.use_checkpoint and torch.is_grad_enabled():
+            return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return function(*arguments)
+
+
+def _split(features: Tensor, rows: int) -> tuple[Tensor, ...]:
+    """(B, d, *spatial) -> strips (B, rows, pixels of a row, d)."""
+    return to_tokens(features).unflatten(1, [features.shape[2], -1]).split(rows, dim=1)

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_fusenet.networks.layout import to_map, to_tokens
+from monai_fusenet.networks.layout import at_least_float32, to_map, to_tokens
 
 __all__ = ["PatchTokens", "ProjectionHead"]
 
@@ -36,8 +37,17 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Projects the description of each pixel."""
         projected = self.projection(to_tokens(features))
-        projected = self.norm(self.dropout(self.fc(F.gelu(projected))) + projected)
+        projected = self.norm(at_least_float32(self.dropout(self.fc(F.gelu(projected))) + projected))
         return to_map(projected, list(features.shape[2:]))
+
+
+def pooling_windows(side: int, patches: int) -> Tensor:
+    """Weights of adaptive average pooling along one axis: (patches, side), float64, each row sums to 1."""
+    start = torch.arange(patches) * side // patches
+    end = -(-(torch.arange(patches) + 1) * side // patches)
+    position = torch.arange(side)
+    inside = (position >= start.unsqueeze(1)) & (position < end.unsqueeze(1))
+    return inside.double() / inside.sum(dim=1, keepdim=True)
 
 
 class PatchTokens(nn.Module):
@@ -92,28 +102,36 @@ class PatchTokens(nn.Module):
         if min(spatial) < self.patch_grid:
             raise ValueError(f"images must have at least {self.patch_grid} pixels along each axis, got {spatial}")
         tokens = to_tokens(embedding)
-        normalized = to_map(self.norm(tokens.flatten(0, 1)).view_as(tokens), spatial)
+        normalized = self.norm(tokens.flatten(0, 1)).view_as(tokens)
         if len(self.img_size) == 0:
-            if self.spatial_dims == 3:
-                patches = to_tokens(F.adaptive_avg_pool3d(normalized, self.patch_grid))
-            else:
-                patches = to_tokens(F.adaptive_avg_pool2d(normalized, self.patch_grid))
+            patches = normalized.unflatten(1, spatial)
+            # One product for each axis; torch's adaptive pooling moves the channels to the front and back.
+            for axis in range(self.spatial_dims, 0, -1):
+                windows = pooling_windows(spatial[axis - 1], self.patch_grid).to(patches)
+                columns = patches.flatten(axis + 1).flatten(0, axis - 1)
+                shape = list(patches.shape)
+                shape[axis] = self.patch_grid
+                patches = (windows @ columns).view(shape)
+            patches = patches.flatten(1, self.spatial_dims)
         else:
             if spatial != self.img_size:
                 raise ValueError(f"this network takes images of img_size = {self.img_size} only, got {spatial}")
             patches = self._cut(normalized)
-        return F.normalize(self.projection(patches), dim=-1)
+        return F.normalize(at_least_float32(self.projection(patches)), dim=-1)
 
-    def _cut(self, features: Tensor) -> Tensor:
-        padding: list[int] = []
-        for axis in range(self.spatial_dims - 1, -1, -1):  # F.pad counts from the last axis
+    def _cut(self, tokens: Tensor) -> Tensor:
+        padding = [0, 0]  # channels; F.pad counts from the last axis
+        for axis in range(self.spatial_dims - 1, -1, -1):
             padding += [0, self.patch_grid * self.patch_size[axis] - self.img_size[axis]]
-        shape = [features.shape[0], features.shape[1]]
+        padded = F.pad(tokens.unflatten(1, self.img_size), padding) if max(padding) > 0 else tokens
+        shape = [tokens.shape[0]]
         grid_axes = [0]
         patch_axes: list[int] = []
         for axis in range(self.spatial_dims):
             shape += [self.patch_grid, self.patch_size[axis]]
-            grid_axes.append(2 + 2 * axis)
-            patch_axes.append(3 + 2 * axis)
-        patches = F.pad(features, padding).reshape(shape).permute(grid_axes + patch_axes + [1])
+            grid_axes.append(1 + 2 * axis)
+            patch_axes.append(2 + 2 * axis)
+        patches = padded.reshape(shape + [tokens.shape[2]]).permute(
+            grid_axes + patch_axes + [1 + 2 * self.spatial_dims]
+        )
         return patches.flatten(self.spatial_dims + 1).flatten(1, self.spatial_dims)

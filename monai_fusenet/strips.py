@@ -1,0 +1,27 @@
+"""Large maps, some rows at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["rows_at_once"]
+
+# Values of a map that are worked on together. On a CPU, few enough for the caches, and for malloc to hand the same
+# memory out again (above 32 MiB glibc returns it to the system each time, and every new page costs more than the
+# arithmetic on it). On a GPU, all of a usual image.
+CPU_VALUES = 2**19
+GPU_VALUES = 2**24
+MIN_ROWS = 8  # where a strip needs a row of its neighbours at either side, fewer would mean mostly neighbours
+
+
+def rows_at_once(values: Tensor, axis: int) -> int:
+    """How many rows of `axis` to work on together.
+
+    Tracers and exporters get all rows: a graph in strips would hold for one image size only.
+    """
+    rows = values.shape[axis]
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return rows
+    at_once = CPU_VALUES if values.device.type == "cpu" else GPU_VALUES
+    return max(MIN_ROWS, at_once * rows // max(1, values.numel()))
