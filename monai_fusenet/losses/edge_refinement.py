@@ -68,7 +68,7 @@ def _resample(pixels: Tensor, axis: int, weights: Tensor) -> Tensor:
 
 
 def _strips(scores: Tensor) -> tuple[Tensor, ...]:
-    """Rows (B, rows, ..., K) of scores (B, K, *spatial); no copy where maps are kept channels-last, as FuseNet's are."""
+    """Rows (B, rows, ..., K) of scores (B, K, *spatial); no copy where maps are channels-last, as FuseNet's are."""
     return scores.movedim(1, -1).split(rows_at_once(scores, axis=2), dim=1)
 
 
