@@ -131,7 +131,6 @@ class PatchTokens(nn.Module):
             shape += [self.patch_grid, self.patch_size[axis]]
             grid_axes.append(1 + 2 * axis)
             patch_axes.append(2 + 2 * axis)
-        patches = padded.reshape([*shape, tokens.shape[2]]).permute(
-            grid_axes + patch_axes + [1 + 2 * self.spatial_dims]
-        )
+        shape.append(tokens.shape[2])
+        patches = padded.reshape(shape).permute(grid_axes + patch_axes + [1 + 2 * self.spatial_dims])
         return patches.flatten(self.spatial_dims + 1).flatten(1, self.spatial_dims)

@@ -203,12 +203,12 @@ def test_the_network_is_called_by_the_inferer():
     assert calls == [((2, 3, 9, 7), 1)] * 3
 
 
-def test_mixed_precision_keeps_losses_in_full():
+def test_mixed_precision_keeps_scores_and_losses_in_full():
     network = draw_network()
     batches = draw_batches((9, 7), count=5)
     trainer = trainer_of(network, batches, amp=True)
     trainer.run()
-    assert trainer.state.output["pred"].dtype == torch.bfloat16
+    assert trainer.state.output["pred"].dtype == torch.float32
     assert trainer.state.output["loss"].dtype == torch.float32
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
     assert all(parameter.isfinite().all() for parameter in network.parameters())
