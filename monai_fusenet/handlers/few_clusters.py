@@ -6,6 +6,8 @@ from ignite.engine import Engine, Events
 
 __all__ = ["StopAtFewClusters"]
 
+FIRST_STEP = 6  # as published
+
 
 class StopAtFewClusters:
     """Ends the run after a step that saw few clusters, before they all become one.
@@ -21,7 +23,7 @@ class StopAtFewClusters:
         Kazerouni et al. 2023, arXiv 2311.13069, published code.
     """
 
-    def __init__(self, min_clusters: int = 3, first_step: int = 6) -> None:
+    def __init__(self, min_clusters: int = 3, first_step: int = FIRST_STEP) -> None:
         self.min_clusters = min_clusters
         self.first_step = first_step
 

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,13 @@ from ignite.handlers import ProgressBar
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from monai_fusenet.engines.trainer import FuseNetTrainer
-from monai_fusenet.handlers.few_clusters import StopAtFewClusters
+from monai_fusenet.handlers.few_clusters import FIRST_STEP, StopAtFewClusters
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.transforms.augment_pair import AugmentPaird
-from monai_fusenet.transforms.clusters import count_clusters
+from monai_fusenet.transforms.clusters import count_clusters, guided_upsampling
 
 __all__ = ["FitRecord", "PerImageInferer", "content_seed"]
 
@@ -44,7 +45,7 @@ class FitRecord:
         steps: optimisation steps made.
         clusters: clusters that win a pixel in the scores put out (twins counted apart).
         seconds: wall-clock time.
-        augmented: the second view, (C, *spatial); `None` without a fit.
+        augmented: the second view at the last resolution, (C, *spatial); `None` without a fit.
     """
 
     steps: int
@@ -65,13 +66,21 @@ class PerImageInferer(Inferer):
     published. Differs from the published code: there, dropout is active in the final pass as well; here by
     `final_dropout`.
 
+    With `resolutions` the fit is coarse-to-fine: it begins on a small version of the image, whose steps cost a
+    fraction, and goes on with the same weights on larger ones.
+
     Args:
-        steps: most optimisation steps; 0: no fit, the network as it is, in evaluation mode, with the image as both
-            views.
+        steps: most optimisation steps at each resolution; 0: no fit, the network as it is, in evaluation mode, with the
+            image as both views.
+        resolutions: lengths of the shortest side, in pixels, of the versions of the image that are fitted one after
+            the other; none becomes larger than the image. Where the last one is smaller, its scores are brought to the
+            size of the image along the image's edges, see `guided_upsampling`. `None`: the image as it is, as
+            published.
         fresh: draw new initial weights for each image, as published; `False`: adapt the given weights.
         lr: learning rate of SGD.
         momentum: momentum of SGD.
-        min_clusters: the fit ends after a step, from the sixth on, that saw at most as many clusters.
+        min_clusters: the fit ends, at each resolution, after a step that saw at most as many clusters: from the sixth
+            step of the fit on, as published.
         loss_function: `None`: `FuseNetLoss()`.
         augmentation: dictionary transform that adds `augmented` to a sample with `image` (C, *spatial); `None`:
             `AugmentPaird()`.
@@ -97,6 +106,7 @@ class PerImageInferer(Inferer):
     def __init__(
         self,
         steps: int = 50,
+        resolutions: Sequence[int] | None = None,
         fresh: bool = True,
         lr: float = 0.005,
         momentum: float = 0.9,
@@ -116,7 +126,11 @@ class PerImageInferer(Inferer):
                 raise ValueError(f"{name} must be True or False, got {switch}")
         if not isinstance(lr, int | float) or lr < 0:
             raise ValueError(f"lr must be a number of at least 0, got {lr}")
+        given = resolutions if isinstance(resolutions, Sequence) else []
+        if resolutions is not None and not (given and all(isinstance(side, int) and side > 0 for side in given)):
+            raise ValueError(f"resolutions must be None or whole numbers above 0, got {resolutions}")
         self.steps = steps
+        self.resolutions = resolutions
         self.fresh = fresh
         self.lr = lr
         self.momentum = momentum
@@ -171,22 +185,57 @@ class PerImageInferer(Inferer):
             for module in network.modules():
                 if callable(reset := getattr(module, "reset_parameters", None)):
                     reset()
+        network.requires_grad_(True)
+        optimizer = torch.optim.SGD(network.parameters(), self.lr, self.momentum)
+        steps = 0
+        for size in self._sizes(list(image.shape[2:])):
+            view = image if size == list(image.shape[2:]) else F.interpolate(image, size=size, mode="area")
+            pair = self._pair(view, seed)
+            steps += self._descend(network, optimizer, pair, first_step=max(1, FIRST_STEP - steps))
+
+        network.train()
+        if not self.final_dropout:
+            for module in network.modules():
+                if isinstance(module, nn.Dropout):
+                    module.eval()
+        with torch.no_grad():
+            scores = network(pair["image"], pair["augmented"])[0].float()
+            if scores.shape[2:] != image.shape[2:]:
+                scores = guided_upsampling(scores, image)
+        return scores, steps, pair["augmented"][0].cpu()
+
+    def _sizes(self, spatial: list[int]) -> list[list[int]]:
+        """The spatial sizes to fit at, one after the other."""
+        sizes: list[list[int]] = []
+        for resolution in self.resolutions or [min(spatial)]:
+            scale = min(1.0, resolution / min(spatial))
+            size = [max(1, round(side * scale)) for side in spatial]
+            if size not in sizes:  # once the image's own size is reached
+                sizes.append(size)
+        return sizes
+
+    def _pair(self, image: Tensor, seed: int) -> dict[str, Tensor]:
+        """The image and its second view, each (1, C, *spatial), with the same draws at every resolution."""
         augmentation = copy.deepcopy(self.augmentation)
         if hasattr(augmentation, "set_random_state"):
             augmentation.set_random_state(seed=seed)
         augmented = torch.as_tensor(np.asarray(augmentation({"image": image[0].cpu()})["augmented"]))
-        pair = {"image": image, "augmented": augmented.to(image).unsqueeze(0)}
+        return {"image": image, "augmented": augmented.to(image).unsqueeze(0)}
 
-        network.requires_grad_(True)
+    def _descend(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, pair: dict[str, Tensor], first_step: int
+    ) -> int:
+        """Fits to one pair and returns how many steps it took."""
+        device = pair["image"].device
         trainer = FuseNetTrainer(
-            device=image.device,
+            device=device,
             max_epochs=1,
             train_data_loader=[pair] * self.steps,
             network=network,
-            optimizer=torch.optim.SGD(network.parameters(), self.lr, self.momentum),
+            optimizer=optimizer,
             loss_function=self.loss_function,
-            train_handlers=[StopAtFewClusters(self.min_clusters)],
-            amp=self.amp or torch.is_autocast_enabled(image.device.type),
+            train_handlers=[StopAtFewClusters(self.min_clusters, first_step)],
+            amp=self.amp or torch.is_autocast_enabled(device.type),
             # Casts that an outer autocast remembers would hide the updates of the weights.
             amp_kwargs={"cache_enabled": False},
             decollate=False,
@@ -195,14 +244,6 @@ class PerImageInferer(Inferer):
         if self.progress:
             bar = ProgressBar(desc="fit", mininterval=1.0)
             bar.attach(trainer, metric_names=["loss", "clusters"])
-        with torch.autocast(image.device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             trainer.run()
-
-        network.train()
-        if not self.final_dropout:
-            for module in network.modules():
-                if isinstance(module, nn.Dropout):
-                    module.eval()
-        with torch.no_grad():
-            scores = network(image, pair["augmented"])[0].float()
-        return scores, trainer.state.iteration, augmented
+        return trainer.state.iteration

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from monai.utils import LossReduction, look_up_option
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from monai_fusenet.strips import rows_at_once
@@ -25,7 +24,8 @@ def self_labeling_loss(scores: Tensor) -> Tensor:
     pixels = scores.movedim(1, -1)  # contiguous for maps that are kept channels-last, as FuseNet's are
     flat = pixels.flatten(0, -2)
     parts = flat.split(rows_at_once(flat, axis=0))
-    losses = [F.cross_entropy(part, part.argmax(dim=1), reduction="none") for part in parts]
+    # Not F.cross_entropy, which would keep the log-probabilities, another map as large as the scores.
+    losses = [part.logsumexp(dim=1) - part.gather(1, part.argmax(dim=1, keepdim=True)).squeeze(1) for part in parts]
     return torch.cat(losses).view(pixels.shape[:-1])
 
 

@@ -16,6 +16,8 @@ from monai_fusenet.strips import rows_at_once
 
 __all__ = ["FusionBlock", "MixFeedForward"]
 
+Pair = tuple[Tensor, Tensor]
+
 
 class MixFeedForward(nn.Module):
     """Feed-forward with a look at the neighbours: W_b GELU(LN(DWConv3x3(h) + h)) with h = W_a z.
@@ -120,17 +122,25 @@ class FusionBlock(nn.Module):
     def _in_strips(self, first: Tensor, second: Tensor, spatial: list[int]) -> Tensor:
         """The same in strips of rows, each fused with a row of its neighbours at either side; (B, N, 2d)."""
         rows = rows_at_once(first, axis=2)
-        strips = [torch.stack(pair) for pair in zip(_split(first, rows), _split(second, rows), strict=True)]
-        context = self._context([self._run(self._collect, strip.flatten(2, 3)) for strip in strips])
+        strips = list(zip(_split(first, rows), _split(second, rows), strict=True))
+        context = self._context([self._run(self._collect_strip, *strip) for strip in strips])
+        none = tuple(view[:, :0] for view in strips[0])
         fused = []
         for index, strip in enumerate(strips):
-            before = strips[index - 1].narrow(2, -1, 1) if index > 0 else strip.narrow(2, 0, 0)
-            after = strips[index + 1].narrow(2, 0, 1) if index + 1 < len(strips) else strip.narrow(2, 0, 0)
-            wide = torch.cat([before, strip, after], dim=2)  # (2, B, rows, pixels of a row, d)
-            part = self._run(self._fuse, wide.flatten(2, 3), context, [wide.shape[2], *spatial[1:]])
-            row = wide.shape[3]
-            fused.append(part.narrow(1, before.shape[2] * row, strip.shape[2] * row))
+            before = tuple(view[:, -1:] for view in strips[index - 1]) if index > 0 else none
+            after = tuple(view[:, :1] for view in strips[index + 1]) if index + 1 < len(strips) else none
+            fused.append(self._run(self._fuse_strip, before, strip, after, context, spatial[1:]))
         return torch.cat(fused, dim=1)
+
+    # Strips are put together where they are used, so that checkpointing keeps views of both embeddings and no copy.
+    def _collect_strip(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._collect(torch.stack([first, second]).flatten(2, 3))
+
+    def _fuse_strip(self, before: Pair, strip: Pair, after: Pair, context: Tensor, row: list[int]) -> Tensor:
+        wide = torch.stack([torch.cat(parts, dim=1) for parts in zip(before, strip, after, strict=True)])
+        fused = self._fuse(wide.flatten(2, 3), context, [wide.shape[2], *row])
+        pixels = wide.shape[3]
+        return fused.narrow(1, before[0].shape[1] * pixels, strip[0].shape[1] * pixels)
 
     def _run(self, function: Callable, *arguments: Any) -> Any:
         if self.use_checkpoint and torch.is_grad_enabled():

@@ -7,6 +7,7 @@ import torch
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from monai_fusenet.networks.layout import at_least_float32, to_map, to_tokens
 
@@ -19,6 +20,7 @@ class ProjectionHead(nn.Module):
     Args:
         features: channels in and out.
         dropout: probability of dropping a value of the inner branch, in [0, 1).
+        use_checkpoint: keep nothing but the input for the backward pass, and compute the rest once more there.
 
     Shape:
         (B, features, *spatial) -> (B, features, *spatial), 2-D or 3-D
@@ -27,8 +29,9 @@ class ProjectionHead(nn.Module):
         Kazerouni et al. 2023, arXiv 2311.13069, section 2.
     """
 
-    def __init__(self, features: int = 64, dropout: float = 0.1) -> None:
+    def __init__(self, features: int = 64, dropout: float = 0.1, use_checkpoint: bool = False) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.projection = nn.Linear(features, features)
         self.fc = nn.Linear(features, features)
         self.dropout = nn.Dropout(dropout)
@@ -36,9 +39,16 @@ class ProjectionHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Projects the description of each pixel."""
-        projected = self.projection(to_tokens(features))
-        projected = self.norm(at_least_float32(self.dropout(self.fc(F.gelu(projected))) + projected))
+        tokens = to_tokens(features)
+        if self.use_checkpoint and torch.is_grad_enabled() and not torch.jit.is_scripting():
+            projected = checkpoint(self._project, tokens, use_reentrant=False)
+        else:
+            projected = self._project(tokens)
         return to_map(projected, list(features.shape[2:]))
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        projected = self.projection(tokens)
+        return self.norm(at_least_float32(self.dropout(self.fc(F.gelu(projected))) + projected))
 
 
 def pooling_windows(side: int, patches: int) -> Tensor:

@@ -4,6 +4,7 @@ from monai_fusenet.transforms.augment_pair import AugmentPaird
 from monai_fusenet.transforms.clusters import (
     ScoresToClustersd,
     count_clusters,
+    guided_upsampling,
     merge_twin_scores,
     relabel_by_size,
     upsampled_argmax,
@@ -34,6 +35,7 @@ __all__ = [
     "blur",
     "choose_foreground",
     "count_clusters",
+    "guided_upsampling",
     "merge_twin_scores",
     "relabel_by_size",
     "shift_hue",

@@ -13,7 +13,14 @@ from monai.transforms import MapTransform
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ScoresToClustersd", "count_clusters", "merge_twin_scores", "relabel_by_size", "upsampled_argmax"]
+__all__ = [
+    "ScoresToClustersd",
+    "count_clusters",
+    "guided_upsampling",
+    "merge_twin_scores",
+    "relabel_by_size",
+    "upsampled_argmax",
+]
 
 
 def count_clusters(scores: Tensor) -> Tensor:
@@ -43,29 +50,81 @@ def merge_twin_scores(scores: Tensor) -> Tensor:
     return first + second
 
 
-def upsampled_argmax(scores: Tensor, size: Sequence[int], channels_at_once: int = 16) -> Tensor:
-    """Argmax over channels of the scores interpolated (bilinear or trilinear) to `size`.
+def guided_upsampling(scores: Tensor, guide: Tensor, radius: int = 2, smoothness: float = 1e-3) -> Tensor:
+    """Scores at the size of an image, with edges where the image has them: the fast guided filter.
+
+    In each window of the scores' own grid, every channel is fitted as a linear function of the guide's grey value;
+    the coefficients are interpolated, and applied to the guide as it is. Memory and time are linear in the pixels.
+
+    Args:
+        scores: (B, K, *spatial), 2-D or 3-D.
+        guide: (B, C, *size), values in [0, 1], no side smaller than that of the scores.
+        radius: how far a window reaches from its centre, in pixels of the scores; less where a side is shorter than
+            a window.
+        smoothness: variance of the guide (its values squared) below which a window counts as flat: there the scores
+            are averaged and interpolated.
+
+    Returns:
+        (B, K, *size)
+
+    Reference:
+        He and Sun 2015, "Fast Guided Filter", arXiv 1505.00996.
+    """
+    mean = {4: F.avg_pool2d, 5: F.avg_pool3d}[scores.ndim]
+    mode = {4: "bilinear", 5: "trilinear"}[scores.ndim]
+
+    reach = [min(radius, (side - 1) // 2) for side in scores.shape[2:]]  # pooling wants windows that fit
+
+    def smooth(values: Tensor) -> Tensor:
+        return mean(values, [2 * n + 1 for n in reach], stride=1, padding=reach, count_include_pad=False)
+
+    grey = guide.mean(dim=1, keepdim=True)
+    small = F.interpolate(grey, size=scores.shape[2:], mode="area")
+    grey_mean, scores_mean = smooth(small), smooth(scores)
+    variance = smooth(small * small) - grey_mean * grey_mean
+    slope = (smooth(small * scores) - grey_mean * scores_mean) / (variance + smoothness)
+    offset = scores_mean - slope * grey_mean
+    slope, offset = (F.interpolate(smooth(part), size=guide.shape[2:], mode=mode) for part in (slope, offset))
+    return slope * grey + offset
+
+
+def upsampled_argmax(
+    scores: Tensor, size: Sequence[int], guide: Tensor | None = None, channels_at_once: int = 16
+) -> Tensor:
+    """Argmax over channels of the scores at `size`: interpolated (bilinear or trilinear), or led by an image.
 
     Works through a few channels at a time: all of them at the size of a large image would not fit into memory.
+    Only clusters that win a pixel of `scores` take part: between the others' pixels nobody wins but the blurred
+    remains of clusters that were given up.
 
     Args:
         scores: (1, K, *spatial).
         size: spatial size to reach.
+        guide: image (1, C, *size), values in [0, 1], for `guided_upsampling`; `None`: plain interpolation. It is not
+            used where a side is smaller than that of the scores.
         channels_at_once: channels that are interpolated together.
 
     Returns:
         (1, *size), integers in [0, K); ties go to the smaller one.
     """
     mode = "trilinear" if scores.ndim == 5 else "bilinear"
+    winners = scores.argmax(dim=1)
+    if tuple(size) == tuple(scores.shape[2:]):
+        return winners
+    present = winners.unique()
+    larger = all(new >= old for new, old in zip(size, scores.shape[2:], strict=True))
     best = torch.full((1, *size), -torch.inf, dtype=scores.dtype, device=scores.device)
-    winners = torch.zeros((1, *size), dtype=torch.long, device=scores.device)
-    for start in range(0, scores.shape[1], channels_at_once):
-        block = F.interpolate(scores[:, start : start + channels_at_once], size=tuple(size), mode=mode)
+    labels = torch.zeros((1, *size), dtype=torch.long, device=scores.device)
+    for channels in present.split(channels_at_once):
+        if guide is not None and larger:
+            block = guided_upsampling(scores[:, channels], guide.to(scores))
+        else:
+            block = F.interpolate(scores[:, channels], size=tuple(size), mode=mode)
         value, winner = block.max(dim=1)
         better = value > best
         best = torch.where(better, value, best)
-        winners = torch.where(better, winner + start, winners)
-    return winners
+        labels = torch.where(better, channels[winner], labels)
+    return labels
 
 
 def relabel_by_size(labels: np.ndarray) -> np.ndarray:
@@ -92,6 +151,8 @@ class ScoresToClustersd(MapTransform):
         image_key: key of the image, a `MetaTensor` whose `meta` still has `spatial_shape` and `loaded_affine` (or
             `original_affine`) as they were when it was loaded; both MONAI's and this package's loaders leave them.
         merge_twins: add the scores of twin clusters first, see `merge_twin_scores`.
+        guide_key: key of the loaded image before it was resized, (C, *spatial), values in [0, 1], whose edges the map
+            follows, see `guided_upsampling`; `None`: plain interpolation.
 
     Raises:
         ValueError: when a score is not finite.
@@ -103,11 +164,13 @@ class ScoresToClustersd(MapTransform):
         clusters_key: str = "clusters",
         image_key: str = "image",
         merge_twins: bool = False,
+        guide_key: str | None = None,
     ) -> None:
         super().__init__(keys)
         self.clusters_key = clusters_key
         self.image_key = image_key
         self.merge_twins = merge_twins
+        self.guide_key = guide_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the sample with its clusters."""
@@ -120,7 +183,9 @@ class ScoresToClustersd(MapTransform):
                 raise ValueError("the scores are not finite: the fit diverged; a smaller lr or fewer steps may mend it")
             if self.merge_twins:
                 scores = merge_twin_scores(scores)
-            labels = upsampled_argmax(scores, [int(side) for side in image.meta["spatial_shape"]])
+            guide = None if self.guide_key is None else torch.as_tensor(sample[self.guide_key]).unsqueeze(0)
+            guide = guide.as_tensor() if isinstance(guide, MetaTensor) else guide
+            labels = upsampled_argmax(scores, [int(side) for side in image.meta["spatial_shape"]], guide)
             clusters = torch.from_numpy(relabel_by_size(labels.cpu().numpy()))
             affine = image.meta.get("loaded_affine", image.meta.get("original_affine", image.affine))
             meta = {**image.meta, "affine": torch.as_tensor(affine)}

@@ -382,3 +382,65 @@ def test_a_fit_that_diverges():
 def test_negative_steps():
     with pytest.raises(ValueError, match=r"^steps must be a whole number of at least 0, got -1$"):
         PerImageInferer(steps=-1)
+
+
+# Coarse to fine.
+
+
+def resized(image, size):
+    return torch.nn.functional.interpolate(image, size=size, mode="area")
+
+
+def test_coarse_to_fine_equals_a_hand_written_loop_over_two_sizes():
+    image = draw_images((24, 36))
+    inferer = PerImageInferer(steps=4, resolutions=(12, 24), min_clusters=0)
+    scores = inferer(image, draw_network(dropout=0.0))
+    seed = content_seed(image[0])
+    torch.manual_seed(seed)
+    network = FuseNet(features=4, patch_grid=3, dropout=0.0).train()
+    optimizer = torch.optim.SGD(network.parameters(), 0.005, 0.9)
+    for view in (resized(image, (12, 18)), image):
+        augmented = AugmentPaird().set_random_state(seed=seed)({"image": view[0]})["augmented"].unsqueeze(0)
+        for _ in range(4):
+            optimizer.zero_grad()
+            FuseNetLoss()(network(view, augmented)).backward()
+            optimizer.step()
+    with torch.no_grad():
+        expected = network(image, augmented).scores
+    assert inferer.record[0].steps == 8
+    torch.testing.assert_close(scores, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("spatial", [(41, 29), (13, 19, 11)])
+def test_scores_have_the_size_of_the_image_whatever_the_last_resolution(spatial):
+    inferer = PerImageInferer(steps=2, resolutions=[6, 9])
+    network = draw_network(len(spatial))
+    image = draw_images(spatial)
+    scores = inferer(image, network)
+    assert scores.shape == (1, 8, *spatial)
+    small = tuple(round(side * 9 / min(spatial)) for side in spatial)
+    assert inferer.record[0].augmented.shape == (3, *small)
+    assert inferer.record[0].steps == 4
+
+
+def test_no_resolution_is_larger_than_the_image():
+    image, network = draw_images((17, 23)), draw_network()
+    inferer = PerImageInferer(steps=2, resolutions=(9, 17, 64, 128))
+    scores = inferer(image, network)
+    assert inferer.record[0].steps == 4  # at 9 and at 17, and once only
+    assert torch.equal(scores, PerImageInferer(steps=2, resolutions=(9, 17))(image, network))
+    assert torch.equal(
+        PerImageInferer(steps=2, resolutions=[500])(image, network), PerImageInferer(steps=2)(image, network)
+    )
+
+
+def test_a_finer_resolution_ends_at_once_where_clusters_are_few():
+    inferer = PerImageInferer(steps=9, resolutions=(12, 24), min_clusters=8)
+    inferer(draw_images((24, 36)), draw_network())
+    assert inferer.record[0].steps == 6 + 1
+
+
+@pytest.mark.parametrize("resolutions", [(), [0], [64, "128"], 0.5])
+def test_resolutions_that_are_none(resolutions):
+    with pytest.raises(ValueError, match="resolutions must be None or whole numbers above 0, got "):
+        PerImageInferer(resolutions=resolutions)

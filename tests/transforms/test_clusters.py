@@ -10,6 +10,7 @@ from monai_fusenet.data import load_image
 from monai_fusenet.transforms import (
     ScoresToClustersd,
     count_clusters,
+    guided_upsampling,
     merge_twin_scores,
     relabel_by_size,
     upsampled_argmax,
@@ -100,22 +101,82 @@ def test_more_than_255_labels_need_16_bits(count, dtype):
 def test_upsampled_argmax_is_interpolation_and_argmax(spatial, size, channels_at_once):
     torch.manual_seed(0)
     scores = torch.randn(1, 7, *spatial)
+    present = scores.argmax(dim=1).unique()
     mode = "bilinear" if len(size) == 2 else "trilinear"
-    expected = interpolate(scores, size=size, mode=mode).argmax(dim=1)
-    assert torch.equal(upsampled_argmax(scores, size, channels_at_once), expected)
+    expected = present[interpolate(scores[:, present], size=size, mode=mode).argmax(dim=1)]
+    assert torch.equal(upsampled_argmax(scores, size, channels_at_once=channels_at_once), expected)
+
+
+def test_no_cluster_appears_between_the_pixels():
+    # Half-way between both pixels the third cluster would win, with 0.6 over 0.5.
+    scores = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.6]]).reshape(1, 3, 1, 2)
+    assert upsampled_argmax(scores, (1, 6)).flatten().tolist() == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("channels_at_once", [1, 2, 16])
 def test_ties_go_to_the_smaller_label(channels_at_once):
     scores = torch.zeros(1, 5, 3, 4)
     scores[:, 1] = scores[:, 3] = scores[:, 4] = 1
-    assert torch.equal(upsampled_argmax(scores, (6, 5), channels_at_once), torch.ones(1, 6, 5, dtype=torch.long))
+    assert torch.equal(
+        upsampled_argmax(scores, (6, 5), channels_at_once=channels_at_once), torch.ones(1, 6, 5, dtype=torch.long)
+    )
 
 
 def test_scores_far_below_zero_win_as_well():
     scores = -1e30 * torch.ones(1, 3, 2, 2)
     scores[:, 2] = -1e20
     assert torch.equal(upsampled_argmax(scores, (2, 2)), torch.full((1, 2, 2), 2))
+
+
+# Along the edges of an image.
+
+
+def window_means(values, radius):
+    """Means over the window around each pixel, cut at the border, the slow way; (*spatial)."""
+    means = np.empty_like(values)
+    for index in np.ndindex(values.shape):
+        reach = [min(radius, (side - 1) // 2) for side in values.shape]
+        means[index] = values[tuple(slice(max(0, i - r), i + r + 1) for i, r in zip(index, reach, strict=True))].mean()
+    return means
+
+
+@pytest.mark.parametrize(("spatial", "size"), [((7, 5), (15, 23)), ((4, 3, 5), (9, 7, 11)), ((6, 7), (6, 7))])
+def test_guided_upsampling_is_the_fast_guided_filter(spatial, size):
+    rng = np.random.default_rng(0)
+    scores, guide = rng.standard_normal((1, 2, *spatial)), rng.random((1, 3, *size))
+    grey = guide.mean(axis=1)[0]
+    small = interpolate(torch.from_numpy(grey)[None, None], size=spatial, mode="area")[0, 0].numpy()
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    expected = []
+    for channel in scores[0]:
+        covariance = window_means(small * channel, 2) - window_means(small, 2) * window_means(channel, 2)
+        slope = covariance / (window_means(small**2, 2) - window_means(small, 2) ** 2 + 0.01)
+        offset = window_means(channel, 2) - slope * window_means(small, 2)
+        maps = torch.from_numpy(np.stack([window_means(slope, 2), window_means(offset, 2)]))[None]
+        slope, offset = interpolate(maps, size=size, mode=mode)[0].numpy()
+        expected.append(slope * grey + offset)
+    actual = guided_upsampling(torch.from_numpy(scores), torch.from_numpy(guide), radius=2, smoothness=0.01)
+    np.testing.assert_allclose(actual[0], expected, rtol=0, atol=1e-12)
+
+
+def test_scores_that_are_linear_in_the_guide_are_found_again():
+    guide = torch.rand(1, 1, 24, 36, dtype=torch.float64)
+    scores = 3 * interpolate(guide, size=(8, 12), mode="area") - 1
+    torch.testing.assert_close(guided_upsampling(scores, guide, smoothness=1e-12), 3 * guide - 1, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (8, 12, 24)])
+def test_labels_follow_an_edge_of_the_image_that_the_scores_only_know_coarsely(shape):
+    guide = torch.full((1, 1, *shape), 0.2)
+    guide[..., 17 * shape[-1] // 40 :] = 0.8  # not between two pixels of the scores
+    coarse = [side // 4 for side in shape]
+    small = interpolate(guide, size=coarse, mode="area")
+    scores = torch.cat([0.5 - small, small - 0.5], dim=1)
+    labels = upsampled_argmax(scores, shape, guide)
+    assert torch.equal(labels[0], (guide[0, 0] > 0.5).long())
+    scores = torch.cat([(small < 0.5).float(), (small >= 0.5).float()], dim=1)
+    assert not torch.equal(upsampled_argmax(scores, shape)[0], (guide[0, 0] > 0.5).long())
+    assert torch.equal(upsampled_argmax(scores, shape, guide)[0], (guide[0, 0] > 0.5).long())
 
 
 # In a pipeline.
@@ -152,6 +213,16 @@ def test_clusters_of_a_resized_image_lie_where_it_was_loaded(tmp_path):
     image = load_image(tmp_path / "a.nii")
     sample = {"image": Resize((4, 5, 3))(image), "scores": torch.randn(5, 4, 5, 3)}
     torch.testing.assert_close(ScoresToClustersd()(sample)["clusters"].affine, image.affine)
+
+
+def test_a_guide_leads_the_clusters():
+    guide = torch.full((1, 8, 20), 0.2)
+    guide[..., 9:] = 0.8
+    scores = torch.cat([guide < 0.5, guide > 0.5])[:, ::4, ::4].float()
+    sample = {"image": Resize((2, 5))(loaded_image((8, 20))), "scores": scores, "original": MetaTensor(guide)}
+    clusters = ScoresToClustersd(guide_key="original")(sample)["clusters"]
+    np.testing.assert_array_equal(np.asarray(clusters), np.where(guide > 0.5, 1, 2))
+    assert not np.array_equal(np.asarray(ScoresToClustersd()(sample)["clusters"]), np.where(guide > 0.5, 1, 2))
 
 
 def test_twins_can_be_merged_first():
