@@ -6,7 +6,9 @@ The library raises `ValueError`; here it becomes one line on the terminal and ex
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
+import json
 import logging
 import os
 import pydoc
@@ -14,6 +16,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +28,9 @@ from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundlePropertyConfig, set_determinism
 from torch import nn
 
-from monai_fusenet.data import draw_phantoms, find_images, sample_images, unmatched_masks
+from monai_fusenet import __version__
+from monai_fusenet.checks import check_number, check_switch, check_whole
+from monai_fusenet.data import draw_phantoms, find_images, phantom_images, sample_images, unmatched_masks
 from monai_fusenet.engines import FolderEvaluator
 from monai_fusenet.evaluation import format_totals, score_folder, write_report
 from monai_fusenet.handlers.results import ResultWriter
@@ -36,11 +41,12 @@ __all__ = [
     "evaluate",
     "find_bundle_root",
     "images",
+    "images_or_phantoms",
     "infer",
     "initial_network",
     "load_network",
-    "phantoms",
     "resolve_dir",
+    "settings",
     "start",
     "train",
 ]
@@ -59,7 +65,8 @@ WHOLE_NUMBERS = {
     "spatial_dims": 2,
     "patch_grid": 1,
 }
-SWITCHES = ("overwrite", "amp", "merge_twins")
+SWITCHES = {"overwrite", "amp", "merge_twins"}
+NUMBERS = {"learning_rate"}
 COMPONENTS = (
     *("network_def", "loss_function", "foreground", "preprocessing", "postprocessing", "inferer"),
     *("train#preprocessing", "train#augmentation", "validate#preprocessing", "validate#postprocessing"),
@@ -67,6 +74,10 @@ COMPONENTS = (
 )
 COMPONENT_KEYS = {"_target_", "_requires_", "_disabled_", "_desc_", "_mode_"}
 ENTRY_KEYS = {"imports", "initialize", "run", "finalize", "training", "inference", "evaluation", "_meta_"}
+BOOKKEEPING = {
+    *("bundle_root", "dataset_dir", "output_dir", "predictions_dir", "device", "overwrite", "num_workers"),
+    *("results_dir", "items", "writer", "dataset", "dataloader", "handlers", "evaluator", "max_epochs", "val_interval"),
+}
 PROPERTY_KEYS = {
     re.split("::|#", str(value[BundlePropertyConfig.ID]))[0]
     for value in (*TrainProperties.values(), *InferProperties.values())
@@ -193,12 +204,13 @@ def check_values(config: Mapping[str, Any]) -> None:
     def is_whole(value: Any, least: int) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
-    for name, least in WHOLE_NUMBERS.items():
-        if name in config and is_plain(config[name]) and not is_whole(config[name], least):
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {config[name]}")
-    for name in SWITCHES:
-        if name in config and is_plain(config[name]) and not isinstance(config[name], bool):
-            raise ValueError(f"{name} must be True or False, got {config[name]}")
+    plain = {name: value for name, value in config.items() if is_plain(value)}
+    for name in plain.keys() & WHOLE_NUMBERS.keys():
+        check_whole(name, plain[name], WHOLE_NUMBERS[name])
+    for name in plain.keys() & SWITCHES:
+        check_switch(name, plain[name])
+    for name in plain.keys() & NUMBERS:
+        check_number(name, plain[name], 0)
     size, dims, grid = (config.get(name) for name in ("working_size", "spatial_dims", "patch_grid"))
     if is_plain(size) and isinstance(dims, int) and isinstance(grid, int):
         sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
@@ -288,12 +300,31 @@ def images(dataset_dir: str | Path | None, output_dir: str | Path) -> list[dict[
 
 
 @entry
-def phantoms(output_dir: str | Path) -> str:
-    """Draws synthetic images with masks below the folder of the results and returns their folder."""
-    logger.info("no dataset_dir: evaluating on SYNTHETIC phantoms, which say nothing about medical images")
-    folder = Path(output_dir) / "phantoms"
-    draw_phantoms(folder)
-    return str(folder)
+def images_or_phantoms(dataset_dir: str | Path | None, output_dir: str | Path) -> list[dict[str, Any]]:
+    """All images of a folder, or, without one, synthetic phantoms with masks, which `evaluate` will draw."""
+    return phantom_images(Path(output_dir) / "phantoms") if dataset_dir is None else images(dataset_dir, output_dir)
+
+
+@entry
+def settings(*without: str) -> dict[str, Any]:
+    """All of the config that is being run that results may depend on: everything but folders and bookkeeping.
+
+    Args:
+        without: further keys that results do not depend on.
+
+    Returns:
+        plain values; a checkpoint is told by its content.
+    """
+    parser = _caller(ConfigParser)
+    if parser is None:
+        raise ValueError("the settings are unknown here: no config is being run")
+    config = {key: value for key, value in parser.get().items() if key not in {*BOOKKEEPING, *ENTRY_KEYS, *without}}
+    if isinstance(config.get("inferer"), Mapping):
+        config["inferer"] = {key: value for key, value in config["inferer"].items() if key != "progress"}
+    checkpoint = Path(str(config.get("checkpoint"))).expanduser()
+    if checkpoint.is_file():
+        config["checkpoint"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    return json.loads(json.dumps({**config, "monai_fusenet": __version__}, default=str))
 
 
 @entry
@@ -367,16 +398,24 @@ def _read_weights(checkpoint: str | Path, device: str | torch.device) -> Mapping
 
 
 def make_masks(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
-    """Does what is pending, writes the summary and says what was done."""
+    """Does what is pending, writes the summary and says what was done.
+
+    Raises:
+        ValueError: when the folder holds results of other images or settings; nothing is written then.
+    """
+    if writer.conflicts:
+        others = f" and {len(writer.conflicts) - 1} others" if len(writer.conflicts) > 1 else ""
+        raise ValueError(
+            f"{writer.output_dir} holds results for {writer.conflicts[0]}{others} that come from another image or from "
+            "other options; choose another --output_dir, or redo them with --overwrite True"
+        )
     if writer.pending:
         evaluator.run()
     writer.write_summary()
     counts = writer.counts()
     logger.info("%d images done, %d failed; see %s", counts["ok"], counts["failed"], writer.output_dir / "summary.csv")
     if counts["kept"]:
-        logger.info(
-            "%d kept as an earlier run with its options left them; --overwrite True redoes them", counts["kept"]
-        )
+        logger.info("%d kept as an earlier run with the same options left them", counts["kept"])
 
 
 @entry
@@ -400,7 +439,7 @@ def exit_with(failed: int, total: int) -> None:
 def evaluate(
     evaluator: FolderEvaluator,
     writer: ResultWriter,
-    images_dir: str | Path,
+    dataset_dir: str | Path | None,
     predictions_dir: str | Path | None,
     choose_mask: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> None:
@@ -409,7 +448,7 @@ def evaluate(
     Args:
         evaluator: makes the masks.
         writer: its results.
-        images_dir: folder of images and masks.
+        dataset_dir: folder of images and masks, or `None` for phantoms, which are drawn here.
         predictions_dir: folder of masks to score instead, `<name>_mask.*`, or `None`.
         choose_mask: label-free rule for the baselines that only cluster.
 
@@ -417,6 +456,12 @@ def evaluate(
         SystemExit: 1 when nothing could be scored, 2 when some images could not, or masks belong to no image.
     """
     items = writer.items
+    if dataset_dir is None:
+        logger.info("no dataset_dir: evaluating on SYNTHETIC phantoms, which say nothing about medical images")
+        images_dir = writer.output_dir / "phantoms"
+        draw_phantoms(images_dir)
+    else:
+        images_dir = Path(str(dataset_dir)).expanduser()
     strays = unmatched_masks(images_dir, items, writer.output_dir)
     for stray in strays:
         logger.warning("%s belongs to no image", stray)
@@ -435,18 +480,38 @@ def evaluate(
     done = [item for item in items if writer.rows.get(item["file"], {}).get("status") != "failed"]
     rows, failures = score_folder(done, folder, choose_mask, method)
     failed = len(failures) + len(items) - len(done)
+    for file, reason in failures:
+        writer.add_message(file, f"not scored: {reason}")
     if rows:
+        kept = writer.counts()["kept"]
+        made = f"made without any label{f', {kept} of them by an earlier run with the same options' if kept else ''}"
+        synthetic = " (SYNTHETIC phantoms)" if dataset_dir is None else ""
         heading = [
-            f"images: {images_dir} ({len(items) - failed} of {len(items)} scored)",
-            f"masks: {folder if predictions_dir else 'made by this run, without any label'}",
+            f"Masks of {method}, scored",
+            f"images: {images_dir}{synthetic}, {len(items) - failed} of {len(items)} scored",
+            f"masks: {folder if predictions_dir else made}",
+            f"made on {datetime.now():%Y-%m-%d %H:%M} by monai_fusenet {__version__}",
+            *([] if predictions_dir else [f"options: {_options()}"]),
         ]
         writer.output_dir.mkdir(parents=True, exist_ok=True)
-        report = write_report(rows, writer.output_dir, heading)
+        not_done = [(file, row["message"]) for file, row in writer.rows.items() if row["status"] == "failed"]
+        report = write_report(rows, writer.output_dir, heading, [*not_done, *failures])
         print(format_totals(rows))
         logger.info("scores of each image and level: %s; report: %s", writer.output_dir / "scores.csv", report)
     exit_with(failed, len(items))
     if strays:
         sys.exit(2)
+
+
+def _options() -> str:
+    """The options that shape masks, for a report."""
+    config = settings()
+    named = {
+        name: value for name, value in config.items() if not isinstance(value, Mapping | str) and value is not None
+    }
+    for block in ("inferer", "foreground"):
+        named |= {f"{block}#{key}": value for key, value in config[block].items() if not key.startswith("_")}
+    return ", ".join(f"{name} {value}" for name, value in named.items() if not str(value).startswith("@"))
 
 
 @entry

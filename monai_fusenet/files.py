@@ -8,6 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+SUMMARY_COLUMNS = ("file", "status", "clusters", "steps", "seconds", "mask_fraction", "message")
+
+
+def holds_results(folder: str | Path) -> bool:
+    """Whether a folder is one that this package's workflows have written to: its pictures are no images to work on."""
+    if all(os.path.isfile(os.path.join(folder, name)) for name in ("checkpoint.pt", "panel.png")):
+        return True
+    try:
+        with open(os.path.join(folder, "summary.csv"), encoding="utf-8") as file:
+            return file.readline().rstrip("\r\n") == ",".join(SUMMARY_COLUMNS)
+    except (OSError, UnicodeDecodeError):
+        return False
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:

@@ -3,14 +3,15 @@
 from monai_fusenet.data.datalist import find_images, unmatched_masks
 from monai_fusenet.data.dataset import SeededCacheDataset
 from monai_fusenet.data.errors import failure_reason
-from monai_fusenet.data.preparation import CheckImaged, ToChannelsd, UnionMaskd
+from monai_fusenet.data.preparation import CheckImaged, ScaleByPercentilesd, ToChannelsd, UnionMaskd
 from monai_fusenet.data.reading import IMAGE_SUFFIXES, LoadMedicalImaged, load_image, spacing_of
-from monai_fusenet.data.samples import draw_phantoms, sample_images
+from monai_fusenet.data.samples import draw_phantoms, phantom_images, sample_images
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "CheckImaged",
     "LoadMedicalImaged",
+    "ScaleByPercentilesd",
     "SeededCacheDataset",
     "ToChannelsd",
     "UnionMaskd",
@@ -18,6 +19,7 @@ __all__ = [
     "failure_reason",
     "find_images",
     "load_image",
+    "phantom_images",
     "sample_images",
     "spacing_of",
     "unmatched_masks",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from monai.utils import ensure_tuple
 
 from monai_fusenet.data.reading import DICOM_SUFFIXES, IMAGE_SUFFIXES, dicom_series, suffix_of
+from monai_fusenet.files import holds_results
 
 # Conventions, in lower case. A mask belongs to the image whose path is the same once these folder names, and then the
 # ending of the mask's stem, are taken away. PH2: imd*; ISIC challenges: isic*, isbi*; Montgomery: manualmask,
@@ -57,8 +58,8 @@ def find_images(dataset_dir: str | os.PathLike, exclude_dir: str | os.PathLike |
     directly in the folder or anywhere below it; `images/` and `masks/` with equal stems; masks beside the images as
     `<stem>_mask` or `<stem>_segmentation`; PH2, ISIC, Montgomery and Shenzhen as published; a folder that holds one
     DICOM series of several files is one image. Where the dataset folder has a folder `images` with images, only they
-    count. Hidden files, unknown suffixes, regions of interest (PH2) and superpixels (ISIC) are passed over; a file
-    that is named like a mask is never an image.
+    count. Hidden files, unknown suffixes, regions of interest (PH2), superpixels (ISIC) and folders of this
+    package's own results are passed over; a file that is named like a mask is never an image.
 
     Args:
         dataset_dir: the folder.
@@ -188,7 +189,8 @@ def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[_Foun
         real = os.path.realpath(folder)
         if real == excluded and folder == str(root):
             raise ValueError(f"the output folder is the dataset folder {root}: give another one, it may lie inside")
-        if real == excluded or real in visited:  # visited: a link to a folder above it
+        # visited: a link to a folder above it
+        if real == excluded or real in visited or (folder != str(root) and holds_results(folder)):
             folders.clear()
             continue
         visited.add(real)

@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,17 @@ from tqdm import tqdm
 from monai_fusenet.data.errors import failure_reason
 
 _logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch compute with one thread, so that results are the same to the last bit whoever asks for them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class SeededCacheDataset(Dataset):
@@ -72,7 +84,8 @@ class SeededCacheDataset(Dataset):
         loaded, self.failures = [], []
         for item in tqdm(self.data, desc="loading", unit="image", disable=not self.progress):
             try:
-                loaded.append(self.transform(item))
+                with one_thread():
+                    loaded.append(self.transform(item))
             except Exception as error:  # one broken file must not end the training on all others
                 file, reason = _file_of(item), failure_reason(error)
                 self.failures.append((file, reason))
@@ -96,7 +109,8 @@ class SeededCacheDataset(Dataset):
         entropy = np.random.SeedSequence([self.seed, int(self._epoch), position])
         self.random_transform.set_random_state(seed=int(entropy.generate_state(1)[0]))
         sample = copy.deepcopy(self._cache[position])  # many MONAI transforms work in place
-        return self.random_transform(sample)  # type: ignore[operator]
+        with one_thread():
+            return self.random_transform(sample)  # type: ignore[operator]
 
 
 def _file_of(item: dict[str, Any]) -> str:

@@ -30,6 +30,16 @@ def sample_images() -> list[dict[str, Any]]:
     return [{"image": str(folder / file), "file": file, "name": Path(file).stem} for file in SAMPLE_FILES]
 
 
+def phantom_images(folder: str | os.PathLike, count: int = 4) -> list[dict[str, Any]]:
+    """What `find_images` finds where `draw_phantoms` has drawn, or will."""
+    names = [f"phantom_{index:03d}" for index in range(count)]
+    images, masks = (os.path.abspath(Path(folder, kind)) for kind in ("images", "masks"))
+    return [
+        {"image": f"{images}/{name}.png", "label": f"{masks}/{name}.png", "file": f"images/{name}.png", "name": name}
+        for name in names
+    ]
+
+
 def draw_phantoms(folder: str | os.PathLike, count: int = 4, size: tuple[int, int] = (160, 192), seed: int = 0) -> None:
     """Draws synthetic RGB images of one textured, roughly elliptic object each, with masks.
 
@@ -42,13 +52,12 @@ def draw_phantoms(folder: str | os.PathLike, count: int = 4, size: tuple[int, in
         size: height and width.
         seed: the i-th phantom depends on `seed`, `size` and i only.
     """
-    images, masks = Path(folder, "images"), Path(folder, "masks")
-    images.mkdir(parents=True, exist_ok=True)
-    masks.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        image, mask = _draw_phantom(np.random.default_rng([seed, index]), size)
-        Image.fromarray(image).save(images / f"phantom_{index:03d}.png")
-        Image.fromarray(mask).save(masks / f"phantom_{index:03d}.png")
+    for index, item in enumerate(phantom_images(folder, count)):
+        for key, pixels in zip(
+            ("image", "label"), _draw_phantom(np.random.default_rng([seed, index]), size), strict=True
+        ):
+            Path(item[key]).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(item[key])
 
 
 def _draw_phantom(random: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

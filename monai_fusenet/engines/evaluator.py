@@ -7,6 +7,7 @@ from typing import Any
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 
+from monai_fusenet.data.dataset import one_thread
 from monai_fusenet.data.errors import failure_reason
 
 __all__ = ["FolderEvaluator", "ForgivingDataset"]
@@ -15,6 +16,9 @@ __all__ = ["FolderEvaluator", "ForgivingDataset"]
 class ForgivingDataset(Dataset):
     """Dataset in which an image that cannot be prepared becomes a sample that says so, and the others go on.
 
+    Prepares with one thread, as the workers of a data loader do: the last bits of a resized image depend on it, and a
+    fit makes much of last bits.
+
     Args:
         data: samples with `file` (as shown to users) and `name` (of the results).
         transform: what prepares a sample; what it raises ends up under `failure`, in one line.
@@ -22,7 +26,8 @@ class ForgivingDataset(Dataset):
 
     def _transform(self, index: int) -> Any:
         try:
-            return super()._transform(index)
+            with one_thread():
+                return super()._transform(index)
         except Exception as error:
             item = self.data[index]
             return {"file": item["file"], "name": item["name"], "failure": failure_reason(error)}

@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine
 from monai.data import MetaTensor
-from monai.transforms import Compose, ScaleIntensityRangePercentilesd
+from monai.transforms import Compose
 
-from monai_fusenet.data import LoadMedicalImaged, UnionMaskd, failure_reason, load_image, spacing_of
+from monai_fusenet.data import (
+    LoadMedicalImaged,
+    ScaleByPercentilesd,
+    UnionMaskd,
+    failure_reason,
+    load_image,
+    spacing_of,
+)
 from monai_fusenet.evaluation.levels import score_baselines, score_image
 from monai_fusenet.handlers.progress import ProgressHandler
 from monai_fusenet.handlers.results import result_path
@@ -55,7 +62,7 @@ def score_folder(
         [
             LoadMedicalImaged(["image", "label"]),
             UnionMaskd("label"),
-            ScaleIntensityRangePercentilesd("image", lower=0.5, upper=99.5, b_min=0, b_max=1, clip=True),
+            ScaleByPercentilesd("image"),
         ]
     )
     rows: list[dict[str, Any]] = []

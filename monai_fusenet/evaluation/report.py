@@ -139,7 +139,9 @@ def format_totals(rows: Iterable[Row]) -> str:
     return "\n\n".join(blocks)
 
 
-def write_report(rows: Sequence[Row], folder: str | Path, heading: Sequence[str]) -> Path:
+def write_report(
+    rows: Sequence[Row], folder: str | Path, heading: Sequence[str], not_scored: Sequence[tuple[str, str]] = ()
+) -> Path:
     """Writes ``scores.csv``, ``totals.csv`` and ``report.html``.
 
     The page is one file that loads nothing else. Every file is written completely or not at all.
@@ -149,6 +151,7 @@ def write_report(rows: Sequence[Row], folder: str | Path, heading: Sequence[str]
             under ``file``; further keys become further columns of ``scores.csv``.
         folder: made if it does not exist; files of these names are replaced.
         heading: the title, then lines about data and settings.
+        not_scored: (file, reason) of the images that are missing from `rows`.
 
     Returns:
         the path of ``report.html``.
@@ -169,7 +172,7 @@ def write_report(rows: Sequence[Row], folder: str | Path, heading: Sequence[str]
     report = folder / "report.html"
     with atomic_path(report) as temporary:
         # a file name that is no UTF-8 arrives with surrogates, which cannot be encoded
-        temporary.write_text(_page(rows, summary, heading), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(_page(rows, summary, heading, not_scored), encoding="utf-8", errors="backslashreplace")
     return report
 
 
@@ -218,7 +221,12 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: list[str]) -
             writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
 
 
-def _page(rows: Sequence[Row], summary: Sequence[dict[str, Any]], heading: Sequence[str]) -> str:
+def _page(
+    rows: Sequence[Row],
+    summary: Sequence[dict[str, Any]],
+    heading: Sequence[str],
+    not_scored: Sequence[tuple[str, str]],
+) -> str:
     title = escape(heading[0]) if heading else "Evaluation"
     parts = [f"<h1>{title}</h1>", *(f'<p class="heading">{escape(line)}</p>' for line in heading[1:])]
     parts.append(
@@ -232,6 +240,9 @@ def _page(rows: Sequence[Row], summary: Sequence[dict[str, Any]], heading: Seque
         if level == "deployed" and lines:
             svg = base64.b64encode(_deployed_figure(rows)).decode()
             parts.append(f'<img alt="Deployed Dice of every image per method" src="data:image/svg+xml;base64,{svg}">')
+    if not_scored:
+        items = "".join(f"<dt>{escape(file)}</dt><dd>{escape(reason)}</dd>" for file, reason in not_scored)
+        parts.append(f"<h2>Not scored</h2><dl>{items}</dl>")
     parts.append("<h2>Columns</h2>")
     parts.append("<dl>" + "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in _GLOSSARY.items()) + "</dl>")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'

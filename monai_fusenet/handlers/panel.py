@@ -28,6 +28,7 @@ class PanelRow:
         augmented: second view (C, *any spatial of as many axes), values in [0, 1].
         label: ground truth (*spatial), foreground above 0.
         has_geometry: whether the axes are those of a scanner (first axis to the right, second up).
+        spacing: size of a pixel along each axis; `None`: square pixels.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class PanelRow:
         augmented: np.ndarray | None = None,
         label: np.ndarray | None = None,
         has_geometry: bool = False,
+        spacing: Sequence[float] | None = None,
     ) -> None:
         position = 0.5
         if mask.ndim == 3:
@@ -54,6 +56,9 @@ class PanelRow:
             return np.moveaxis(view[:3], 0, -1) if view.shape[0] >= 3 else np.repeat(view[0][..., None], 3, axis=-1)
 
         self.image = picture(image)
+        self.cluster_count = len(np.unique(clusters))  # of a whole volume, as in the summary
+        rows, columns = (1.0, 1.0) if spacing is None else spacing[1::-1] if has_geometry else spacing[:2]
+        self.aspect = rows / columns  # height of a pixel over its width
         self.clusters = plane(clusters, clusters.ndim)
         self.mask = plane(mask, mask.ndim) > 0
         self.label = None if label is None else plane(label, label.ndim) > 0
@@ -79,16 +84,16 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
     """
     with_augmented = any(row.augmented is not None for row in rows)
     columns = 3 + with_augmented
-    height, width = rows[0].image.shape[:2]
-    tile = 3.0
-    figure = Figure(figsize=(columns * tile, len(rows) * (tile * height / width + 0.35)), layout="constrained", dpi=100)
+    tile, heading = 3.0, 0.35
+    heights = [tile * row.aspect * row.image.shape[0] / row.image.shape[1] + heading for row in rows]
+    figure = Figure(figsize=(columns * tile, sum(heights)), layout="constrained", dpi=100)
     FigureCanvasAgg(figure)
-    all_axes = figure.subplots(len(rows), columns, squeeze=False)
+    all_axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for row, title, axes in zip(rows, titles, all_axes, strict=True):
         height, width = row.image.shape[:2]
         for ax in axes:
             ax.set_axis_off()
-        count = len(np.unique(row.clusters))
+        count = row.cluster_count
         tiles: list[tuple[str, np.ndarray | None]] = [(title, row.image)]
         if with_augmented:
             tiles.append(("augmented view", row.augmented))
@@ -98,6 +103,8 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
             if pixels is not None:
                 # The augmented view has the working resolution: stretched to the shape of the image.
                 ax.imshow(pixels, interpolation="nearest", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+        for ax in axes:
+            ax.set_aspect(row.aspect)
         for region, color in ((row.label, TRUTH), (row.mask, CONTOUR)):
             if region is not None and region.any() and not region.all():
                 axes[-1].contour(region, levels=[0.5], colors=color, linewidths=1.5)

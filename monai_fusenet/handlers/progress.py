@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
 __all__ = ["ProgressHandler"]
@@ -23,6 +23,14 @@ class ProgressHandler:
         self.desc = desc
 
     def attach(self, engine: Engine) -> None:
-        """Shows the bar from the first iteration on."""
+        """Shows a bar for each epoch; one for all epochs where each has a few iterations only."""
+        engine.add_event_handler(Events.STARTED, self._show)
+
+    def _show(self, engine: Engine) -> None:
         bar = ProgressBar(persist=True, desc=self.desc, mininterval=0.5, dynamic_ncols=True)
-        bar.attach(engine, metric_names=self.metric_names)
+        if (engine.state.epoch_length or 0) < 10 < (engine.state.max_epochs or 0):
+            bar.attach(
+                engine, self.metric_names, event_name=Events.EPOCH_COMPLETED, closing_event_name=Events.COMPLETED
+            )
+        else:
+            bar.attach(engine, self.metric_names)

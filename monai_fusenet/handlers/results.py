@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
+import json
 import logging
 import os
 import time
@@ -16,15 +19,15 @@ import numpy as np
 from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.engines import IterationEvents, SupervisedEvaluator
+from monai.utils import ensure_tuple
 from PIL import Image
 
-from monai_fusenet.data import IMAGE_SUFFIXES
-from monai_fusenet.files import atomic_path
+from monai_fusenet.data import IMAGE_SUFFIXES, spacing_of
+from monai_fusenet.files import SUMMARY_COLUMNS, atomic_path
 from monai_fusenet.handlers.panel import PanelRow, draw_panels
 
 __all__ = ["ResultWriter", "result_path", "write_label_map"]
 
-COLUMNS = ("file", "status", "clusters", "steps", "seconds", "mask_fraction", "message")
 logger = logging.getLogger(__name__)
 
 
@@ -54,6 +57,7 @@ def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int
     if labels.meta["has_geometry"]:
         path = folder / f"{stem}.nii.gz"
         image = nib.Nifti1Image(array.reshape(tuple(labels.meta["grid_shape"])), labels.meta["original_affine"])
+        image.header.set_xyzt_units("mm")
         with atomic_path(path) as temporary:
             nib.save(image, temporary)
     else:
@@ -67,26 +71,44 @@ class ResultWriter:
     """Writes clusters, mask and panel of each image, and one `summary.csv` of all.
 
     An image whose three files lie there already, and did not fail, is kept: not in `pending`, it counts as done. All
-    files are complete or absent, and the summary is up to date after each image.
+    files are complete or absent, and the summary is up to date after each image. A panel carries a fingerprint of its
+    image and of the settings (as the PNG text `fingerprint`), so that results of others are not taken for these.
 
     Args:
-        items: all images, each with `file` and `name`.
+        items: all images, each with `image`, `file` and `name`.
         output_dir: where the results go; made when the first is written.
         overwrite: do finished images anew.
+        settings: what the results depend on besides the images, as plain numbers, strings, lists and dictionaries.
+
+    Attributes:
+        pending: the items that are to be done.
+        conflicts: files whose results lie there, but come from another image or from other settings.
     """
 
-    def __init__(self, items: Sequence[Mapping[str, Any]], output_dir: str | Path, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        output_dir: str | Path,
+        overwrite: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.items = items
+        self.settings = json.dumps(settings or {}, sort_keys=True, default=str)
+        self.conflicts: list[str] = []
         self.output_dir = Path(output_dir)
         self.rows: dict[str, dict[str, Any]] = {}
+        self._items_by_file = {item["file"]: item for item in items}
         if not overwrite:
             earlier = self._read_summary()
             for item in items:
-                row = {**dict.fromkeys(COLUMNS, ""), **earlier.get(item["file"], {})}
+                row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **earlier.get(item["file"], {})}
                 whole = all(result_path(output_dir, item["name"], kind) for kind in ("clusters", "mask", "panel"))
                 if whole and row["status"] != "failed":
+                    if self._found_fingerprint(item) != self._fingerprint(item):
+                        self.conflicts.append(item["file"])
+                        continue
                     self.rows[item["file"]] = {**row, "file": item["file"], "status": "kept"}
-        self.pending = [item for item in items if item["file"] not in self.rows]
+        self.pending = [item for item in items if item["file"] not in (*self.rows, *self.conflicts)]
 
     def attach(self, engine: SupervisedEvaluator) -> None:
         """Writes after each image; what goes wrong in writing makes the image fail."""
@@ -105,14 +127,16 @@ class ResultWriter:
             atomic_path(self.output_dir / "summary.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
-            table = csv.DictWriter(file, COLUMNS)
+            table = csv.DictWriter(file, SUMMARY_COLUMNS)
             table.writeheader()
             table.writerows(self.rows[item["file"]] for item in self.items if item["file"] in self.rows)
 
     def _read_summary(self) -> dict[str, dict[str, Any]]:
         try:
             with (self.output_dir / "summary.csv").open(newline="", encoding="utf-8") as file:
-                return {row["file"]: {name: row.get(name) or "" for name in COLUMNS} for row in csv.DictReader(file)}
+                return {
+                    row["file"]: {name: row.get(name) or "" for name in SUMMARY_COLUMNS} for row in csv.DictReader(file)
+                }
         except (OSError, KeyError, csv.Error, UnicodeDecodeError):
             return {}
 
@@ -120,7 +144,7 @@ class ResultWriter:
         self._started = time.perf_counter()
 
     def _add(self, row: dict[str, Any]) -> None:
-        self.rows[row["file"]] = {**dict.fromkeys(COLUMNS, ""), **row}
+        self.rows[row["file"]] = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **row}
         self.write_summary()
 
     def _write_results(self, engine: SupervisedEvaluator) -> None:
@@ -135,12 +159,14 @@ class ResultWriter:
             mask=mask.cpu().numpy()[0],
             augmented=None if augmented is None else augmented.numpy(),
             has_geometry=clusters.meta["has_geometry"],
+            spacing=spacing_of(clusters),
         )
         # The panel comes last: a whole panel says that the image is finished.
         write_label_map(clusters, self.output_dir, f"{name}_clusters")
         write_label_map(mask, self.output_dir, f"{name}_mask", foreground=255)
         with atomic_path(self.output_dir / f"{name}_panel.png") as temporary:
-            draw_panels([row], [item["file"]]).savefig(temporary)
+            figure = draw_panels([row], [item["file"]])
+            figure.savefig(temporary, metadata={"fingerprint": self._fingerprint(self._items_by_file[item["file"]])})
         count = int(clusters.cpu().numpy().max())  # torch knows no maximum of uint16
         fraction = float((mask > 0).float().mean())
         message = "collapsed: one cluster" if count == 1 else "empty mask" if fraction == 0 else ""
@@ -155,6 +181,29 @@ class ResultWriter:
                 "message": message,
             }
         )
+
+    def add_message(self, file: str, message: str) -> None:
+        """Adds a message to the row of an image, if it has one, and writes the summary."""
+        if file in self.rows:
+            before = self.rows[file]["message"]
+            self.rows[file]["message"] = f"{before}; {message}" if before else message
+            self.write_summary()
+
+    def _fingerprint(self, item: Mapping[str, Any]) -> str:
+        digest = hashlib.sha256(self.settings.encode())
+        for path in ensure_tuple(item["image"]):
+            files = sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]
+            for file in files:
+                with contextlib.suppress(OSError):  # a file that cannot be read fails elsewhere, with a reason
+                    digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    def _found_fingerprint(self, item: Mapping[str, Any]) -> str:
+        try:
+            with Image.open(self.output_dir / f"{item['name']}_panel.png") as panel:
+                return str(panel.info.get("fingerprint", ""))
+        except (OSError, SyntaxError, ValueError):
+            return ""
 
     def _note_failure(self, engine: SupervisedEvaluator) -> None:
         if engine.state.failure is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import torch
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
+from monai_fusenet.data import failure_reason, spacing_of
 from monai_fusenet.engines.trainer import FuseNetTrainer
 from monai_fusenet.files import atomic_path
 from monai_fusenet.handlers.panel import PanelRow, draw_panels
 from monai_fusenet.metrics.partition import majority_mask
 
 __all__ = ["TensorBoardMetrics", "ValidationPanel"]
+
+logger = logging.getLogger(__name__)
 
 
 class TensorBoardMetrics:
@@ -103,9 +107,8 @@ class ValidationPanel:
         for item in self.items:
             if len(rows) == self.count:
                 break
-            try:
-                sample = dict(self.preprocessing(item))
-            except RuntimeError:  # an image that the training has skipped, and named
+            sample = self._prepare(item)
+            if sample is None:
                 continue
             image = sample["image"].as_tensor().unsqueeze(0).to(engine.state.device)
             with torch.no_grad():
@@ -113,6 +116,9 @@ class ValidationPanel:
             sample = self.postprocessing(sample)
             clusters = np.asarray(sample["clusters"])[0]
             label = np.asarray(sample["label"])[0] if "label" in sample else None
+            if label is not None and label.shape != clusters.shape:
+                logger.warning("%s: its mask is left out, it has the size %s", item["file"], label.shape)
+                label = None
             if label is not None:
                 union = majority_mask(clusters, label)
                 total = union.sum() + (label > 0).sum()
@@ -124,6 +130,7 @@ class ValidationPanel:
                     mask=np.asarray(sample["pred"])[0],
                     label=label,
                     has_geometry=sample["image"].meta["has_geometry"],
+                    spacing=spacing_of(sample["clusters"]),
                 )
             )
             titles.append(item["file"])
@@ -134,3 +141,15 @@ class ValidationPanel:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.output_dir / "panel.png") as temporary:
             draw_panels(rows, titles).savefig(temporary)
+
+    def _prepare(self, item: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The sample, without a mask that cannot be read; `None` for an image that the training has left out."""
+        try:
+            return dict(self.preprocessing(item))
+        except (RuntimeError, ValueError) as error:
+            if "label" not in item:
+                return None
+            sample = self._prepare({key: value for key, value in item.items() if key != "label"})
+            if sample is not None:
+                logger.warning("%s: its mask is left out: %s", item["file"], failure_reason(error))
+            return sample

@@ -18,6 +18,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from monai_fusenet.checks import check_number, check_switch, check_whole
 from monai_fusenet.engines.trainer import FuseNetTrainer
 from monai_fusenet.handlers.few_clusters import FIRST_STEP, StopAtFewClusters
 from monai_fusenet.losses import FuseNetLoss
@@ -31,9 +32,19 @@ QUIET.disabled = True  # not by its level, which a bundle's logging.conf would r
 
 
 def content_seed(image: Tensor, seed: int = 0) -> int:
-    """A seed in [0, 2**32) from an image's shape and values: the same wherever and whenever it comes along."""
-    values = image.detach().to("cpu", torch.float32).contiguous().numpy()
-    digest = hashlib.sha256(f"{seed} {values.shape} ".encode() + values.tobytes()).digest()
+    """A seed in [0, 2**32) from an image's shape and values: the same wherever and whenever it comes along.
+
+    What counts are the mean values of its quarters (eighths of a volume), to three decimals: the last bits of an image
+    change with the machine and the number of threads that resized it, and must not change the seed.
+
+    Args:
+        image: (C, *spatial), 2-D or 3-D.
+        seed: another one gives another seed for every image.
+    """
+    values = image.detach().to("cpu", torch.float64)
+    pool = {3: F.adaptive_avg_pool2d, 4: F.adaptive_avg_pool3d}[values.ndim]
+    means = (pool(values, 2) * 1000).round().to(torch.int64).flatten().tolist()
+    digest = hashlib.sha256(f"{seed} {tuple(values.shape)} {means}".encode()).digest()
     return int.from_bytes(digest[:4], "little")
 
 
@@ -119,13 +130,12 @@ class PerImageInferer(Inferer):
         progress: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(steps, int) or steps < 0:
-            raise ValueError(f"steps must be a whole number of at least 0, got {steps}")
-        for name, switch in (("fresh", fresh), ("final_dropout", final_dropout), ("amp", amp)):
-            if not isinstance(switch, bool):
-                raise ValueError(f"{name} must be True or False, got {switch}")
-        if not isinstance(lr, int | float) or lr < 0:
-            raise ValueError(f"lr must be a number of at least 0, got {lr}")
+        for name, count in (("steps", steps), ("min_clusters", min_clusters), ("seed", seed)):
+            check_whole(name, count, 0)
+        for name, switch in (("fresh", fresh), ("final_dropout", final_dropout), ("amp", amp), ("progress", progress)):
+            check_switch(name, switch)
+        check_number("lr", lr, 0)
+        check_number("momentum", momentum, 0, 1)
         given = resolutions if isinstance(resolutions, Sequence) else []
         if resolutions is not None and not (given and all(isinstance(side, int) and side > 0 for side in given)):
             raise ValueError(f"resolutions must be None or whole numbers above 0, got {resolutions}")

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from monai_fusenet.checks import check_number
+
 __all__ = ["CrossModalLoss", "CrossModalSimilarity", "cross_modal_similarity"]
 
 
@@ -51,6 +53,7 @@ class CrossModalLoss(nn.Module):
 
     def __init__(self, temperature: float = 5.0, detach_targets: bool = False) -> None:
         super().__init__()
+        check_number("temperature", temperature)
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature

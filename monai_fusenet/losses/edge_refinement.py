@@ -10,6 +10,7 @@ from monai.utils import LossReduction, look_up_option
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from monai_fusenet.checks import check_whole
 from monai_fusenet.losses.self_labeling import reduce_loss
 from monai_fusenet.strips import rows_at_once
 
@@ -149,8 +150,7 @@ class EdgeRefinementLoss(_Loss):
         self, factor: int = 16, mode: str = "soft", reduction: LossReduction | str = LossReduction.MEAN
     ) -> None:
         super().__init__(reduction=look_up_option(reduction, LossReduction).value)
-        if factor < 1:
-            raise ValueError(f"factor must be at least 1, got {factor}")
+        check_whole("factor", factor, 1)
         if mode not in ("soft", "published"):
             raise ValueError(f'mode must be "soft" or "published", got "{mode}"')
         self.factor = factor

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from monai_fusenet.checks import check_number
 from monai_fusenet.losses.cross_modal import CrossModalLoss
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss
 from monai_fusenet.losses.self_labeling import SelfLabelingLoss
@@ -37,6 +38,9 @@ class FuseNetLoss(nn.Module):
     Shape:
         a `FuseNetOutput`, or any (scores, image_tokens, augmented_tokens) -> scalar
 
+    Raises:
+        ValueError: for a negative weight, and as the three losses do.
+
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2; the weights are those of the published code.
     """
@@ -52,6 +56,9 @@ class FuseNetLoss(nn.Module):
         edge_mode: str = "soft",
     ) -> None:
         super().__init__()
+        check_number("lambda_self", lambda_self, 0)
+        check_number("lambda_cross", lambda_cross, 0)
+        check_number("lambda_edge", lambda_edge, 0)
         self.lambda_self = lambda_self
         self.lambda_cross = lambda_cross
         self.lambda_edge = lambda_edge

@@ -5,6 +5,7 @@ from typing import NamedTuple, Optional, Union
 
 from torch import Tensor, nn
 
+from monai_fusenet.checks import check_whole
 from monai_fusenet.networks.fusion import FusionBlock
 from monai_fusenet.networks.pixel_encoder import PixelEncoder
 from monai_fusenet.networks.projection import PatchTokens, ProjectionHead
@@ -73,8 +74,8 @@ class FuseNet(nn.Module):
         `forward(image, augmented)`: two such images -> `FuseNetOutput`.
 
     Raises:
-        ValueError: when `spatial_dims` is not 2 or 3, or the views of a pair differ in shape, do not fit `img_size` or
-            are smaller than the patch grid.
+        ValueError: when `spatial_dims` is not 2 or 3, a count is no whole number above 0, or the views of a pair differ
+            in shape, do not fit `img_size` or are smaller than the patch grid.
 
     Reference:
         Kazerouni et al. 2023, "FuseNet: Self-Supervised Dual-Path Network for Medical Image Segmentation",
@@ -98,6 +99,8 @@ class FuseNet(nn.Module):
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
         patch_grid = {2: 8, 3: 4}[spatial_dims] if patch_grid is None else patch_grid
+        for name, count in (("in_channels", in_channels), ("features", features), ("patch_grid", patch_grid)):
+            check_whole(name, count, 1)
         self.image_weight = image_weight
         self.augmented_weight = augmented_weight
         self.encoder = PixelEncoder(spatial_dims, in_channels, features)

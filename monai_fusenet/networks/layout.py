@@ -15,9 +15,8 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 def channels_last(image: Tensor) -> Tensor:
     """The same values with the channels of a pixel side by side in memory; (B, C, *spatial), 2-D or 3-D."""
-    if image.dim() == 5:
-        return image.contiguous(memory_format=torch.channels_last_3d)
-    return image.contiguous(memory_format=torch.channels_last)
+    # Not contiguous(memory_format=...), which torch.vmap does not know.
+    return image.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def to_tokens(features: Tensor) -> Tensor:

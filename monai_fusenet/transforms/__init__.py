@@ -19,11 +19,12 @@ from monai_fusenet.transforms.color_jitter import (
     shift_hue,
 )
 from monai_fusenet.transforms.foreground import ClustersToMaskd, Region, choose_foreground
-from monai_fusenet.transforms.quantize import QuantizeTo8Bitd
+from monai_fusenet.transforms.quantize import From8Bitd, QuantizeTo8Bitd
 
 __all__ = [
     "AugmentPaird",
     "ClustersToMaskd",
+    "From8Bitd",
     "QuantizeTo8Bitd",
     "RandColorJitter",
     "RandColorJitterd",

@@ -45,7 +45,12 @@ def merge_twin_scores(scores: Tensor) -> Tensor:
 
     Returns:
         (B, K / 2, *spatial)
+
+    Raises:
+        ValueError: when K is odd.
     """
+    if scores.shape[1] % 2:
+        raise ValueError(f"twins come in pairs: the scores must have an even number of channels, got {scores.shape[1]}")
     first, second = scores.chunk(2, dim=1)
     return first + second
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
 from skimage.measure import label as connected_components
+
+from monai_fusenet.checks import check_number, check_switch
 
 __all__ = ["ClustersToMaskd", "Region", "choose_foreground"]
 
@@ -51,12 +53,39 @@ def _border(shape: tuple[int, ...]) -> np.ndarray:
     return border
 
 
-def check_rule(objects: int | None, polarity: str) -> None:
-    """Raises `ValueError` for a number of objects or a polarity that does not exist."""
-    if objects is not None and (not isinstance(objects, int) or objects < 1):
+def check_rule(
+    objects: int | None,
+    polarity: str,
+    centre_weight: float,
+    border_weight: float,
+    min_fraction: float,
+    max_fraction: float,
+    fill_holes: bool,
+) -> None:
+    """Raises `ValueError` for an argument of `choose_foreground` that makes no sense."""
+    if objects is not None and (not isinstance(objects, int) or isinstance(objects, bool) or objects < 1):
         raise ValueError(f"objects must be None or a whole number of at least 1, got {objects}")
     if polarity not in ("dark", "bright", "any"):
         raise ValueError(f'polarity must be "dark", "bright" or "any", got "{polarity}"')
+    check_number("centre_weight", centre_weight, 0)
+    check_number("border_weight", border_weight, 0)
+    check_number("min_fraction", min_fraction, 0, 1)
+    check_number("max_fraction", max_fraction, 0, 1)
+    check_switch("fill_holes", fill_holes)
+
+
+def _spanning(boxes: Sequence[Box | None], shape: tuple[int, ...]) -> set[int]:
+    """The labels, counted from 1, whose bounding box is the whole image."""
+    whole = tuple(slice(0, side) for side in shape)
+    return {label for label, box in enumerate(boxes, start=1) if box == whole}
+
+
+def _apart_from_surroundings(clusters: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """Clusters, renamed from 1 on, whose components that touch every side of the image have labels of their own."""
+    labels = np.unique(clusters, return_inverse=True)[1].reshape(clusters.shape) + 1
+    for number, component in enumerate(_spanning(ndimage.find_objects(components), components.shape), labels.max() + 1):
+        labels[components == component] = number
+    return labels
 
 
 def choose_foreground(
@@ -73,7 +102,8 @@ def choose_foreground(
     """Chooses the foreground of one image among its clusters.
 
     Candidates are the connected components of the clusters (`objects` of them are kept), or, without a number of
-    objects, whole clusters (one is kept). Each is scored by
+    objects, whole clusters (one is kept). A component that touches every side of the image, such as a background or a
+    frame around everything, is a candidate of its own, apart from the rest of its cluster. Each is scored by
     max(contrast, 0) * centre ** centre_weight * (1 - border) ** border_weight, see `Region`: a product, because an
     object must convince by all of them, and because their scales differ.
 
@@ -86,7 +116,7 @@ def choose_foreground(
         border_weight: exponent of the distaste for the image border; 0: touching it does no harm.
         min_fraction: candidates that cover less of the image are left out.
         max_fraction: candidates that cover more of the image are left out.
-        fill_holes: fill the holes of a region before it is judged.
+        fill_holes: fill the holes of a region before it is judged, unless it touches every side of the image.
 
     Returns:
         the mask (*spatial), bool, and the chosen regions, best first. Where no candidate has an allowed size and
@@ -97,8 +127,9 @@ def choose_foreground(
     """
     if clusters.shape != image.shape[1:]:
         raise ValueError(f"clusters and image must have the same shape, got {clusters.shape} and {image.shape[1:]}")
-    check_rule(objects, polarity)
-    labels = clusters if objects is None else connected_components(clusters, background=-1, connectivity=1)
+    check_rule(objects, polarity, centre_weight, border_weight, min_fraction, max_fraction, fill_holes)
+    components = connected_components(clusters, background=-1, connectivity=1)
+    labels = _apart_from_surroundings(clusters, components) if objects is None else components
     grey = image.mean(axis=0)
     centre_prior, border = _centre_prior(labels.shape), _border(labels.shape)
     ring_width = max(1, round(RING_WIDTH * np.mean(labels.shape)))
@@ -106,12 +137,13 @@ def choose_foreground(
     candidates: list[tuple[Region, Box, np.ndarray]] = []
     sizes = np.bincount(labels.ravel())
     boxes = ndimage.find_objects(labels)
+    surroundings = _spanning(boxes, labels.shape)
     for label in np.flatnonzero((sizes > 0) & (sizes >= min_fraction * labels.size)):
         # Only the surroundings of the region: a distance map of the whole image for each would take seconds.
         found = boxes[label - 1] if label else tuple(slice(0, side) for side in labels.shape)
         box = tuple(slice(max(0, side.start - ring_width), side.stop + ring_width) for side in found)
         inside = labels[box] == label
-        if fill_holes:
+        if fill_holes and label not in surroundings:
             inside = ndimage.binary_fill_holes(inside)
         fraction = float(inside.sum() / labels.size)
         if fraction > max_fraction:
@@ -163,7 +195,6 @@ class ClustersToMaskd(MapTransform):
         fill_holes: bool = True,
     ) -> None:
         super().__init__(keys)
-        check_rule(objects, polarity)
         self.mask_key = mask_key
         self.image_key = image_key
         self.rule: dict[str, Any] = {
@@ -175,6 +206,7 @@ class ClustersToMaskd(MapTransform):
             "max_fraction": max_fraction,
             "fill_holes": fill_holes,
         }
+        check_rule(**self.rule)
 
     def choose(self, clusters: np.ndarray, image: np.ndarray) -> np.ndarray:
         """The foreground of `clusters` (*spatial) in `image` (C, *any spatial), as a bool mask (*spatial)."""

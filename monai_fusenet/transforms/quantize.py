@@ -8,7 +8,32 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-__all__ = ["QuantizeTo8Bitd"]
+__all__ = ["From8Bitd", "QuantizeTo8Bitd"]
+
+
+class From8Bitd(MapTransform):
+    """Divides the values of 8-bit pictures by 255, as the published loader does.
+
+    Args:
+        keys: keys of tensors of any shape.
+        allow_missing_keys: whether samples may lack a key.
+
+    Raises:
+        ValueError: when a value is below 0 or above 255.
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the sample with values in [0, 1]."""
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            low, high = float(sample[key].min()), float(sample[key].max())
+            if low < 0 or high > 255:
+                raise ValueError(f"expected an 8-bit picture, values from 0 to 255, got {low:g} to {high:g}")
+            sample[key] = sample[key] / 255
+        return sample
 
 
 class QuantizeTo8Bitd(MapTransform):

@@ -9,6 +9,7 @@ import torch
 from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose, CopyItemsd, Resized
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 from monai_fusenet.data import LoadMedicalImaged, load_image
@@ -25,8 +26,11 @@ OBLIQUE = np.array([[0, -2.5, 0.3, 10], [1.5, 0, 0.1, -20], [0.2, 0.1, 4, 30], [
 class Blank:
     """In the place of a figure, which takes its time."""
 
-    def savefig(self, path):
-        Image.new("L", (1, 1)).save(path)
+    def savefig(self, path, metadata):
+        text = PngInfo()
+        for key, value in metadata.items():
+            text.add_text(key, value)
+        Image.new("L", (1, 1)).save(path, pnginfo=text)
 
 
 @pytest.fixture(autouse=True)

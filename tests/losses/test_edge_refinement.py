@@ -216,9 +216,9 @@ def test_descending_it_makes_isolated_pixels_fewer():
 # Bad input.
 
 
-@pytest.mark.parametrize("factor", [0, -2])
+@pytest.mark.parametrize("factor", [0, -2, 2.5])
 def test_a_factor_below_1(factor):
-    with pytest.raises(ValueError, match=rf"^factor must be at least 1, got {factor}$"):
+    with pytest.raises(ValueError, match=rf"^factor must be a whole number of at least 1, got {factor}$"):
         EdgeRefinementLoss(factor=factor)
 
 

@@ -1,0 +1,29 @@
+"""Checks of single values, each with one line that says what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["check_number", "check_switch", "check_whole"]
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raises `ValueError` unless `value` is an integer (no bool) of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+
+
+def check_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> None:
+    """Raises `ValueError` unless `value` is a finite number (no bool) from `least` to `most`."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and least <= value <= most):
+        above = "" if math.isinf(least) else f" of at least {least:g}"
+        bounds = above if math.isinf(most) else f" from {least:g} to {most:g}"
+        raise ValueError(f"{name} must be a finite number{bounds}, got {value}")
+
+
+def check_switch(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is `True` or `False`."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value}")
