@@ -46,16 +46,14 @@ def test_every_target_resolves_and_takes_its_arguments(path):
             assert {key for key in component if not key.startswith("_")} <= set(known)
 
 
+@pytest.mark.parametrize("with_folder", [True, False])
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_all_required_properties_are_there(name, tmp_path, monkeypatch):
+def test_all_required_properties_are_there(name, with_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = SMALL_TRAINING if name == "train.json" else SMALL
-    workflow = create_workflow(
-        config_file=str(CONFIGS / name),
-        workflow_type=WORKFLOWS[name],
-        dataset_dir=str(draw_folder(tmp_path / "data")),
-        **options,
-    )
+    options = dict(SMALL_TRAINING if name == "train.json" else SMALL)
+    if with_folder:
+        options["dataset_dir"] = str(draw_folder(tmp_path / "data"))
+    workflow = create_workflow(config_file=str(CONFIGS / name), workflow_type=WORKFLOWS[name], **options)
     assert workflow.check_properties() == []
     assert not (tmp_path / "output").exists()  # to look at a config writes nothing
 
@@ -188,7 +186,7 @@ def test_evaluation_makes_masks_exactly_as_inference_does():
     inference, evaluation = (
         ConfigParser.load_config_file(CONFIGS / f"{name}.json") for name in ("inference", "evaluate")
     )
-    own = {"output_dir", "predictions_dir", "images_dir", "items", "inference", "evaluation", "run"}
+    own = {"output_dir", "predictions_dir", "items", "inference", "evaluation", "run"}
     assert {key: value for key, value in inference.items() if key not in own} == {
         key: value for key, value in evaluation.items() if key not in own
     }

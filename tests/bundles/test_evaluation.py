@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from bundle_tools import SMALL, call, draw_folder, draw_image, hear, run
+from bundle_tools import SMALL, call, draw_folder, draw_image, hear, read_summary, run
 from PIL import Image
 
 
@@ -91,6 +91,10 @@ def test_images_and_masks_that_do_not_match(tmp_path, caplog):
         in caplog.messages
     )
     assert {row["file"] for row in scores(tmp_path / "out")} == {"images/scan0.png"}
+    messages = [row["message"] for row in read_summary(tmp_path / "out")]
+    assert messages[1] == "not scored: the image has no mask"
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<dt>images/scan1.png</dt><dd>the image has no mask</dd>" in report
 
 
 def test_missing_predictions(folder, tmp_path):
@@ -100,3 +104,24 @@ def test_missing_predictions(folder, tmp_path):
     assert evaluate(folder, tmp_path / "out", predictions_dir="nowhere") == (
         "error: predictions_dir must be a folder of masks <name>_mask.*, but nowhere is none"
     )
+
+
+def test_a_report_says_what_was_scored_and_how(folder, tmp_path):
+    for _ in range(2):
+        assert evaluate(folder, tmp_path) == 0
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Masks of FuseNet, scored</h1>" in report
+    assert "made without any label, 2 of them by an earlier run with the same options" in report
+    assert "inferer#steps 2" in report
+    assert "seed 0" in report
+
+
+def test_an_image_with_hardly_any_signal_is_scored(tmp_path):
+    folder = draw_folder(tmp_path / "data", count=1)
+    spot, mask = np.zeros((60, 60), np.uint8), np.zeros((60, 60), np.uint8)
+    spot[30:32, 30:34] = 220
+    mask[30:32, 30:34] = 255
+    Image.fromarray(spot).save(folder / "images" / "spot.png")
+    Image.fromarray(mask).save(folder / "masks" / "spot.png")
+    assert evaluate(folder, tmp_path / "out") == 0
+    assert {row["file"] for row in scores(tmp_path / "out")} == {"images/scan0.png", "images/spot.png"}

@@ -5,6 +5,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from bundle_tools import BUNDLE, SMALL, call, draw_folder, draw_image, last_line, read_summary, run
 from PIL import Image
 
@@ -214,6 +215,13 @@ def test_the_same_from_any_folder(done, tmp_path):
             {"foreground#polarity": "blue"},
             'error: foreground cannot be built: polarity must be "dark", "bright" or "any"',
         ),
+        (
+            {"inferer#momentum": "x"},
+            "error: inferer cannot be built: momentum must be a finite number from",
+        ),
+        ({"inferer#min_clusters": "x"}, "error: inferer cannot be built: min_clusters must be a whole number of at"),
+        ({"foreground#centre_weight": "abc"}, "error: foreground cannot be built: centre_weight must be a finite"),
+        ({"loss_function#edge_factor": "x"}, "error: loss_function cannot be built: factor must be a whole number"),
         ({"inferer#fresh": "no"}, "error: inferer cannot be built: fresh must be True or False, got no"),
         ({"loss_function#edge_mode": "x"}, 'error: loss_function cannot be built: mode must be "soft" or "published"'),
         ({"checkpoint": "x.pt"}, "error: --checkpoint has no effect here"),
@@ -253,3 +261,41 @@ def test_results_inside_the_dataset_folder_are_no_images(done, tmp_path):
     for _ in range(2):
         assert infer(tmp_path / "data", tmp_path / "data" / "results") == 0
     assert len(read_summary(tmp_path / "data" / "results")) == 3
+
+
+def test_results_of_other_options_are_refused_and_stay(done, tmp_path):
+    shutil.copytree(done[1], tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert infer(done[0], tmp_path / "out", **{"foreground#polarity": "bright"}) == (
+        f"error: {tmp_path / 'out'} holds results for images/scan0.png and 2 others that come from another image or "
+        "from other options; choose another --output_dir, or redo them with --overwrite True"
+    )
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert infer(done[0], tmp_path / "out", overwrite=True, **{"foreground#polarity": "bright"}) == 0
+
+
+def test_workers_change_nothing_where_torch_has_several_threads(done, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for workers in (0, 2):
+            assert infer(done[0], tmp_path / str(workers), num_workers=workers) == 0
+    finally:
+        torch.set_num_threads(before)
+    for name in ("scan0_clusters.png", "scan1_clusters.png", "scan2_mask.png"):
+        np.testing.assert_array_equal(pixels(tmp_path / "0" / name), pixels(tmp_path / "2" / name))
+
+
+def test_results_of_any_workflow_are_no_images(done, tmp_path):
+    shutil.copytree(done[0] / "images", tmp_path / "data" / "images2")
+    shutil.copytree(done[1], tmp_path / "data" / "output" / "inference")
+    assert infer(tmp_path / "data", tmp_path / "data" / "output" / "again") == 0
+    assert len(read_summary(tmp_path / "data" / "output" / "again")) == 3
+
+
+def test_paper_refuses_16_bit_pictures(tmp_path):
+    (tmp_path / "data").mkdir()
+    Image.fromarray(draw_image(40, 40)[0][..., 0].astype(np.uint16) * 257).save(tmp_path / "data" / "deep.png")
+    options = {"inferer#steps": 1, "inferer#progress": False, "network_def#features": 4, "device": "cpu"}
+    assert call("inference", "paper.yaml", dataset_dir=tmp_path / "data", output_dir=tmp_path / "out", **options) == 1
+    assert read_summary(tmp_path / "out")[0]["message"].startswith("expected an 8-bit picture")

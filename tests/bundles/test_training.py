@@ -93,6 +93,23 @@ def test_another_training_is_not_mixed_in(done, tmp_path):
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
 
 
+def test_other_preprocessing_is_another_training(done, tmp_path):
+    shutil.copytree(done[1], tmp_path / "out")
+    assert "comes from a training with another scaling;" in train(done[0], tmp_path / "out", **{"scaling#upper": 90})
+
+
+def test_a_mask_of_another_size_stops_no_training(done, tmp_path, caplog):
+    shutil.copytree(done[0], tmp_path / "data")
+    Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "data" / "masks" / "scan1.png")
+    (tmp_path / "data" / "masks" / "scan2.png").write_bytes(b"no image")
+    hear(caplog)
+    assert train(tmp_path / "data", tmp_path / "out", max_epochs=6, logging_file=False) == 0
+    assert "images/scan1.png: its mask is left out, it has the size (9, 8)" in caplog.messages
+    assert any(message.startswith("images/scan2.png: its mask is left out: cannot read") for message in caplog.messages)
+    assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
+    assert (tmp_path / "out" / "panel.png").is_file()
+
+
 def test_killed_ten_times_it_ends_with_the_same_weights(tmp_path):
     folder = draw_folder(tmp_path / "data")
     options = {**SMALL_TRAINING, "working_size": "[24,24]", "max_epochs": 150, "val_interval": 1000}

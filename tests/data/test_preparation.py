@@ -6,7 +6,14 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from PIL import Image
 
-from monai_fusenet.data import CheckImaged, LoadMedicalImaged, ToChannelsd, UnionMaskd, failure_reason
+from monai_fusenet.data import (
+    CheckImaged,
+    LoadMedicalImaged,
+    ScaleByPercentilesd,
+    ToChannelsd,
+    UnionMaskd,
+    failure_reason,
+)
 
 SHAPES = [(7, 5), (7, 5, 3)]
 
@@ -164,3 +171,42 @@ def test_the_reason_lies_below_monais_wrappers():
 
 def test_an_error_without_words_is_named():
     assert failure_reason(MemoryError()) == "MemoryError"
+
+
+def test_a_constant_picture_with_varying_transparency_is_constant():
+    image = image_of(4, has_alpha=True)
+    image[:3] = 0.5
+    image[3] = torch.rand(image.shape[1:])
+    assert "every pixel has the value" in complaint(image)
+
+
+# Intensities.
+
+
+@pytest.mark.parametrize("shape", [(40, 25), (10, 20, 5)])
+def test_intensities_are_scaled_between_percentiles(shape):
+    values = torch.arange(1000.0).reshape(1, *shape)  # the percentiles 10 and 90 are 99.9 and 899.1
+    scaled = ScaleByPercentilesd("image", lower=10, upper=90)({"image": values})["image"]
+    torch.testing.assert_close(scaled, ((values - 99.9) / 799.2).clamp(0, 1), rtol=0, atol=1e-5)
+
+
+def test_an_image_that_is_nearly_all_background_is_scaled_by_its_extremes():
+    image = torch.full((1, 100, 100), 20.0)
+    image[0, :5, :5] = 220
+    scaled = ScaleByPercentilesd("image")({"image": image})["image"]
+    assert scaled[0, 0, 0] == 1
+    assert scaled[0, 50, 50] == 0
+
+
+def test_percentiles_out_of_order():
+    with pytest.raises(ValueError, match=r"^lower must be below upper, got 90 and 10$"):
+        ScaleByPercentilesd("image", lower=90, upper=10)
+    with pytest.raises(ValueError, match=r"^upper must be a finite number from 0 to 100, got 101$"):
+        ScaleByPercentilesd("image", upper=101)
+
+
+def test_three_sequences_are_not_taken_for_rgb():
+    image = image_of(3)
+    image.meta["has_geometry"] = True
+    with pytest.raises(ValueError, match="expected an image of 1 channels, or grey, got 3 channels"):
+        to_channels(image, 1)

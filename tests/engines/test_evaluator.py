@@ -139,3 +139,16 @@ def test_inference_needs_no_gradients():
     modes = []
     run(inferer=lambda image, network: modes.append((torch.is_grad_enabled(), network.training)) or image)
     assert modes == [(False, False)] * 4
+
+
+def test_images_are_prepared_alike_with_any_number_of_threads():
+    seen = []
+    dataset = ForgivingDataset(draw_items(), lambda item: seen.append(torch.get_num_threads()) or item)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        dataset[0]
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -180,3 +180,22 @@ def test_a_scan_is_turned_so_that_its_second_axis_points_up():
     assert row.image[3, 0, 0] == 1.0
     assert row.image[3, 4, 0] == 0.5
     assert row.mask[3].tolist() == [True, False, False, False, True]
+
+
+def test_the_clusters_of_a_volume_are_counted_in_all_planes():
+    clusters = np.ones((6, 5, 4), int)
+    clusters[..., 0] = 2
+    clusters[..., 3] = 3
+    mask = np.zeros((6, 5, 4), int)
+    mask[2:4, 2:4, 1] = 1
+    row = PanelRow(np.zeros((1, 6, 5, 4)), clusters, mask)
+    assert "3 clusters" in titles(draw_panels([row], ["a"]))
+
+
+@pytest.mark.parametrize(("has_geometry", "aspect"), [(True, 3 / 2), (False, 2 / 3)])
+def test_pixels_have_the_shape_that_their_spacing_says(has_geometry, aspect):
+    # In a scan the second axis points up: the height of a pixel is the spacing along it.
+    volume = np.ones((6, 5, 4), int)
+    row = PanelRow(np.zeros((1, 6, 5, 4)), volume, volume, has_geometry=has_geometry, spacing=(2.0, 3.0, 7.0))
+    figure = draw_panels([row], ["a"])
+    assert {ax.get_aspect() for ax in figure.axes} == {aspect}

@@ -426,3 +426,33 @@ def test_a_writer_writes_nothing_before_it_must(tmp_path):
     assert not (tmp_path / "out").exists()
     shutil.rmtree(tmp_path / "images")  # nor does it read the images
     assert len(ResultWriter(items, tmp_path / "out").pending) == 3
+
+
+# Whose results they are.
+
+
+def test_results_of_another_image_are_not_taken_for_these(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    run(items, tmp_path / "out")
+    Image.fromarray(255 - draw_object((24, 17))).save(tmp_path / "images" / "b.png")
+    writer = ResultWriter(items, tmp_path / "out")
+    assert writer.conflicts == ["b.png"]
+    assert writer.pending == []
+    assert ResultWriter(items, tmp_path / "out", overwrite=True).conflicts == []
+
+
+def test_results_of_other_settings_are_not_taken_for_these(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    run(items, tmp_path / "out", settings={"seed": 0, "inferer": {"steps": 2}})
+    assert ResultWriter(items, tmp_path / "out", settings={"inferer": {"steps": 2}, "seed": 0}).conflicts == []
+    assert ResultWriter(items, tmp_path / "out", settings={"inferer": {"steps": 3}, "seed": 0}).conflicts == ["a.png"]
+
+
+def test_a_message_is_added_to_those_of_an_image(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    run(items, tmp_path / "out")
+    writer = ResultWriter(items, tmp_path / "out")
+    writer.add_message("a.png", "first")
+    writer.add_message("a.png", "second")
+    writer.add_message("b.png", "of no row")
+    assert [row["message"] for row in read_summary(tmp_path / "out")] == ["first; second"]

@@ -282,3 +282,31 @@ def test_options_reach_the_rule():
         "fill_holes": False,
     }
     assert ClustersToMaskd(**rule).rule == rule
+
+
+@pytest.mark.parametrize("shape", [(41, 53), (17, 21, 19)])
+def test_a_frame_of_the_same_cluster_does_not_hide_the_object(shape):
+    # As zeros beyond the border make a network see one there.
+    centre = tuple(side // 2 for side in shape)
+    lesion = ball(shape, centre, min(shape) // 4)
+    frame = np.ones(shape, bool)
+    frame[tuple(slice(1, -1) for _ in shape)] = False
+    clusters = np.where(lesion | frame, 2, 1)
+    mask, regions = choose_foreground(clusters, np.where(lesion, 0.2, 0.8)[None])
+    np.testing.assert_array_equal(mask, lesion)
+    assert len(regions) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"objects": 0}, "objects must be None or a whole number of at least 1, got 0"),
+        ({"centre_weight": "abc"}, "centre_weight must be a finite number of at least 0, got abc"),
+        ({"border_weight": float("nan")}, "border_weight must be a finite number of at least 0, got nan"),
+        ({"max_fraction": 1.5}, "max_fraction must be a finite number from 0 to 1, got 1.5"),
+        ({"fill_holes": "no"}, "fill_holes must be True or False, got no"),
+    ],
+)
+def test_options_that_make_no_sense(option, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        ClustersToMaskd(**option)

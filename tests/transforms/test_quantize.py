@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from monai_fusenet.transforms import QuantizeTo8Bitd
+from monai_fusenet.transforms import From8Bitd, QuantizeTo8Bitd
 
 
 def test_rounds_to_255ths_and_saturates():
@@ -23,3 +23,13 @@ def test_missing_keys():
     assert QuantizeTo8Bitd("image", allow_missing_keys=True)({}) == {}
     with pytest.raises(KeyError, match="image"):
         QuantizeTo8Bitd("image")({})
+
+
+def test_8_bit_values_are_divided_by_255():
+    image = torch.tensor([0.0, 51.0, 255.0])
+    torch.testing.assert_close(From8Bitd("image")({"image": image})["image"], torch.tensor([0.0, 0.2, 1.0]))
+
+
+def test_values_that_no_8_bit_picture_has():
+    with pytest.raises(ValueError, match=r"^expected an 8-bit picture, values from 0 to 255, got 3 to 65535$"):
+        From8Bitd("image")({"image": torch.tensor([3.0, 65535.0])})
