@@ -451,3 +451,41 @@ def test_a_finer_resolution_ends_at_once_where_clusters_are_few():
 def test_resolutions_that_are_none(resolutions):
     with pytest.raises(ValueError, match="resolutions must be None or whole numbers above 0, got "):
         PerImageInferer(resolutions=resolutions)
+
+
+# Many at once.
+
+
+@pytest.mark.parametrize("spatial", SIZES)
+@pytest.mark.parametrize("options", [{}, {"resolutions": (5, 7)}, {"final_dropout": True, "fresh": False}])
+def test_images_fitted_together_get_what_they_get_alone(spatial, options):
+    images = draw_images(spatial, batch_size=3, dtype=torch.float64)
+    network = draw_network(len(spatial), dropout=0.3).double()
+    alone = PerImageInferer(steps=6, min_clusters=0, **options)
+    together = PerImageInferer(steps=6, min_clusters=0, at_once=3, **options)
+    torch.testing.assert_close(together(images, network), alone(images, network), rtol=0, atol=1e-6)
+    for one, other in zip(together.record, alone.record, strict=True):
+        assert (one.steps, one.clusters) == (other.steps, other.clusters)
+        assert torch.equal(one.augmented, other.augmented)
+
+
+def test_images_fitted_together_end_one_by_one():
+    images = torch.cat([draw_images(batch_size=3), torch.rand(2, 3, 24, 17, generator=torch.manual_seed(5))]).double()
+    network = draw_network(dropout=0.3).double()
+    options = {"steps": 25, "lr": 0.01, "min_clusters": 3}
+    alone, together = PerImageInferer(**options), PerImageInferer(**options, at_once=4)
+    scores = together(images, network)
+    torch.testing.assert_close(scores, alone(images, network), rtol=0, atol=1e-6)
+    assert [record.steps for record in together.record] == [record.steps for record in alone.record]
+    assert len({record.steps for record in alone.record}) > 1  # some went on while others had ended
+
+
+def test_fitting_together_leaves_network_and_random_state_as_they_were():
+    network = draw_network()
+    before = copy.deepcopy(network.state_dict())
+    torch.manual_seed(1)
+    expected = torch.rand(1).item()
+    torch.manual_seed(1)
+    PerImageInferer(steps=2, at_once=2)(draw_images(batch_size=3), network)
+    assert torch.rand(1).item() == expected
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
