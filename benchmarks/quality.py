@@ -39,7 +39,7 @@ def schedule(steps: int, *resolutions: int) -> dict[str, Any]:
 
 # Overlays and options on top of the shipped inference config.
 SETTINGS: dict[str, tuple[Sequence[Path], Mapping[str, Any]]] = {
-    "exact (paper.yaml)": ([PAPER], {"inferer#resolutions": None}),
+    "exact (paper.yaml)": ([PAPER], {}),
     "default": ([], {}),
     "64, 25 steps": ([], schedule(25, 64)),
     "96, 25 steps": ([], schedule(25, 96)),
@@ -55,9 +55,7 @@ def named_images(data_dir: Path, count: int = 6) -> list[dict[str, Any]]:
     """The first images at even places (sorted by name, counted from 0) of `dermoscopy` and `nuclei`."""
     items = []
     for name in ("dermoscopy", "nuclei"):
-        found = sorted(
-            (item for item in find_images(data_dir / name) if "label" in item), key=lambda item: item["file"]
-        )
+        found = [item for item in find_images(data_dir / name) if "label" in item]  # sorted by name
         items += [{**item, "file": f"{name}/{Path(item['file']).name}"} for item in found[::2][:count]]
     return items
 
@@ -101,10 +99,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["setting"], row["upsampling"]].append(row)
-    lines = [
-        "| schedule | upsampling | fits | majority Dice | oracle Dice | worst majority | collapsed | clusters | steps | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    titles = ["schedule", "upsampling", "fits", "majority Dice", "oracle Dice", "worst majority", "collapsed"]
+    titles += ["clusters", "steps", "seconds"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for (setting, upsampling), group in groups.items():
 
         def mean(column: str, group: Sequence[Mapping[str, Any]] = group) -> float:
