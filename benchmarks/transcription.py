@@ -2,7 +2,7 @@
 
 Both fusion directions run one after the other, the feed-forward's first Linear is evaluated twice, maps keep their
 channels first, and every step brings its cluster map to the host, as the published code does. It serves measurements
-only; `tests/benchmarks` holds it to the published figures, as the library is.
+only; `tests/test_transcription.py` holds it to the published figures, as the library is.
 """
 
 from __future__ import annotations

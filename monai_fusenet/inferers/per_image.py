@@ -127,7 +127,8 @@ class PerImageInferer(Inferer):
 
     Raises:
         RuntimeError: under `torch.inference_mode()`, which forbids gradients.
-        ValueError: when an image holds NaN or infinite values, or fits to scores that do.
+        ValueError: when an image holds NaN or infinite values, or fits to scores that do; when `at_once` meets a
+            network with activation checkpointing.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.
@@ -277,6 +278,8 @@ class PerImageInferer(Inferer):
 
     def _descend_together(self, fits: list[_Fit]) -> None:
         """Fits all networks to their pairs, in one pass for each step; each ends by its own rule."""
+        if any(getattr(module, "use_checkpoint", False) for module in fits[0].network.modules()):
+            raise ValueError("at_once must be 1 for a network with use_checkpoint, which knows no torch.vmap")
         ensemble = NetworkEnsemble(
             [fit.network for fit in fits], [fit.random_state for fit in fits], fits[0].image.device
         )

@@ -480,6 +480,11 @@ def test_images_fitted_together_end_one_by_one():
     assert len({record.steps for record in alone.record}) > 1  # some went on while others had ended
 
 
+def test_fitting_together_knows_no_checkpointing():
+    with pytest.raises(ValueError, match="at_once must be 1 for a network with use_checkpoint"):
+        PerImageInferer(steps=2, at_once=2)(draw_images(batch_size=2), draw_network(use_checkpoint=True))
+
+
 def test_fitting_together_leaves_network_and_random_state_as_they_were():
     network = draw_network()
     before = copy.deepcopy(network.state_dict())
