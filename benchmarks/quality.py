@@ -44,7 +44,6 @@ SETTINGS: dict[str, tuple[Sequence[Path], Mapping[str, Any]]] = {
     "96, 25 steps": ([], schedule(25, 96)),
     "48 then 96, 12 steps each": ([], schedule(12, 48, 96)),
     "48 then 96, 25 steps each": ([], schedule(25, 48, 96)),
-    "128, 50 steps": ([], schedule(50, 128)),
     "128, 12 steps": ([], schedule(12, 128)),
     "64 then 128, 12 steps each (default)": ([], {}),
 }
