@@ -216,6 +216,10 @@ def check_values(config: Mapping[str, Any]) -> None:
         sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
         if len(sides) != dims or not all(is_whole(side, grid) for side in sides):
             raise ValueError(f"working_size must be {dims} whole numbers of at least {grid}, got {size}")
+        inferer = config.get("inferer")
+        resolutions = inferer.get("resolutions") if isinstance(inferer, Mapping) else None
+        if isinstance(resolutions, list) and not all(is_whole(side, grid) for side in resolutions):
+            raise ValueError(f"inferer#resolutions must be whole numbers of at least {grid}, got {resolutions}")
 
 
 def build_components(parser: ConfigParser) -> None:

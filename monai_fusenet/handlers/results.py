@@ -98,8 +98,9 @@ class ResultWriter:
         self.output_dir = Path(output_dir)
         self.rows: dict[str, dict[str, Any]] = {}
         self._items_by_file = {item["file"]: item for item in items}
+        earlier = self._read_summary()
+        self._others = [row for file, row in earlier.items() if file not in self._items_by_file]
         if not overwrite:
-            earlier = self._read_summary()
             for item in items:
                 row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **earlier.get(item["file"], {})}
                 whole = all(result_path(output_dir, item["name"], kind) for kind in ("clusters", "mask", "panel"))
@@ -121,7 +122,7 @@ class ResultWriter:
         return Counter(row["status"] for row in self.rows.values())
 
     def write_summary(self) -> None:
-        """Writes `summary.csv`: one row for each image that was met, in the order of the folder."""
+        """Writes `summary.csv`: a row for each image met, in the order of the folder, then those of other folders."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with (
             atomic_path(self.output_dir / "summary.csv") as temporary,
@@ -130,6 +131,7 @@ class ResultWriter:
             table = csv.DictWriter(file, SUMMARY_COLUMNS)
             table.writeheader()
             table.writerows(self.rows[item["file"]] for item in self.items if item["file"] in self.rows)
+            table.writerows(self._others)
 
     def _read_summary(self) -> dict[str, dict[str, Any]]:
         try:
@@ -161,7 +163,8 @@ class ResultWriter:
             has_geometry=clusters.meta["has_geometry"],
             spacing=spacing_of(clusters),
         )
-        # The panel comes last: a whole panel says that the image is finished.
+        # The panel goes first and comes last: while it is there, with its fingerprint, the image is finished.
+        (self.output_dir / f"{name}_panel.png").unlink(missing_ok=True)
         write_label_map(clusters, self.output_dir, f"{name}_clusters")
         write_label_map(mask, self.output_dir, f"{name}_mask", foreground=255)
         with atomic_path(self.output_dir / f"{name}_panel.png") as temporary:

@@ -99,9 +99,9 @@ class PerImageInferer(Inferer):
         steps: most optimisation steps at each resolution; 0: no fit, the network as it is, in evaluation mode, with the
             image as both views.
         resolutions: lengths of the shortest side, in pixels, of the versions of the image that are fitted one after
-            the other; none becomes larger than the image. Where the last one is smaller, its scores are brought to the
-            size of the image along the image's edges, see `guided_upsampling`. `None`: the image as it is, as
-            published.
+            the other, ascending; none becomes larger than the image. Where the last one is smaller, its scores are
+            brought to the size of the image along the image's edges, see `guided_upsampling`. `None`: the image as it
+            is, as published.
         fresh: draw new initial weights for each image, as published; `False`: adapt the given weights.
         lr: learning rate of SGD.
         momentum: momentum of SGD.
@@ -127,8 +127,8 @@ class PerImageInferer(Inferer):
 
     Raises:
         RuntimeError: under `torch.inference_mode()`, which forbids gradients.
-        ValueError: when an image holds NaN or infinite values, or fits to scores that do; when `at_once` meets a
-            network with activation checkpointing.
+        ValueError: when the images have no shape (B, C, *spatial), an image holds NaN or infinite values, or fits to
+            scores that do; when `at_once` meets a network with activation checkpointing.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.
@@ -158,9 +158,11 @@ class PerImageInferer(Inferer):
         check_whole("at_once", at_once, 1)
         check_number("lr", lr, 0)
         check_number("momentum", momentum, 0, 1)
-        given = resolutions if isinstance(resolutions, Sequence) else []
-        if resolutions is not None and not (given and all(isinstance(side, int) and side > 0 for side in given)):
-            raise ValueError(f"resolutions must be None or whole numbers above 0, got {resolutions}")
+        if resolutions is not None:
+            sides = list(resolutions) if isinstance(resolutions, Sequence) else []
+            whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
+            if not (sides and whole and sides == sorted(sides)):
+                raise ValueError(f"resolutions must be None or ascending whole numbers above 0, got {resolutions}")
         self.steps = steps
         self.resolutions = resolutions
         self.fresh = fresh
@@ -184,6 +186,11 @@ class PerImageInferer(Inferer):
                 "use torch.no_grad(), or steps=0 for plain feed-forward"
             )
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        if images.ndim not in (4, 5) or len(images) == 0:
+            raise ValueError(f"expected images (B, C, *spatial) in 2-D or 3-D, at least one, got {tuple(images.shape)}")
+        modules = network.modules() if isinstance(network, nn.Module) else ()
+        if self.at_once > 1 and any(getattr(module, "use_checkpoint", False) for module in modules):
+            raise ValueError("at_once must be 1 for a network with use_checkpoint, which knows no torch.vmap")
         if not images.isfinite().all():
             raise ValueError("the image holds NaN or infinite values")
         weights = next(network.parameters(), None) if isinstance(network, nn.Module) else None
@@ -248,8 +255,10 @@ class PerImageInferer(Inferer):
                 if isinstance(module, nn.Dropout):
                     module.eval()
         with torch.no_grad():
-            scores = fit.network(fit.pair["image"], fit.pair["augmented"])[0].float()
-            return scores if scores.shape[2:] == fit.image.shape[2:] else guided_upsampling(scores, fit.image)
+            scores = fit.network(fit.pair["image"], fit.pair["augmented"])[0]
+            if scores.shape[2:] != fit.image.shape[2:]:
+                scores = guided_upsampling(scores.to(fit.image.dtype), fit.image)
+            return scores.float()
 
     def _sizes(self, spatial: list[int]) -> list[list[int]]:
         """The spatial sizes to fit at, one after the other."""
@@ -278,8 +287,6 @@ class PerImageInferer(Inferer):
 
     def _descend_together(self, fits: list[_Fit]) -> None:
         """Fits all networks to their pairs, in one pass for each step; each ends by its own rule."""
-        if any(getattr(module, "use_checkpoint", False) for module in fits[0].network.modules()):
-            raise ValueError("at_once must be 1 for a network with use_checkpoint, which knows no torch.vmap")
         ensemble = NetworkEnsemble(
             [fit.network for fit in fits], [fit.random_state for fit in fits], fits[0].image.device
         )

@@ -72,9 +72,17 @@ def guided_upsampling(scores: Tensor, guide: Tensor, radius: int = 2, smoothness
     Returns:
         (B, K, *size)
 
+    Raises:
+        ValueError: when a side of the guide is smaller than that of the scores.
+
     Reference:
         He and Sun 2015, "Fast Guided Filter", arXiv 1505.00996.
     """
+    if any(new < old for new, old in zip(guide.shape[2:], scores.shape[2:], strict=True)):
+        raise ValueError(
+            f"the guide must be at least as large as the scores, got {tuple(guide.shape[2:])} and "
+            f"{tuple(scores.shape[2:])}"
+        )
     mean = {4: F.avg_pool2d, 5: F.avg_pool3d}[scores.ndim]
     mode = {4: "bilinear", 5: "trilinear"}[scores.ndim]
 

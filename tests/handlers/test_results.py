@@ -448,6 +448,27 @@ def test_results_of_other_settings_are_not_taken_for_these(tmp_path):
     assert ResultWriter(items, tmp_path / "out", settings={"inferer": {"steps": 3}, "seed": 0}).conflicts == ["a.png"]
 
 
+def test_a_run_that_dies_while_it_overwrites_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    run(items, tmp_path / "out", settings={"seed": 0})
+
+    def die(rows, titles):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("monai_fusenet.handlers.results.draw_panels", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(items, tmp_path / "out", settings={"seed": 1}, overwrite=True)
+    assert [item["name"] for item in ResultWriter(items, tmp_path / "out", settings={"seed": 0}).pending] == ["a"]
+
+
+def test_rows_of_another_folder_stay(tmp_path):
+    run(write_pictures(tmp_path / "first", names=["a", "b"]), tmp_path / "out")
+    rows = run(write_pictures(tmp_path / "second", names=["c"]), tmp_path / "out")
+    assert [(row["file"], row["status"]) for row in rows] == [("c.png", "ok"), ("a.png", "ok"), ("b.png", "ok")]
+    writer = ResultWriter(write_pictures(tmp_path / "second", names=["c"]), tmp_path / "out")
+    assert writer.counts() == {"kept": 1}
+
+
 def test_a_message_is_added_to_those_of_an_image(tmp_path):
     items = write_pictures(tmp_path / "images", names=["a"])
     run(items, tmp_path / "out")

@@ -447,10 +447,17 @@ def test_a_finer_resolution_ends_at_once_where_clusters_are_few():
     assert inferer.record[0].steps == 6 + 1
 
 
-@pytest.mark.parametrize("resolutions", [(), [0], [64, "128"], 0.5])
+@pytest.mark.parametrize("resolutions", [(), [0], [64, "128"], 0.5, [True], [96, 48]])
 def test_resolutions_that_are_none(resolutions):
-    with pytest.raises(ValueError, match="resolutions must be None or whole numbers above 0, got "):
+    with pytest.raises(ValueError, match="resolutions must be None or ascending whole numbers above 0, got "):
         PerImageInferer(resolutions=resolutions)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 24, 17), (3, 24, 17)])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_what_is_no_batch_of_images(shape, steps):
+    with pytest.raises(ValueError, match=r"^expected images \(B, C, \*spatial\) in 2-D or 3-D, at least one, got \("):
+        PerImageInferer(steps=steps)(torch.rand(shape), draw_network())
 
 
 # Many at once.
@@ -463,7 +470,9 @@ def test_images_fitted_together_get_what_they_get_alone(spatial, options):
     network = draw_network(len(spatial), dropout=0.3).double()
     alone = PerImageInferer(steps=6, min_clusters=0, **options)
     together = PerImageInferer(steps=6, min_clusters=0, at_once=3, **options)
-    torch.testing.assert_close(together(images, network), alone(images, network), rtol=0, atol=1e-6)
+    scores = together(images, network)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, alone(images, network), rtol=0, atol=1e-6)
     for one, other in zip(together.record, alone.record, strict=True):
         assert (one.steps, one.clusters) == (other.steps, other.clusters)
         assert torch.equal(one.augmented, other.augmented)

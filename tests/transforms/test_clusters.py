@@ -159,6 +159,11 @@ def test_guided_upsampling_is_the_fast_guided_filter(spatial, size):
     np.testing.assert_allclose(actual[0], expected, rtol=0, atol=1e-12)
 
 
+def test_a_guide_that_is_too_small():
+    with pytest.raises(ValueError, match=r"^the guide must be at least as large as the scores, got \(10, 40\) and"):
+        guided_upsampling(torch.zeros(1, 2, 20, 20), torch.zeros(1, 3, 10, 40))
+
+
 def test_scores_that_are_linear_in_the_guide_are_found_again():
     guide = torch.rand(1, 1, 24, 36, dtype=torch.float64)
     scores = 3 * interpolate(guide, size=(8, 12), mode="area") - 1
