@@ -116,7 +116,8 @@ def choose_foreground(
         border_weight: exponent of the distaste for the image border; 0: touching it does no harm.
         min_fraction: candidates that cover less of the image are left out.
         max_fraction: candidates that cover more of the image are left out.
-        fill_holes: fill the holes of a region before it is judged, unless it touches every side of the image.
+        fill_holes: fill the holes of a region before it is judged. What surrounds everything becomes the whole image
+            by it, and too large to be an object.
 
     Returns:
         the mask (*spatial), bool, and the chosen regions, best first. Where no candidate has an allowed size and
@@ -137,13 +138,12 @@ def choose_foreground(
     candidates: list[tuple[Region, Box, np.ndarray]] = []
     sizes = np.bincount(labels.ravel())
     boxes = ndimage.find_objects(labels)
-    surroundings = _spanning(boxes, labels.shape)
     for label in np.flatnonzero((sizes > 0) & (sizes >= min_fraction * labels.size)):
         # Only the surroundings of the region: a distance map of the whole image for each would take seconds.
         found = boxes[label - 1] if label else tuple(slice(0, side) for side in labels.shape)
         box = tuple(slice(max(0, side.start - ring_width), side.stop + ring_width) for side in found)
         inside = labels[box] == label
-        if fill_holes and label not in surroundings:
+        if fill_holes:
             inside = ndimage.binary_fill_holes(inside)
         fraction = float(inside.sum() / labels.size)
         if fraction > max_fraction:
