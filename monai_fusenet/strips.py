@@ -10,7 +10,7 @@ __all__ = ["rows_at_once"]
 # Values of a map that are worked on together. On a CPU, few enough for the caches, and for malloc to hand the same
 # memory out again (above 32 MiB glibc returns it to the system each time, and every new page costs more than the
 # arithmetic on it). On a GPU, all of a usual image.
-CPU_VALUES = 2**19
+CPU_VALUES = 2**18
 GPU_VALUES = 2**24
 MIN_ROWS = 8  # where a strip needs a row of its neighbours at either side, fewer would mean mostly neighbours
 
