@@ -19,7 +19,6 @@ from monai.bundle import ConfigParser
 
 from benchmarks.transcription import TranscribedFuseNet, transcribed_step
 from monai_fusenet.data import sample_images
-from monai_fusenet.engines import prepare_pair
 from monai_fusenet.inferers import PerImageInferer
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.networks import FuseNet
@@ -46,9 +45,9 @@ def _seconds(step: Callable[[], Any], repeats: int) -> list[float]:
     return times
 
 
-def _pair(size: list[int], batch: int = 1, channels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def _pair(size: list[int], batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    return tuple(torch.rand(2, batch, channels, *size).unbind())  # type: ignore[return-value]
+    return tuple(torch.rand(2, batch, 3, *size).unbind())  # type: ignore[return-value]
 
 
 def transcription(side: int, repeats: int) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def fit(side: int, images: int, steps: int, at_once: int = 1, amp: bool = False,
 
 def forward(side: int, repeats: int) -> dict[str, Any]:
     """A trained network as it is: no fit."""
-    image, _ = prepare_pair({"image": _pair([side, side])[0], "augmented": _pair([side, side])[0]}, torch.device("cpu"))
+    image, _ = _pair([side, side])
     network, inferer = FuseNet(), PerImageInferer(steps=0)
     return {"seconds": _seconds(lambda: inferer(image, network), repeats)}
 

@@ -115,7 +115,7 @@ class PerImageInferer(Inferer):
         amp: fit in mixed precision (bfloat16), as happens under an enclosing `torch.autocast`, too.
         at_once: images of a batch that are fitted in one pass for each step, see `NetworkEnsemble`; each ends by its
             own rule and gets the scores that it gets alone. Meant for devices on which launching work costs more than
-            doing it; on a CPU it takes about three times as long as one after the other. Not with networks that use
+            doing it; on a CPU it takes two to three times as long as one after the other. Not with networks that use
             activation checkpointing.
         progress: show a progress bar with loss and clusters for each fit.
 
