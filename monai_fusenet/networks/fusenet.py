@@ -66,8 +66,9 @@ class FuseNet(nn.Module):
         augmented_weight: factor of the augmented view's embedding before fusion.
         shared_encoder: one pixel encoder for both views (the published code builds two and uses one); `False`: one
             for each, for views of different modality or phase.
-        use_checkpoint: compute the activations of heads and fusion once more in the backward pass instead of keeping
-            them: for images and volumes whose training does not fit into memory otherwise, at about a third more time.
+        use_checkpoint: compute the activations of encoder, heads and fusion once more in the backward pass instead of
+            keeping them: for images and volumes whose training does not fit into memory otherwise, at about a third
+            more time.
 
     Shape:
         `forward(image)`: (B, in_channels, *spatial) -> scores (B, 2 * features, *spatial); the image is both views.
@@ -103,8 +104,10 @@ class FuseNet(nn.Module):
             check_whole(name, count, 1)
         self.image_weight = image_weight
         self.augmented_weight = augmented_weight
-        self.encoder = PixelEncoder(spatial_dims, in_channels, features)
-        self.augmented_encoder = None if shared_encoder else PixelEncoder(spatial_dims, in_channels, features)
+        self.encoder = PixelEncoder(spatial_dims, in_channels, features, use_checkpoint)
+        self.augmented_encoder = (
+            None if shared_encoder else PixelEncoder(spatial_dims, in_channels, features, use_checkpoint)
+        )
         self.image_head = ProjectionHead(features, dropout, use_checkpoint)
         self.augmented_head = ProjectionHead(features, dropout, use_checkpoint)
         self.image_patches = PatchTokens(spatial_dims, features, patch_grid, img_size)

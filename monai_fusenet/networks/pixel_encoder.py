@@ -1,11 +1,12 @@
 """What a pixel looks like from its neighbourhood."""
 
-from __future__ import annotations
+from typing import Optional
 
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from monai_fusenet.networks.layout import channels_last, to_map, to_tokens
 
@@ -48,6 +49,7 @@ class PixelEncoder(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: image channels.
         features: channels of the description.
+        use_checkpoint: keep nothing but the image for the backward pass, and compute the rest once more there.
 
     Shape:
         (B, in_channels, *spatial) -> (B, features, *spatial)
@@ -56,8 +58,9 @@ class PixelEncoder(nn.Module):
         Kazerouni et al. 2023, arXiv 2311.13069, section 2.
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, features: int = 64) -> None:
+    def __init__(self, spatial_dims: int, in_channels: int, features: int = 64, use_checkpoint: bool = False) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.conv = Conv[Conv.CONV, spatial_dims](in_channels, features, kernel_size=3, padding=1)
         self.norm1 = nn.BatchNorm1d(features)
         self.affine = ChannelAffine(features)
@@ -65,8 +68,77 @@ class PixelEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Describes each pixel of `image`."""
-        tokens = to_tokens(F.relu(self.conv(channels_last(image))))
+        pixels = channels_last(image)
+        if not self.training:
+            tokens = to_tokens(F.relu(self.conv(pixels)))
+            tokens = self.norm2(self.affine(self.norm1(tokens.flatten(0, 1)))).view_as(tokens)
+        else:
+            if self.use_checkpoint and torch.is_grad_enabled() and not torch.jit.is_scripting():
+                tokens, mean, variance = checkpoint(
+                    self._normalize_once, pixels, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                tokens, mean, variance = self._normalize_once(pixels)
+            self._remember(mean, variance, tokens.shape[0] * tokens.shape[1])
+        return to_map(tokens, list(image.shape[2:]))
+
+    def _normalize_once(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Batch norm, affine map and batch norm as a single batch norm: the same numbers for a third of the work.
+
+        With v the variance of a channel, g the product of both gains and e1, e2 the constants of both norms, the
+        three together divide by sqrt((g^2 + e2) v + e1 e2). So does one norm of s x, where s^2 = (g^2 + e2) / e1; and
+        the ReLU lets the factor s of each channel pass, so that the convolution can bring it.
+
+        Args:
+            pixels: image (B, C, *spatial).
+
+        Returns:
+            tokens (B, N, features), and mean and unbiased variance of s x for each channel.
+        """
+        gain = self.norm1.weight * self.affine.weight
+        total = gain.square() + self.norm2.eps
+        scale = (total / self.norm1.eps).sqrt()
+        weight = self.conv.weight * scale.view([-1] + [1] * (pixels.ndim - 1))
+        bias = self.conv.bias
+        assert bias is not None  # which TorchScript cannot know
+        # self.conv(pixels), with the scale in its weights.
+        scaled = self.conv._conv_forward(pixels, weight, bias * scale)
+        tokens = to_tokens(scaled.relu_())
+        mean, variance = torch.zeros_like(gain).detach(), torch.zeros_like(gain).detach()
+        # What both biases add, the second norm takes away; named for whoever wants a gradient of every weight.
+        shift = self.affine.weight * self.norm1.bias + self.affine.bias
         # Batch norm on (B * N, C), not on a transposed view of a map: there torch 2.13 on the CPU computes wrong
         # gradients, without a word, when B is 1.
-        pixels = self.norm2(self.affine(self.norm1(tokens.flatten(0, 1))))
-        return to_map(pixels.view_as(tokens), list(image.shape[2:]))
+        normalized = F.batch_norm(
+            tokens.flatten(0, 1),
+            mean,
+            variance,
+            weight=self.norm2.weight * gain / total.sqrt(),
+            bias=self.norm2.bias + (shift - shift),
+            training=True,
+            momentum=1.0,
+            eps=self.norm2.eps,
+        )
+        return normalized.view_as(tokens), mean, variance
+
+    def _remember(self, mean: Tensor, variance: Tensor, pixels: int) -> None:
+        """Updates the running statistics of both norms, as they would themselves."""
+        with torch.no_grad():
+            gain = self.norm1.weight * self.affine.weight
+            scale = ((gain.square() + self.norm2.eps) / self.norm1.eps).sqrt()
+            variance = variance / scale.square()
+            _move(self.norm1.running_mean, mean / scale, self.norm1.momentum)
+            _move(self.norm1.running_var, variance, self.norm1.momentum)
+            shift = self.affine.weight * self.norm1.bias + self.affine.bias
+            variance = gain.square() * variance / (variance * (pixels - 1) / pixels + self.norm1.eps)
+            _move(self.norm2.running_mean, shift, self.norm2.momentum)
+            _move(self.norm2.running_var, variance, self.norm2.momentum)
+            for batches in (self.norm1.num_batches_tracked, self.norm2.num_batches_tracked):
+                if batches is not None:
+                    batches.add_(1)
+
+
+# TorchScript reads these annotations, and knows no `X | Y`.
+def _move(running: Optional[Tensor], seen: Tensor, momentum: Optional[float]) -> None:  # noqa: UP045
+    if running is not None and momentum is not None:
+        running.lerp_(seen.to(running), momentum)
