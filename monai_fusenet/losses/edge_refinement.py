@@ -86,9 +86,25 @@ def edge_disagreement(scores: Tensor, factor: int = 16) -> Tensor:
     Returns:
         (B, *spatial), values in [0, 1]: 0 where the surroundings agree, 1 where none of them has the pixel's cluster.
     """
-    near = [strip.softmax(dim=-1) for strip in _strips(scores)]
+    near = [_SoftmaxAnew.apply(strip) for strip in _strips(scores)]
     pairs = zip(near, seen_from_afar(near, factor), strict=True)
     return torch.cat([_TotalVariation.apply(p, q) for p, q in pairs], dim=1)
+
+
+class _SoftmaxAnew(torch.autograd.Function):
+    """Softmax along the last axis; keeps its input, which is there anyway, where autograd would keep the result."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor) -> Tensor:
+        ctx.save_for_backward(scores)
+        return scores.softmax(dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (scores,) = ctx.saved_tensors
+        p = scores.softmax(dim=-1)
+        gradient = gradient * p
+        return gradient.addcmul_(p, gradient.sum(dim=-1, keepdim=True), value=-1)
 
 
 class _TotalVariation(torch.autograd.Function):

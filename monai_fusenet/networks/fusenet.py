@@ -102,8 +102,6 @@ class FuseNet(nn.Module):
         patch_grid = {2: 8, 3: 4}[spatial_dims] if patch_grid is None else patch_grid
         for name, count in (("in_channels", in_channels), ("features", features), ("patch_grid", patch_grid)):
             check_whole(name, count, 1)
-        self.image_weight = image_weight
-        self.augmented_weight = augmented_weight
         self.encoder = PixelEncoder(spatial_dims, in_channels, features, use_checkpoint)
         self.augmented_encoder = (
             None if shared_encoder else PixelEncoder(spatial_dims, in_channels, features, use_checkpoint)
@@ -112,7 +110,7 @@ class FuseNet(nn.Module):
         self.augmented_head = ProjectionHead(features, dropout, use_checkpoint)
         self.image_patches = PatchTokens(spatial_dims, features, patch_grid, img_size)
         self.augmented_patches = PatchTokens(spatial_dims, features, patch_grid, img_size)
-        self.fusion = FusionBlock(spatial_dims, features, use_checkpoint)
+        self.fusion = FusionBlock(spatial_dims, features, (image_weight, augmented_weight), use_checkpoint)
 
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, FuseNetOutput]:  # noqa: UP007, UP045
@@ -128,7 +126,7 @@ class FuseNet(nn.Module):
             augmented_features = image_features if augmented is None else self.encoder(augmented)
         image_embedding = self.image_head(image_features)
         augmented_embedding = self.augmented_head(augmented_features)
-        scores = self.fusion(self.image_weight * image_embedding, self.augmented_weight * augmented_embedding)
+        scores = self.fusion(image_embedding, augmented_embedding)
         if augmented is None:
             return scores
         return FuseNetOutput(scores, self.image_patches(image_embedding), self.augmented_patches(augmented_embedding))

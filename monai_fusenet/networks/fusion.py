@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from monai_fusenet.networks.layout import to_map, to_tokens
-from monai_fusenet.strips import rows_at_once
+from monai_fusenet.strips import rows_at_once, tidy_heap
 
 __all__ = ["FusionBlock", "MixFeedForward"]
 
@@ -50,7 +50,7 @@ class MixFeedForward(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Fuses two views of one image in both directions and sums: F(a, b) + F(b, a), with shared weights.
+    """Fuses two views of one image in both directions and sums: F(w1 a, w2 b) + F(w2 b, w1 a).
 
     F(a, b) first lets a's pixels collect what b has to say, by efficient attention (softmax of a's channels against
     softmax of a's pixels, values from b; cost linear in the number of pixels), adds this to [a, b], and mixes the
@@ -60,6 +60,7 @@ class FusionBlock(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         features: channels of each view; the block puts out twice as many.
+        weights: factors w1 and w2 of the two views.
         use_checkpoint: keep nothing but the two views for the backward pass, and compute the rest once more there:
             about a third more time, and memory that hardly exceeds that of the scores.
 
@@ -70,8 +71,15 @@ class FusionBlock(nn.Module):
         Kazerouni et al. 2023, arXiv 2311.13069, section 2.
     """
 
-    def __init__(self, spatial_dims: int, features: int = 64, use_checkpoint: bool = False) -> None:
+    def __init__(
+        self,
+        spatial_dims: int,
+        features: int = 64,
+        weights: tuple[float, float] = (1.0, 1.0),
+        use_checkpoint: bool = False,
+    ) -> None:
         super().__init__()
+        self.weights = weights
         self.use_checkpoint = use_checkpoint
         self.norm1 = nn.LayerNorm(features)
         self.reprojection = nn.Linear(features, 2 * features)
@@ -80,12 +88,15 @@ class FusionBlock(nn.Module):
         self.feed_forward = MixFeedForward(spatial_dims, 2 * features, 4 * features)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Scores each pixel for 2 * features clusters; the order of the two views does not matter."""
+        """Scores each pixel for 2 * features clusters; of two views of equal weight the order does not matter."""
         spatial = list(first.shape[2:])
         if torch.jit.is_scripting():
-            views = torch.stack([to_tokens(first), to_tokens(second)])
+            views = self._weigh(to_tokens(first), to_tokens(second))
             return to_map(self._fuse(views, self._context([self._collect(views)]), spatial), spatial)
         return to_map(self._in_strips(first, second, spatial), spatial)
+
+    def _weigh(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack([self.weights[0] * first, self.weights[1] * second])
 
     def _collect(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the keys of one view collect of the values of the other, as softmax over pixels weighs them.
@@ -134,13 +145,19 @@ class FusionBlock(nn.Module):
 
     # Strips are put together where they are used, so that checkpointing keeps views of both embeddings and no copy.
     def _collect_strip(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._collect(torch.stack([first, second]).flatten(2, 3))
+        self._tidy(first)
+        return self._collect(self._weigh(first, second).flatten(2, 3))
 
     def _fuse_strip(self, before: Pair, strip: Pair, after: Pair, context: Tensor, row: list[int]) -> Tensor:
-        wide = torch.stack([torch.cat(parts, dim=1) for parts in zip(before, strip, after, strict=True)])
+        self._tidy(strip[0])
+        wide = self._weigh(*(torch.cat(parts, dim=1) for parts in zip(before, strip, after, strict=True)))
         fused = self._fuse(wide.flatten(2, 3), context, [wide.shape[2], *row])
         pixels = wide.shape[3]
         return fused.narrow(1, before[0].shape[1] * pixels, strip[0].shape[1] * pixels)
+
+    def _tidy(self, values: Tensor) -> None:
+        if self.use_checkpoint and values.device.type == "cpu":
+            tidy_heap(values.numel())
 
     def _run(self, function: Callable, *arguments: Any) -> Any:
         if self.use_checkpoint and torch.is_grad_enabled():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_fusenet.networks import FuseNet, FuseNetOutput
+from monai_fusenet.networks import FuseNet, FuseNetOutput, FusionBlock
 from monai_fusenet.networks.fusenet import PUBLISHED_NAMES
 
 SIZES = [(5, 8), (11, 3), (3, 5, 4)]
@@ -67,7 +67,9 @@ def test_views_are_weighed_before_fusion():
     image, augmented = draw_pair((5, 8))
     image_embedding = network.image_head(network.encoder(image))
     augmented_embedding = network.augmented_head(network.encoder(augmented))
-    expected = network.fusion(2.0 * image_embedding, 0.5 * augmented_embedding)
+    plain = FusionBlock(2, features=4)
+    plain.load_state_dict(network.fusion.state_dict())
+    expected = plain(2.0 * image_embedding, 0.5 * augmented_embedding)
     torch.testing.assert_close(network(image, augmented).scores, expected)
 
 
