@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from monai_fusenet.checks import check_whole
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.transforms.clusters import count_clusters
 
@@ -60,6 +61,8 @@ class FuseNetTrainer(Trainer):
         decollate: split batch and output into items after each step.
         to_kwargs: further arguments of `Tensor.to` for the batch.
         amp_kwargs: further arguments of `torch.autocast`.
+        look_every: steps from one update of `state.metrics` to the next. Each waits for the device; between them, a
+            GPU is given its next steps while it works.
     """
 
     def __init__(
@@ -82,7 +85,9 @@ class FuseNetTrainer(Trainer):
         decollate: bool = True,
         to_kwargs: dict | None = None,
         amp_kwargs: dict | None = None,
+        look_every: int = 1,
     ) -> None:
+        check_whole("look_every", look_every, 1)
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -103,6 +108,7 @@ class FuseNetTrainer(Trainer):
         self.optimizer = optimizer
         self.loss_function = FuseNetLoss() if loss_function is None else loss_function
         self.inferer = SimpleInferer() if inferer is None else inferer
+        self.look_every = look_every
 
     def run(self) -> None:  # type: ignore[override]
         """Trains; unlike MONAI's trainers without a gradient scaler, which bfloat16 does not need."""
@@ -131,10 +137,11 @@ class FuseNetTrainer(Trainer):
 
         clusters = count_clusters(output[0].detach())
         engine.state.output["clusters"] = clusters
-        # One transfer for all numbers: each of them alone would wait for the device.
-        numbers = torch.stack([*(term.detach() for term in terms), clusters.to(terms.total.dtype).mean()]).tolist()
-        engine.state.metrics.update(
-            zip(("loss", "self_labeling", "cross_modal", "edge", "clusters"), numbers, strict=True)
-        )
+        if engine.state.iteration % engine.look_every == 0:
+            # One transfer for all numbers: each of them alone would wait for the device.
+            numbers = torch.stack([*(term.detach() for term in terms), clusters.to(terms.total.dtype).mean()]).tolist()
+            engine.state.metrics.update(
+                zip(("loss", "self_labeling", "cross_modal", "edge", "clusters"), numbers, strict=True)
+            )
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output

@@ -21,13 +21,15 @@ from torch.nn import functional as F
 
 from monai_fusenet.checks import check_number, check_switch, check_whole
 from monai_fusenet.engines.trainer import FuseNetTrainer, prepare_pair
-from monai_fusenet.handlers.few_clusters import FIRST_STEP, StopAtFewClusters
+from monai_fusenet.handlers.few_clusters import FIRST_STEP
 from monai_fusenet.inferers.ensemble import NetworkEnsemble, SumOverImages, random_state, set_random_state
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.transforms.augment_pair import AugmentPaird
 from monai_fusenet.transforms.clusters import count_clusters, guided_upsampling
 
 __all__ = ["FitRecord", "PerImageInferer", "content_seed"]
+
+LOOK_EVERY = {"cuda": 5}  # steps from one wait for the device to the next; otherwise one
 
 QUIET = logging.getLogger(f"{__name__}.fit")
 QUIET.disabled = True  # not by its level, which a bundle's logging.conf would reset
@@ -281,9 +283,10 @@ class PerImageInferer(Inferer):
 
     def _descend(self, fit: _Fit) -> None:
         """Fits one network to its pair."""
-        stop = StopAtFewClusters(self.min_clusters, max(1, FIRST_STEP - fit.steps))
-        fit.steps += self._train(fit.network, fit.optimizer, self.loss_function, lambda: fit.pair, stop)
-        fit.random_state = random_state(fit.image.device)
+        set_random_state(fit.random_state, fit.image.device)
+        stop = _StopInHindsight(fit, self.min_clusters, max(1, FIRST_STEP - fit.steps), self.steps)
+        self._train(fit.network, fit.optimizer, self.loss_function, lambda: fit.pair, stop)
+        fit.steps += stop.steps
 
     def _descend_together(self, fits: list[_Fit]) -> None:
         """Fits all networks to their pairs, in one pass for each step; each ends by its own rule."""
@@ -328,8 +331,8 @@ class PerImageInferer(Inferer):
 
     def _train(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, loss_function: Any, pair: Callable, stop: Any
-    ) -> int:
-        """Descends for at most `steps` steps on what `pair` returns before each, and returns how many it took."""
+    ) -> None:
+        """Descends for at most `steps` steps on what `pair` returns before each."""
         device = pair()["image"].device
         trainer = FuseNetTrainer(
             device=device,
@@ -344,6 +347,7 @@ class PerImageInferer(Inferer):
             # Casts that an outer autocast remembers would hide the updates of the weights.
             amp_kwargs={"cache_enabled": False},
             decollate=False,
+            look_every=LOOK_EVERY.get(device.type, 1),
         )
         trainer.logger = QUIET  # Ignite's lines for every image are too many
         if self.progress:
@@ -351,7 +355,47 @@ class PerImageInferer(Inferer):
             bar.attach(trainer, metric_names=["loss", "clusters"])
         with torch.autocast(device.type, enabled=False):
             trainer.run()
-        return trainer.state.iteration
+
+
+class _StopInHindsight:
+    """The rule of `StopAtFewClusters` for a device that nobody waits for in every step.
+
+    Looks when the trainer does, and takes the fit back to the step after which it should have ended.
+    """
+
+    def __init__(self, fit: _Fit, min_clusters: int, first_step: int, most_steps: int) -> None:
+        self.fit = fit
+        self.min_clusters = min_clusters
+        self.first_step = first_step
+        self.most_steps = most_steps
+        self.steps = 0
+        self.unseen: list[tuple[Tensor, list[Tensor], Tensor]] = []
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        device = self.fit.image.device
+        values = [value.clone() for value in self._values()] if engine.look_every > 1 else []
+        self.unseen.append((engine.state.output["clusters"][0], values, random_state(device)))
+        if engine.state.iteration % engine.look_every and engine.state.iteration < self.most_steps:
+            return
+        counts = torch.stack([clusters for clusters, _, _ in self.unseen]).tolist()
+        for count, (_, values, state) in zip(counts, self.unseen, strict=True):
+            self.steps += 1
+            self.fit.random_state = state
+            if self.steps >= self.first_step and count <= self.min_clusters:
+                for now, then in zip(self._values(), values, strict=False):  # none at the last step seen
+                    now.copy_(then)
+                engine.terminate()
+                break
+        self.unseen.clear()
+
+    def _values(self) -> list[Tensor]:
+        """All that a step changes: weights and their velocities."""
+        weights = list(self.fit.network.parameters())
+        states = (self.fit.optimizer.state[parameter].get("momentum_buffer") for parameter in weights)
+        return [parameter.detach() for parameter in weights] + [state for state in states if state is not None]
 
 
 class _AfterEachStep:

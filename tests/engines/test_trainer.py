@@ -231,3 +231,18 @@ def test_running_again_goes_on():
     trainer.state.max_epochs = 2
     trainer.run()
     assert (trainer.state.epoch, trainer.state.iteration) == (2, 6)
+
+
+def test_metrics_are_brought_every_few_steps():
+    trainer = trainer_of(draw_network(), draw_batches((9, 7), count=5), look_every=2)
+    losses, seen = [], []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(trainer.state.output["loss"].item()))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: seen.append(trainer.state.metrics.get("loss")))
+    trainer.run()
+    assert seen == [None, losses[1], losses[1], losses[3], losses[3]]
+
+
+def test_looking_every_no_steps():
+    message = "look_every must be a whole number of at least 1, got 0"
+    with pytest.raises(ValueError, match=message):
+        trainer_of(draw_network(), [], look_every=0)

@@ -10,6 +10,7 @@ from monai.transforms import Compose, CopyItemsd, Lambdad
 from torch import nn
 
 from monai_fusenet.inferers import FitRecord, PerImageInferer, content_seed
+from monai_fusenet.inferers.per_image import LOOK_EVERY
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.networks import FuseNet
 from monai_fusenet.transforms import AugmentPaird
@@ -77,6 +78,18 @@ def test_a_hand_written_loop_ends_at_few_clusters_too():
     assert 6 <= steps < 30
     assert inferer.record[0].steps == steps
     assert torch.equal(scores, expected)
+
+
+@pytest.mark.parametrize("every", [2, 5, 40])
+def test_looking_every_few_steps_changes_nothing(every, monkeypatch):
+    options = {"steps": 30, "resolutions": (12, 24), "lr": 0.1, "min_clusters": 6, "final_dropout": True}
+    inferer, image = PerImageInferer(**options), draw_images()
+    expected = inferer(image, draw_network(dropout=0.5))
+    steps = inferer.record[0].steps
+    assert 6 < steps < 30
+    monkeypatch.setitem(LOOK_EVERY, "cpu", every)
+    assert torch.equal(inferer(image, draw_network(dropout=0.5)), expected)
+    assert inferer.record[0].steps == steps
 
 
 @pytest.mark.parametrize("min_clusters", [1, 8])
