@@ -7,7 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,16 +57,18 @@ class FitRecord:
     """What a fit leaves beside its scores.
 
     Attributes:
-        steps: optimisation steps made.
+        steps: optimisation steps made, in all fits.
         clusters: clusters that win a pixel in the scores put out (twins counted apart).
-        seconds: wall-clock time.
+        seconds: wall-clock time, of all fits.
         augmented: the second view at the last resolution, (C, *spatial); `None` without a fit.
+        refits: how often the image was fitted again because all of it had become one cluster.
     """
 
     steps: int
     clusters: int
     seconds: float
     augmented: Tensor | None
+    refits: int = 0
 
 
 @dataclass
@@ -112,6 +114,8 @@ class PerImageInferer(Inferer):
         loss_function: `None`: `FuseNetLoss()`.
         augmentation: dictionary transform that adds `augmented` to a sample with `image` (C, *spatial); `None`:
             `AugmentPaird()`.
+        max_refits: how often to fit an image again, with another draw and half the learning rate, when all of it has
+            become one cluster (a cluster and its twin are one; an image of a single value is left alone).
         final_dropout: dropout in the final pass.
         seed: another one gives another draw for every image.
         amp: fit in mixed precision (bfloat16), as happens under an enclosing `torch.autocast`, too.
@@ -144,6 +148,7 @@ class PerImageInferer(Inferer):
         lr: float = 0.005,
         momentum: float = 0.9,
         min_clusters: int = 3,
+        max_refits: int = 2,
         loss_function: FuseNetLoss | None = None,
         augmentation: Callable | None = None,
         final_dropout: bool = False,
@@ -153,8 +158,9 @@ class PerImageInferer(Inferer):
         progress: bool = False,
     ) -> None:
         super().__init__()
-        for name, count in (("steps", steps), ("min_clusters", min_clusters), ("seed", seed)):
+        for name, count in (("steps", steps), ("min_clusters", min_clusters), ("max_refits", max_refits)):
             check_whole(name, count, 0)
+        check_whole("seed", seed, 0)
         for name, switch in (("fresh", fresh), ("final_dropout", final_dropout), ("amp", amp), ("progress", progress)):
             check_switch(name, switch)
         check_whole("at_once", at_once, 1)
@@ -171,6 +177,7 @@ class PerImageInferer(Inferer):
         self.lr = lr
         self.momentum = momentum
         self.min_clusters = min_clusters
+        self.max_refits = max_refits
         self.loss_function = FuseNetLoss() if loss_function is None else loss_function
         self.augmentation = AugmentPaird() if augmentation is None else augmentation
         self.final_dropout = final_dropout
@@ -200,7 +207,16 @@ class PerImageInferer(Inferer):
         self.record = []
         if self.steps == 0:
             return torch.cat([self._feed_forward(image, network) for image in images.split(1)])
-        return torch.cat([self._fit(group.detach().clone(), network) for group in images.split(self.at_once)])
+        scores = torch.cat([self._fit(group.detach().clone(), network) for group in images.split(self.at_once)])
+        for index, image in enumerate(images.detach().split(1)):
+            for attempt in range(1, self.max_refits + 1):
+                if not _is_collapsed(scores[index]) or image.amin() == image.amax():
+                    break
+                scores[index] = self._fit(image.clone(), network, attempt)[0]
+                again = self.record.pop()
+                steps, seconds = self.record[index].steps + again.steps, self.record[index].seconds + again.seconds
+                self.record[index] = replace(again, steps=steps, seconds=seconds, refits=attempt)
+        return scores
 
     def _feed_forward(self, image: Tensor, shared: Callable) -> Tensor:
         start = time.perf_counter()
@@ -215,11 +231,11 @@ class PerImageInferer(Inferer):
             raise ValueError("the fit diverged: its scores are not finite; a smaller lr or fewer steps may mend it")
         self.record.append(FitRecord(steps, int(count_clusters(scores)), seconds, augmented))
 
-    def _fit(self, images: Tensor, shared: Any) -> Tensor:
+    def _fit(self, images: Tensor, shared: Any, attempt: int = 0) -> Tensor:
         start = time.perf_counter()
         devices = [images.device] if images.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad():  # evaluators call inferers under no_grad
-            fits = [self._begin(image, shared) for image in images.split(1)]
+            fits = [self._begin(image, shared, attempt) for image in images.split(1)]
             for size in self._sizes(list(images.shape[2:])):
                 for fit in fits:
                     fit.pair = self._pair(fit.image, size, fit.seed)
@@ -233,8 +249,8 @@ class PerImageInferer(Inferer):
             self._note(scores, fit.steps, seconds, fit.pair["augmented"][0].cpu())
         return torch.cat(all_scores)
 
-    def _begin(self, image: Tensor, shared: Any) -> _Fit:
-        seed = content_seed(image[0], self.seed)
+    def _begin(self, image: Tensor, shared: Any, attempt: int) -> _Fit:
+        seed = content_seed(image[0], self.seed + (attempt << 32))
         # Not torch.manual_seed: it would reseed every GPU, of which only the image's is put back.
         torch.default_generator.manual_seed(seed)
         if image.device.type == "cuda":
@@ -246,7 +262,7 @@ class PerImageInferer(Inferer):
                 if callable(reset := getattr(module, "reset_parameters", None)):
                     reset()
         network.requires_grad_(True)
-        optimizer = torch.optim.SGD(network.parameters(), self.lr, self.momentum)
+        optimizer = torch.optim.SGD(network.parameters(), self.lr / 2**attempt, self.momentum)
         return _Fit(image, seed, network, optimizer, random_state(image.device))
 
     def _finish(self, fit: _Fit) -> Tensor:
@@ -355,6 +371,12 @@ class PerImageInferer(Inferer):
             bar.attach(trainer, metric_names=["loss", "clusters"])
         with torch.autocast(device.type, enabled=False):
             trainer.run()
+
+
+def _is_collapsed(scores: Tensor) -> bool:
+    """Whether all pixels are of one cluster or its twin; scores (K, *spatial)."""
+    apart = len(scores) if len(scores) % 2 else len(scores) // 2
+    return len((scores.argmax(dim=0) % apart).unique()) == 1
 
 
 class _StopInHindsight:

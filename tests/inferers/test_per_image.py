@@ -516,3 +516,47 @@ def test_fitting_together_leaves_network_and_random_state_as_they_were():
     PerImageInferer(steps=2, at_once=2)(draw_images(batch_size=3), network)
     assert torch.rand(1).item() == expected
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+class Collapsing(nn.Module):
+    """Scores a single cluster or its twin in the first fits, and two clusters in those that follow."""
+
+    fits = 0
+
+    def __init__(self, bad_fits):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.bad_fits = bad_fits
+
+    def reset_parameters(self):
+        Collapsing.fits += 1
+
+    def forward(self, image, augmented):
+        grey = image.mean(dim=1) - image.mean()
+        other = 2 if Collapsing.fits <= self.bad_fits else 1  # cluster 2 is the twin of cluster 0
+        scores = torch.zeros(len(image), 4, *image.shape[2:]) + 0 * self.weight
+        tokens = nn.functional.normalize(torch.ones(len(image), 2, 3) + self.weight, dim=-1)
+        return scores.index_copy(1, torch.tensor([0, other]), torch.stack([grey, -grey], dim=1)), tokens, tokens
+
+
+@pytest.mark.parametrize(("bad_fits", "refits"), [(0, 0), (1, 1), (2, 2), (9, 2)])
+def test_an_image_that_became_one_cluster_is_fitted_again(bad_fits, refits):
+    Collapsing.fits = 0
+    inferer = PerImageInferer(steps=7)
+    scores = inferer(draw_images(), Collapsing(bad_fits))
+    (record,) = inferer.record
+    assert (record.refits, record.steps) == (refits, 6 * (refits + 1))
+    assert len((scores.argmax(dim=1) % 2).unique()) == (1 if bad_fits == 9 else 2)
+
+
+def test_an_image_of_one_value_is_not_fitted_again():
+    inferer = PerImageInferer(steps=2)
+    inferer(torch.full((1, 3, 9, 8), 0.5), draw_network())
+    assert inferer.record[0].refits == 0
+
+
+def test_no_refits():
+    Collapsing.fits = 0
+    inferer = PerImageInferer(steps=2, max_refits=0)
+    inferer(draw_images(), Collapsing(9))
+    assert inferer.record[0].refits == 0
