@@ -81,7 +81,7 @@ def fit(side: int, images: int, steps: int, at_once: int = 1, amp: bool = False,
     batch = _pair([side, side], images)[0]
     inferer = PerImageInferer(steps=steps, min_clusters=0, at_once=at_once, amp=amp)
     network = FuseNet(use_checkpoint=checkpoint)
-    return {"seconds": [seconds / images for seconds in _seconds(lambda: inferer(batch, network), 1)]}
+    return {"seconds": [seconds / images for seconds in _seconds(lambda: inferer(batch, network), 2)]}
 
 
 def forward(side: int, repeats: int) -> dict[str, Any]:

@@ -120,9 +120,9 @@ class PerImageInferer(Inferer):
         seed: another one gives another draw for every image.
         amp: fit in mixed precision (bfloat16), as happens under an enclosing `torch.autocast`, too.
         at_once: images of a batch that are fitted in one pass for each step, see `NetworkEnsemble`; each ends by its
-            own rule and gets the scores that it gets alone. Meant for devices on which launching work costs more than
-            doing it; on a CPU it takes two to three times as long as one after the other. Not with networks that use
-            activation checkpointing.
+            own rule and gets the scores that it gets alone, but for rounding, which a fit of many steps amplifies.
+            Meant for devices on which launching work costs more than doing it (every step waits for them); on a CPU it
+            takes two to three times as long as one after the other. Not with networks that use checkpointing.
         progress: show a progress bar with loss and clusters for each fit.
 
     Attributes:
@@ -198,7 +198,7 @@ class PerImageInferer(Inferer):
         if images.ndim not in (4, 5) or len(images) == 0:
             raise ValueError(f"expected images (B, C, *spatial) in 2-D or 3-D, at least one, got {tuple(images.shape)}")
         modules = network.modules() if isinstance(network, nn.Module) else ()
-        if self.at_once > 1 and any(getattr(module, "use_checkpoint", False) for module in modules):
+        if min(self.at_once, len(images)) > 1 and any(getattr(module, "use_checkpoint", False) for module in modules):
             raise ValueError("at_once must be 1 for a network with use_checkpoint, which knows no torch.vmap")
         if not images.isfinite().all():
             raise ValueError("the image holds NaN or infinite values")
@@ -414,10 +414,11 @@ class _StopInHindsight:
         self.unseen.clear()
 
     def _values(self) -> list[Tensor]:
-        """All that a step changes: weights and their velocities."""
+        """All that a step changes: weights, their velocities, running statistics."""
         weights = list(self.fit.network.parameters())
         states = (self.fit.optimizer.state[parameter].get("momentum_buffer") for parameter in weights)
-        return [parameter.detach() for parameter in weights] + [state for state in states if state is not None]
+        velocities = [state for state in states if state is not None]
+        return [parameter.detach() for parameter in weights] + velocities + list(self.fit.network.buffers())
 
 
 class _AfterEachStep:

@@ -17,7 +17,7 @@ from monai_fusenet.strips import rows_at_once
 __all__ = ["EdgeRefinementLoss", "edge_disagreement", "published_edge_map", "resampling_matrix"]
 
 
-def resampling_matrix(size: int, new_size: int) -> Tensor:
+def resampling_matrix(size: int, new_size: int, device: torch.device | None = None) -> Tensor:
     """Weights of bilinear resampling along one axis, antialiased where it shrinks; each row sums to 1.
 
     New pixel i looks at (i + 1/2) size / new_size with a tent as wide as the scale (at least 1) to each side.
@@ -28,8 +28,9 @@ def resampling_matrix(size: int, new_size: int) -> Tensor:
         (new_size, size), float64
     """
     scale = size / new_size
-    positions = torch.arange(size, dtype=torch.float64) + 0.5
-    centres = (torch.arange(new_size, dtype=torch.float64) + 0.5) * scale
+    # Made where they are used: a copy from the host would wait for the device.
+    positions = torch.arange(size, dtype=torch.float64, device=device) + 0.5
+    centres = (torch.arange(new_size, dtype=torch.float64, device=device) + 0.5) * scale
     weights = (1 - (positions - centres.unsqueeze(1)).abs() / max(scale, 1.0)).clamp(min=0)
     return weights / weights.sum(dim=1, keepdim=True)
 
@@ -46,7 +47,8 @@ def seen_from_afar(strips: Sequence[Tensor], factor: int) -> Iterator[Tensor]:
     """
     height, others = sum(strip.shape[1] for strip in strips), strips[0].shape[2:-1]
     lengths = [strip.shape[1] for strip in strips]
-    down, up = zip(*(_there_and_back(side, factor) for side in (height, *others)), strict=True)
+    device = strips[0].device
+    down, up = zip(*(_there_and_back(side, factor, device) for side in (height, *others)), strict=True)
     far = torch.zeros((), dtype=strips[0].dtype, device=strips[0].device)
     for strip, weights in zip(strips, down[0].split(lengths, dim=1), strict=True):
         for axis in range(len(others), 0, -1):
@@ -58,9 +60,9 @@ def seen_from_afar(strips: Sequence[Tensor], factor: int) -> Iterator[Tensor]:
         yield _resample(far, 1, weights)
 
 
-def _there_and_back(side: int, factor: int) -> tuple[Tensor, Tensor]:
+def _there_and_back(side: int, factor: int, device: torch.device) -> tuple[Tensor, Tensor]:
     small = max(1, side // factor)
-    return resampling_matrix(side, small), resampling_matrix(small, side)
+    return resampling_matrix(side, small, device), resampling_matrix(small, side, device)
 
 
 def _resample(pixels: Tensor, axis: int, weights: Tensor) -> Tensor:

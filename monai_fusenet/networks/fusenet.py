@@ -67,8 +67,8 @@ class FuseNet(nn.Module):
         shared_encoder: one pixel encoder for both views (the published code builds two and uses one); `False`: one
             for each, for views of different modality or phase.
         use_checkpoint: compute the activations of encoder, heads and fusion once more in the backward pass instead of
-            keeping them: for images and volumes whose training does not fit into memory otherwise, at about a third
-            more time.
+            keeping them: for images and volumes whose training does not fit into memory otherwise, at about half more
+            time.
 
     Shape:
         `forward(image)`: (B, in_channels, *spatial) -> scores (B, 2 * features, *spatial); the image is both views.

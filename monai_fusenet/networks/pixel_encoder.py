@@ -1,7 +1,5 @@
 """What a pixel looks like from its neighbourhood."""
 
-from typing import Optional
-
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
@@ -69,76 +67,70 @@ class PixelEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Describes each pixel of `image`."""
         pixels = channels_last(image)
-        if not self.training:
-            tokens = to_tokens(F.relu(self.conv(pixels)))
-            tokens = self.norm2(self.affine(self.norm1(tokens.flatten(0, 1)))).view_as(tokens)
+        if not torch.jit.is_scripting() and self._can_fold(pixels):
+            tokens = self._folded(pixels)
         else:
-            if self.use_checkpoint and torch.is_grad_enabled() and not torch.jit.is_scripting():
-                tokens, mean, variance = checkpoint(
-                    self._normalize_once, pixels, use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                tokens, mean, variance = self._normalize_once(pixels)
-            self._remember(mean, variance, tokens.shape[0] * tokens.shape[1])
+            tokens = to_tokens(F.relu(self.conv(pixels)))
+            # Batch norm on (B * N, C), not on a transposed view of a map: there torch 2.13 on the CPU computes wrong
+            # gradients, without a word, when B is 1.
+            tokens = self.norm2(self.affine(self.norm1(tokens.flatten(0, 1)))).view_as(tokens)
         return to_map(tokens, list(image.shape[2:]))
 
-    def _normalize_once(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Batch norm, affine map and batch norm as a single batch norm: the same numbers for a third of the work.
+    @torch.jit.unused
+    def _can_fold(self, pixels: Tensor) -> bool:
+        """Whether both norms are torch's own and see this tensor; float16 has no room for the scale."""
+        kind = pixels.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else pixels.dtype
+        norms = (self.norm1, self.norm2)
+        plain = all(type(norm) is nn.BatchNorm1d and norm.training and norm.momentum is not None for norm in norms)
+        return plain and dtype != torch.float16
+
+    @torch.jit.unused
+    def _folded(self, pixels: Tensor) -> Tensor:
+        """Batch norm, affine map and batch norm as a single batch norm, for a third of the work.
 
         With v the variance of a channel, g the product of both gains and e1, e2 the constants of both norms, the
         three together divide by sqrt((g^2 + e2) v + e1 e2). So does one norm of s x, where s^2 = (g^2 + e2) / e1; and
         the ReLU lets the factor s of each channel pass, so that the convolution can bring it.
-
-        Args:
-            pixels: image (B, C, *spatial).
-
-        Returns:
-            tokens (B, N, features), and mean and unbiased variance of s x for each channel.
         """
         gain = self.norm1.weight * self.affine.weight
         total = gain.square() + self.norm2.eps
         scale = (total / self.norm1.eps).sqrt()
-        weight = self.conv.weight * scale.view([-1] + [1] * (pixels.ndim - 1))
-        bias = self.conv.bias
-        assert bias is not None  # which TorchScript cannot know
-        # self.conv(pixels), with the scale in its weights.
-        scaled = self.conv._conv_forward(pixels, weight, bias * scale)
-        tokens = to_tokens(scaled.relu_())
-        mean, variance = torch.zeros_like(gain).detach(), torch.zeros_like(gain).detach()
         # What both biases add, the second norm takes away; named for whoever wants a gradient of every weight.
         shift = self.affine.weight * self.norm1.bias + self.affine.bias
-        # Batch norm on (B * N, C), not on a transposed view of a map: there torch 2.13 on the CPU computes wrong
-        # gradients, without a word, when B is 1.
+        weight, bias = self.norm2.weight * gain / total.sqrt(), self.norm2.bias + (shift - shift)
+        parts = (pixels, scale, weight, bias)
+        if self.use_checkpoint and torch.is_grad_enabled():
+            tokens, mean, variance = checkpoint(
+                self._normalize_once, *parts, use_reentrant=False, preserve_rng_state=False
+            )
+        else:
+            tokens, mean, variance = self._normalize_once(*parts)
+        with torch.no_grad():
+            count = tokens.shape[0] * tokens.shape[1]
+            variance = variance / scale.square()
+            _remember(self.norm1, mean / scale, variance)
+            _remember(self.norm2, shift, gain.square() * variance / (variance * (count - 1) / count + self.norm1.eps))
+        return tokens
+
+    def _normalize_once(
+        self, pixels: Tensor, scale: Tensor, weight: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, N, features), and mean and unbiased variance of each channel before the norm."""
+        scaled = self.conv.weight * scale.view([-1] + [1] * (pixels.ndim - 1))
+        # self.conv(pixels), with the scale in its weights.
+        tokens = to_tokens(self.conv._conv_forward(pixels, scaled, self.conv.bias * scale).relu_())
+        mean, variance = torch.zeros_like(scale).detach(), torch.zeros_like(scale).detach()
         normalized = F.batch_norm(
-            tokens.flatten(0, 1),
-            mean,
-            variance,
-            weight=self.norm2.weight * gain / total.sqrt(),
-            bias=self.norm2.bias + (shift - shift),
-            training=True,
-            momentum=1.0,
-            eps=self.norm2.eps,
+            tokens.flatten(0, 1), mean, variance, weight, bias, training=True, momentum=1.0, eps=self.norm2.eps
         )
         return normalized.view_as(tokens), mean, variance
 
-    def _remember(self, mean: Tensor, variance: Tensor, pixels: int) -> None:
-        """Updates the running statistics of both norms, as they would themselves."""
-        with torch.no_grad():
-            gain = self.norm1.weight * self.affine.weight
-            scale = ((gain.square() + self.norm2.eps) / self.norm1.eps).sqrt()
-            variance = variance / scale.square()
-            _move(self.norm1.running_mean, mean / scale, self.norm1.momentum)
-            _move(self.norm1.running_var, variance, self.norm1.momentum)
-            shift = self.affine.weight * self.norm1.bias + self.affine.bias
-            variance = gain.square() * variance / (variance * (pixels - 1) / pixels + self.norm1.eps)
-            _move(self.norm2.running_mean, shift, self.norm2.momentum)
-            _move(self.norm2.running_var, variance, self.norm2.momentum)
-            for batches in (self.norm1.num_batches_tracked, self.norm2.num_batches_tracked):
-                if batches is not None:
-                    batches.add_(1)
 
-
-# TorchScript reads these annotations, and knows no `X | Y`.
-def _move(running: Optional[Tensor], seen: Tensor, momentum: Optional[float]) -> None:  # noqa: UP045
-    if running is not None and momentum is not None:
-        running.lerp_(seen.to(running), momentum)
+def _remember(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
+    """Updates the running statistics of a norm, as it would itself."""
+    if norm.running_mean is not None and norm.running_var is not None:
+        norm.running_mean.lerp_(mean.to(norm.running_mean), norm.momentum or 0.0)
+        norm.running_var.lerp_(variance.to(norm.running_var), norm.momentum or 0.0)
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)

@@ -51,11 +51,12 @@ class ProjectionHead(nn.Module):
         return self.norm(at_least_float32(self.dropout(self.fc(F.gelu(projected))) + projected))
 
 
-def pooling_windows(side: int, patches: int) -> Tensor:
+def pooling_windows(side: int, patches: int, device: torch.device) -> Tensor:
     """Weights of adaptive average pooling along one axis: (patches, side), float64, each row sums to 1."""
-    start = torch.arange(patches) * side // patches
-    end = -(-(torch.arange(patches) + 1) * side // patches)
-    position = torch.arange(side)
+    # Made where they are used: a copy from the host would wait for the device.
+    start = torch.arange(patches, device=device) * side // patches
+    end = -(-(torch.arange(patches, device=device) + 1) * side // patches)
+    position = torch.arange(side, device=device)
     inside = (position >= start.unsqueeze(1)) & (position < end.unsqueeze(1))
     return inside.double() / inside.sum(dim=1, keepdim=True)
 
@@ -117,7 +118,7 @@ class PatchTokens(nn.Module):
             patches = normalized.unflatten(1, spatial)
             # One product for each axis; torch's adaptive pooling moves the channels to the front and back.
             for axis in range(self.spatial_dims, 0, -1):
-                windows = pooling_windows(spatial[axis - 1], self.patch_grid).to(patches)
+                windows = pooling_windows(spatial[axis - 1], self.patch_grid, patches.device).to(patches)
                 columns = patches.flatten(axis + 1).flatten(0, axis - 1)
                 shape = list(patches.shape)
                 shape[axis] = self.patch_grid

@@ -72,7 +72,7 @@ def test_equals_a_hand_written_loop(spatial, final_dropout):
 def test_a_hand_written_loop_ends_at_few_clusters_too():
     image, network = draw_images(), draw_network()
     # At this learning rate the clusters of eight soon become few.
-    inferer = PerImageInferer(steps=30, lr=0.1, min_clusters=6)
+    inferer = PerImageInferer(steps=30, lr=0.1, min_clusters=6, max_refits=0)
     scores = inferer(image, network)
     expected, steps, _ = by_hand(image, network, 30, lr=0.1, min_clusters=6)
     assert 6 <= steps < 30

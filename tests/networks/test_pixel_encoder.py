@@ -77,3 +77,34 @@ def test_affine_starts_like_a_depthwise_convolution():
     conv = nn.Conv2d(50, 50, kernel_size=1, groups=50)
     torch.testing.assert_close(affine.weight, conv.weight.flatten(), rtol=0, atol=0)
     torch.testing.assert_close(affine.bias, conv.bias, rtol=0, atol=0)
+
+
+def test_norms_that_are_frozen_keep_their_statistics():
+    encoder = PixelEncoder(2, 1, features=4)
+    encoder.norm1.eval()
+    encoder.norm2.eval()
+    image = torch.rand(1, 1, 5, 8)
+    assert torch.equal(encoder(image), encoder.eval()(image))
+    assert encoder.norm1.running_mean.tolist() == [0.0] * 4
+
+
+def test_norms_of_another_kind_are_called():
+    encoder = PixelEncoder(2, 1, features=4)
+    calls = []
+
+    class Counting(nn.BatchNorm1d):
+        def forward(self, tokens):
+            calls.append(tokens.shape)
+            return super().forward(tokens)
+
+    encoder.norm1 = Counting(4)
+    encoder(torch.rand(2, 1, 5, 8))
+    assert calls == [(80, 4)]
+
+
+def test_float16_has_no_room_for_a_scale():
+    torch.manual_seed(0)
+    encoder = PixelEncoder(2, 3, features=64)
+    with torch.autocast("cpu", torch.float16):
+        described = encoder(255 * torch.rand(1, 3, 16, 17))
+    assert described.isfinite().all()
