@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
 from skimage.measure import label as connected_components
+from skimage.segmentation import morphological_chan_vese
 
 from monai_fusenet.checks import check_number, check_switch
 
@@ -61,6 +62,9 @@ def check_rule(
     min_fraction: float,
     max_fraction: float,
     fill_holes: bool,
+    margin: float,
+    opening: float,
+    refinement: float,
 ) -> None:
     """Raises `ValueError` for an argument of `choose_foreground` that makes no sense."""
     if objects is not None and (not isinstance(objects, int) or isinstance(objects, bool) or objects < 1):
@@ -72,6 +76,9 @@ def check_rule(
     check_number("min_fraction", min_fraction, 0, 1)
     check_number("max_fraction", max_fraction, 0, 1)
     check_switch("fill_holes", fill_holes)
+    check_number("margin", margin, 0, 0.4)
+    check_number("opening", opening, 0, 0.4)
+    check_number("refinement", refinement, 0, 0.4)
 
 
 def _spanning(boxes: Sequence[Box | None], shape: tuple[int, ...]) -> set[int]:
@@ -88,6 +95,20 @@ def _apart_from_surroundings(clusters: np.ndarray, components: np.ndarray) -> np
     return labels
 
 
+def _opened(clusters: np.ndarray, radius: float) -> np.ndarray:
+    """Connected components of the clusters, cut where they are thinner than two radii, from 1 on; 0: what is thin."""
+    components = np.zeros(clusters.shape, dtype=np.int64)
+    for cluster in np.unique(clusters):
+        inside = clusters == cluster
+        cores = connected_components(ndimage.distance_transform_edt(inside) > radius, connectivity=1)
+        if not cores.any():
+            continue
+        distance, nearest = ndimage.distance_transform_edt(cores == 0, return_indices=True)
+        grown = inside & (distance <= radius + 1)
+        components[grown] = cores[tuple(nearest)][grown] + components.max()
+    return components
+
+
 def choose_foreground(
     clusters: np.ndarray,
     image: np.ndarray,
@@ -98,6 +119,9 @@ def choose_foreground(
     min_fraction: float = 0.005,
     max_fraction: float = 0.8,
     fill_holes: bool = True,
+    margin: float = 0.0,
+    opening: float = 0.0,
+    refinement: float = 0.0,
 ) -> tuple[np.ndarray, list[Region]]:
     """Chooses the foreground of one image among its clusters.
 
@@ -118,6 +142,10 @@ def choose_foreground(
         max_fraction: candidates that cover more of the image are left out.
         fill_holes: fill the holes of a region before it is judged. What surrounds everything becomes the whole image
             by it, and too large to be an object.
+        margin: share of each side, at either end, where no object is looked for; what follows is judged within.
+        opening: half the width, as a share of the mean side, of bridges at which connected components are cut apart.
+        refinement: how far, as a share of the mean side, the contour may move in the end, to where it separates the
+            mean grey values inside and outside best (Chan & Vese 2001).
 
     Returns:
         the mask (*spatial), bool, and the chosen regions, best first. Where no candidate has an allowed size and
@@ -128,8 +156,26 @@ def choose_foreground(
     """
     if clusters.shape != image.shape[1:]:
         raise ValueError(f"clusters and image must have the same shape, got {clusters.shape} and {image.shape[1:]}")
-    check_rule(objects, polarity, centre_weight, border_weight, min_fraction, max_fraction, fill_holes)
-    components = connected_components(clusters, background=-1, connectivity=1)
+    check_rule(
+        objects,
+        polarity,
+        centre_weight,
+        border_weight,
+        min_fraction,
+        max_fraction,
+        fill_holes,
+        margin,
+        opening,
+        refinement,
+    )
+    whole = np.zeros(clusters.shape, dtype=bool)
+    within = tuple(slice(round(margin * side), side - round(margin * side)) for side in clusters.shape)
+    clusters, image, whole_grey = clusters[within], image[(slice(None), *within)], image.mean(axis=0)
+    mean_side = float(np.mean(whole.shape))
+    if opening > 0:
+        components = _opened(clusters, opening * mean_side)
+    else:
+        components = connected_components(clusters, background=-1, connectivity=1)
     labels = _apart_from_surroundings(clusters, components) if objects is None else components
     grey = image.mean(axis=0)
     centre_prior, border = _centre_prior(labels.shape), _border(labels.shape)
@@ -139,8 +185,10 @@ def choose_foreground(
     sizes = np.bincount(labels.ravel())
     boxes = ndimage.find_objects(labels)
     for label in np.flatnonzero((sizes > 0) & (sizes >= min_fraction * labels.size)):
+        if label == 0:  # what is thin
+            continue
         # Only the surroundings of the region: a distance map of the whole image for each would take seconds.
-        found = boxes[label - 1] if label else tuple(slice(0, side) for side in labels.shape)
+        found = boxes[label - 1]
         box = tuple(slice(max(0, side.start - ring_width), side.stop + ring_width) for side in found)
         inside = labels[box] == label
         if fill_holes:
@@ -157,10 +205,14 @@ def choose_foreground(
         if score > 0:
             candidates.append((Region(score, fraction, centre, touching, contrast), box, inside))
     candidates.sort(key=lambda candidate: candidate[0].score, reverse=True)
-    mask = np.zeros(labels.shape, dtype=bool)
+    mask = whole[within]  # a view
     for _, box, inside in candidates[: objects or 1]:
         mask[box] |= inside
-    return mask, [region for region, _, _ in candidates[: objects or 1]]
+    if refinement > 0 and whole.any():
+        steps = round(refinement * mean_side)
+        start = whole.astype(np.int8)
+        whole = morphological_chan_vese(whole_grey, steps, init_level_set=start, smoothing=0) > 0
+    return whole, [region for region, _, _ in candidates[: objects or 1]]
 
 
 class ClustersToMaskd(MapTransform):
@@ -179,6 +231,9 @@ class ClustersToMaskd(MapTransform):
         min_fraction: least share of the image.
         max_fraction: greatest share of the image.
         fill_holes: fill the holes of a region before it is judged.
+        margin: share of each side where no object is looked for.
+        opening: half the width of bridges that are cut.
+        refinement: how far the contour may move in the end.
     """
 
     def __init__(
@@ -193,6 +248,9 @@ class ClustersToMaskd(MapTransform):
         min_fraction: float = 0.005,
         max_fraction: float = 0.8,
         fill_holes: bool = True,
+        margin: float = 0.0,
+        opening: float = 0.0,
+        refinement: float = 0.0,
     ) -> None:
         super().__init__(keys)
         self.mask_key = mask_key
@@ -205,6 +263,9 @@ class ClustersToMaskd(MapTransform):
             "min_fraction": min_fraction,
             "max_fraction": max_fraction,
             "fill_holes": fill_holes,
+            "margin": margin,
+            "opening": opening,
+            "refinement": refinement,
         }
         check_rule(**self.rule)
 

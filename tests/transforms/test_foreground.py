@@ -280,6 +280,9 @@ def test_options_reach_the_rule():
         "min_fraction": 0.01,
         "max_fraction": 0.5,
         "fill_holes": False,
+        "margin": 0.1,
+        "opening": 0.05,
+        "refinement": 0.02,
     }
     assert ClustersToMaskd(**rule).rule == rule
 
@@ -300,6 +303,9 @@ def test_a_frame_of_the_same_cluster_does_not_hide_the_object(shape):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ({"margin": 0.5}, "margin must be a finite number from 0 to 0.4, got 0.5"),
+        ({"opening": -0.1}, "opening must be a finite number from 0 to 0.4, got -0.1"),
+        ({"refinement": 1}, "refinement must be a finite number from 0 to 0.4, got 1"),
         ({"objects": 0}, "objects must be None or a whole number of at least 1, got 0"),
         ({"centre_weight": "abc"}, "centre_weight must be a finite number of at least 0, got abc"),
         ({"border_weight": float("nan")}, "border_weight must be a finite number of at least 0, got nan"),
@@ -310,3 +316,56 @@ def test_a_frame_of_the_same_cluster_does_not_hide_the_object(shape):
 def test_options_that_make_no_sense(option, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         ClustersToMaskd(**option)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (20, 30, 40)])
+def test_nothing_is_looked_for_in_the_margin(shape):
+    # Darker than the lesion and larger, but at the border.
+    lesion = ball(shape, tuple(side // 2 for side in shape), 4)
+    band = np.zeros(shape, bool)
+    band[:4] = True
+    clusters = np.where(lesion, 2, np.where(band, 3, 1))
+    image = np.where(lesion, 0.4, np.where(band, 0.0, 0.8))[None]
+    options = {"objects": 1, "polarity": "dark", "centre_weight": 0.0, "border_weight": 0.0, "min_fraction": 0.0}
+    np.testing.assert_array_equal(choose_foreground(clusters, image, **options)[0], band)
+    np.testing.assert_array_equal(choose_foreground(clusters, image, margin=0.2, **options)[0], lesion)
+
+
+@pytest.mark.parametrize("shape", [(41, 61), (21, 31, 25)])
+def test_a_bridge_is_cut_where_it_is_thinner_than_the_opening(shape):
+    centre = tuple(side // 2 for side in shape)
+    lesion = ball(shape, centre, 8)
+    ink = np.zeros(shape, bool)
+    ink[:3] = True
+    bridge = np.zeros(shape, bool)
+    bridge[(slice(0, centre[0]), *centre[1:])] = True  # one pixel wide
+    clusters = np.where(lesion | ink | bridge, 2, 1)
+    image = np.where(clusters == 2, 0.2, 0.8)[None]
+    joined = choose_foreground(clusters, image, objects=1, polarity="dark")[0]
+    np.testing.assert_array_equal(joined, clusters == 2)
+    cut = choose_foreground(clusters, image, objects=1, polarity="dark", opening=2 / np.mean(shape))[0]
+    assert not cut[0].any()
+    # All of the lesion but for corners of its outline, and a stump of the bridge.
+    assert (cut & lesion).sum() > 0.95 * lesion.sum()
+    assert (cut & ~lesion).sum() <= 3
+
+
+def test_an_opening_wider_than_all_leaves_nothing():
+    clusters = np.where(ball((20, 30), (10, 15), 3), 2, 1)
+    mask, regions = choose_foreground(clusters, clusters[None] / 2, objects=1, opening=0.4)
+    assert not mask.any()
+    assert not [region for region in regions if region.chosen]
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (20, 25, 30)])
+def test_the_contour_moves_to_where_the_grey_values_part(shape):
+    centre = tuple(side // 2 for side in shape)
+    blob, generous = ball(shape, centre, 5), ball(shape, centre, 7)
+    image = np.where(blob, 0.9, 0.1)[None]
+    clusters = np.where(generous, 2, 1)
+    np.testing.assert_array_equal(choose_foreground(clusters, image, polarity="bright")[0], generous)
+    refined = choose_foreground(clusters, image, polarity="bright", refinement=4 / np.mean(shape))[0]
+    np.testing.assert_array_equal(refined, blob)
+    # It may not move further than asked for.
+    a_step = choose_foreground(clusters, image, polarity="bright", refinement=1 / np.mean(shape))[0]
+    assert blob.sum() < a_step.sum() < generous.sum()
