@@ -562,7 +562,7 @@ def evaluate(
 
 
 def _examples(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[dict[str, Any]],
     method: str,
     items: Sequence[Mapping[str, Any]],
     folders: Mapping[int | None, Path],

@@ -163,8 +163,7 @@ def draw_example(item: Mapping[str, Any], folder: str | Path) -> bytes:
     )
     drawn, small = io.BytesIO(), io.BytesIO()
     draw_panels([row], [item["file"]]).savefig(drawn, dpi=150)
-    with Image.open(drawn) as picture:
-        picture = picture.convert("RGB")
+    picture = Image.open(drawn).convert("RGB")
     picture.thumbnail((EXAMPLE_PIXELS, EXAMPLE_PIXELS))
     picture.save(small, "JPEG", quality=88, subsampling=0)
     return small.getvalue()

@@ -55,6 +55,7 @@ body { font: 16px/1.5 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-seri
   max-width: 70rem; margin: 2.5rem auto; padding: 0 1.5rem; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .25rem; }
+h3 { font-size: 1rem; margin: 1.5rem 0 .25rem; }
 p { margin: .25rem 0 .75rem; max-width: 52rem; }
 p.heading, p.note, dl { color: #566070; }
 h1, p, td, dd { overflow-wrap: anywhere; }
@@ -68,11 +69,16 @@ tr.baseline td { color: #566070; }
 span.spread { opacity: .7; font-weight: 400; }
 img { width: 100%; max-width: 56rem; margin: 1rem 0 0; }
 figure { margin: 1rem 0 1.5rem; }
-figcaption { font-size: .9rem; overflow-wrap: anywhere; }
+figcaption { font-weight: 600; font-size: .9rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
 figure img { max-height: 32rem; object-fit: contain; object-position: left; margin: 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; }
 dt { font-weight: 600; } dd { margin: 0; }
 """
+
+_LEGEND = (
+    "Green: the mask; orange: the truth. Beneath stand, where they are known, the scores by which the mask was chosen "
+    "among the candidates."
+)
 
 _GLOSSARY = {
     "Dice, IoU": "overlap with the truth, 0 to 1; Dice as mean ± standard deviation over the images, each of which "
@@ -324,7 +330,9 @@ def _page(
     )
     if summarised := [total for total in summary if _is_summarised(total)]:
         table = [_html_row(["", *_SUMMARY], "th")]
-        table += [_html_row([f"{t['method']}, {t['level']}", *_summary_cells(t)], kind="method") for t in summarised]
+        for total in summarised:
+            kind = "method" if total["level"] == "deployed" else ""
+            table.append(_html_row([f"{total['method']}, {total['level']}", *_summary_cells(total)], kind=kind))
         parts += ["<h2>Summary</h2>", _html_table(table)]
     for level, meaning in LEVELS.items():
         lines = [total for total in summary if total["level"] == level]
@@ -333,6 +341,8 @@ def _page(
         if level == "deployed" and lines:
             svg = base64.b64encode(_deployed_figure(rows)).decode()
             parts.append(f'<img alt="Deployed Dice of every image per method" src="data:image/svg+xml;base64,{svg}">')
+            if examples:
+                parts += ["<h3>Best, median and worst</h3>", f'<p class="note">{_LEGEND}</p>']
             parts += [_figure(example) for example in examples]
     if not_scored:
         items = "".join(f"<dt>{escape(file)}</dt><dd>{escape(reason)}</dd>" for file, reason in not_scored)
