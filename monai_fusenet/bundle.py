@@ -32,7 +32,7 @@ from monai_fusenet import __version__
 from monai_fusenet.checks import check_number, check_switch, check_whole
 from monai_fusenet.data import draw_phantoms, find_images, phantom_images, sample_images, unmatched_masks
 from monai_fusenet.engines import FolderEvaluator
-from monai_fusenet.evaluation import format_totals, score_folder, write_report
+from monai_fusenet.evaluation import Example, draw_example, format_totals, score_folder, typical_rows, write_report
 from monai_fusenet.handlers.results import ResultWriter
 from monai_fusenet.inferers import PerImageInferer
 
@@ -75,7 +75,7 @@ COMPONENTS = (
 COMPONENT_KEYS = {"_target_", "_requires_", "_disabled_", "_desc_", "_mode_"}
 ENTRY_KEYS = {"imports", "initialize", "run", "finalize", "training", "inference", "evaluation", "_meta_"}
 BOOKKEEPING = {
-    *("bundle_root", "dataset_dir", "output_dir", "predictions_dir", "device", "overwrite", "num_workers"),
+    *("bundle_root", "dataset_dir", "output_dir", "predictions_dir", "device", "overwrite", "num_workers", "seeds"),
     *("results_dir", "items", "writer", "dataset", "dataloader", "handlers", "evaluator", "max_epochs", "val_interval"),
 }
 PROPERTY_KEYS = {
@@ -211,6 +211,14 @@ def check_values(config: Mapping[str, Any]) -> None:
         check_switch(name, plain[name])
     for name in plain.keys() & NUMBERS:
         check_number(name, plain[name], 0)
+    seeds = plain.get("seeds")
+    if seeds is not None and not (
+        isinstance(seeds, list | tuple)
+        and seeds
+        and all(is_whole(seed, 0) and seed < 2**32 for seed in seeds)
+        and len(set(seeds)) == len(seeds)
+    ):
+        raise ValueError(f"seeds must be different whole numbers from 0 to 2**32 - 1, as [0,1,2], got {seeds}")
     size, dims, grid = (config.get(name) for name in ("working_size", "spatial_dims", "patch_grid"))
     if is_plain(size) and isinstance(dims, int) and isinstance(grid, int):
         sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
@@ -401,18 +409,23 @@ def _read_weights(checkpoint: str | Path, device: str | torch.device) -> Mapping
     return state
 
 
-def make_masks(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
-    """Does what is pending, writes the summary and says what was done.
-
-    Raises:
-        ValueError: when the folder holds results of other images or settings; nothing is written then.
-    """
+def check_conflicts(writer: ResultWriter) -> None:
+    """Raises `ValueError` where the folder holds results of other images or settings."""
     if writer.conflicts:
         others = f" and {len(writer.conflicts) - 1} others" if len(writer.conflicts) > 1 else ""
         raise ValueError(
             f"{writer.output_dir} holds results for {writer.conflicts[0]}{others} that come from another image or from "
             "other options; choose another --output_dir, or redo them with --overwrite True"
         )
+
+
+def make_masks(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
+    """Does what is pending, writes the summary and says what was done.
+
+    Raises:
+        ValueError: when the folder holds results of other images or settings; nothing is written then.
+    """
+    check_conflicts(writer)
     if writer.pending:
         evaluator.run()
     writer.write_summary()
@@ -439,6 +452,37 @@ def exit_with(failed: int, total: int) -> None:
         sys.exit(1 if failed == total else 2)
 
 
+def _with_seed(seed: int, output_dir: Path) -> ConfigParser:
+    """The config that is being run, with another seed and folder of results."""
+    parser = _caller(ConfigParser)
+    if parser is None:
+        raise ValueError("several seeds need a config that is being run")
+    config = parser.get()
+    return ConfigParser({**config, "seed": seed, "writer": {**config["writer"], "output_dir": str(output_dir)}})
+
+
+def _make_masks_of_seeds(seeds: Sequence[int], output_dir: Path) -> dict[int, ResultWriter]:
+    """Makes masks with each seed, in `seed_<n>` in the folder; returns their writers."""
+    configs = {seed: _with_seed(seed, output_dir / f"seed_{seed}") for seed in seeds}
+    writers = {seed: config.get_parsed_content("writer") for seed, config in configs.items()}
+    for writer in writers.values():
+        check_conflicts(writer)  # of all, before the first is fitted
+    for seed, config in configs.items():
+        set_determinism(seed)
+        make_masks(config.get_parsed_content("evaluator"), writers[seed])
+    return writers
+
+
+def _folders_of_predictions(predictions_dir: str | Path) -> dict[int | None, Path]:
+    """The `seed_<n>` folders in a folder of predictions by their seed, or, where there are none, the folder itself."""
+    folder = Path(str(predictions_dir)).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"predictions_dir must be a folder of masks <name>_mask.*, but {folder} is none")
+    found = {path: re.fullmatch(r"seed_(\d+)", path.name) for path in sorted(folder.iterdir()) if path.is_dir()}
+    seeds = {int(match[1]): path for path, match in found.items() if match}
+    return {seed: seeds[seed] for seed in sorted(seeds)} or {None: folder}
+
+
 @entry
 def evaluate(
     evaluator: FolderEvaluator,
@@ -446,15 +490,19 @@ def evaluate(
     dataset_dir: str | Path | None,
     predictions_dir: str | Path | None,
     choose_mask: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    seed: int = 0,
+    seeds: Sequence[int] | None = None,
 ) -> None:
     """Makes masks unless `predictions_dir` holds them, scores them, writes and prints the report.
 
     Args:
         evaluator: makes the masks.
-        writer: its results.
+        writer: its results; its folder is that of the report.
         dataset_dir: folder of images and masks, or `None` for phantoms, which are drawn here.
-        predictions_dir: folder of masks to score instead, `<name>_mask.*`, or `None`.
+        predictions_dir: folder of masks to score instead, `<name>_mask.*`, or of folders `seed_<n>` of them, or `None`.
         choose_mask: label-free rule for the baselines that only cluster.
+        seed: that of `evaluator`.
+        seeds: make masks with each of these instead, in `seed_<n>` in the writer's folder, and score all.
 
     Raises:
         SystemExit: 1 when nothing could be scored, 2 when some images could not, or masks belong to no image.
@@ -473,43 +521,65 @@ def evaluate(
         raise ValueError(
             f"no image in {images_dir} has a mask: evaluation needs masks/ beside images/, with equal names"
         )
-    if predictions_dir is None:
-        make_masks(evaluator, writer)
-        method, folder = "FuseNet", writer.output_dir
+    writers: dict[int, ResultWriter] = {}
+    if predictions_dir is not None:
+        if seeds:
+            raise ValueError("seeds has no effect with predictions_dir: all folders seed_<n> in it are scored")
+        method, folders = "predictions", _folders_of_predictions(predictions_dir)
     else:
-        method, folder = "predictions", Path(str(predictions_dir)).expanduser()
-        if not folder.is_dir():
-            raise ValueError(f"predictions_dir must be a folder of masks <name>_mask.*, but {folder} is none")
-    # Of an image that failed just now, an earlier mask may still lie there.
-    done = [item for item in items if writer.rows.get(item["file"], {}).get("status") != "failed"]
-    rows, failures = score_folder(done, folder, choose_mask, method)
-    failed = len(failures) + len(items) - len(done)
-    for file, reason in failures:
-        writer.add_message(file, f"not scored: {reason}")
+        if seeds:
+            writers = _make_masks_of_seeds(seeds, writer.output_dir)
+        else:
+            make_masks(evaluator, writer)
+            writers = {seed: writer}
+        method, folders = "FuseNet", {key: value.output_dir for key, value in writers.items()}
+    rows, failures = score_folder(items, folders, choose_mask, method)
+    for failure in failures:
+        for key, each in writers.items():
+            if failure.seed in (None, key) and each.rows[failure.file]["status"] != "failed":
+                each.add_message(failure.file, f"not scored: {failure.reason}")
     if rows:
-        kept = writer.counts()["kept"]
+        kept = sum(each.counts()["kept"] for each in writers.values())
         made = f"made without any label{f', {kept} of them by an earlier run with the same options' if kept else ''}"
         synthetic = " (SYNTHETIC phantoms)" if dataset_dir is None else ""
+        scored = len({row["file"] for row in rows})
         heading = [
             f"Masks of {method}, scored",
-            f"images: {images_dir}{synthetic}, {len(items) - failed} of {len(items)} scored",
-            f"masks: {folder if predictions_dir else made}",
+            f"images: {images_dir}{synthetic}, {scored} of {len(items)} scored",
+            f"masks: {predictions_dir or made}",
             f"made on {datetime.now():%Y-%m-%d %H:%M} by monai_fusenet {__version__}",
-            *([] if predictions_dir else [f"options: {_options()}"]),
+            *([] if predictions_dir else [f"options: {_options(list(writers))}"]),
         ]
-        writer.output_dir.mkdir(parents=True, exist_ok=True)
-        not_done = [(file, row["message"]) for file, row in writer.rows.items() if row["status"] == "failed"]
-        report = write_report(rows, writer.output_dir, heading, [*not_done, *failures])
+        not_scored = [
+            (file, reason if which is None or len(folders) == 1 else f"seed {which}: {reason}")
+            for file, which, reason in failures
+        ]
+        report = write_report(rows, writer.output_dir, heading, not_scored, _examples(rows, method, items, folders))
         print(format_totals(rows))
         logger.info("scores of each image and level: %s; report: %s", writer.output_dir / "scores.csv", report)
-    exit_with(failed, len(items))
-    if strays:
-        sys.exit(2)
+    if failures or strays:
+        sys.exit(2 if rows else 1)
 
 
-def _options() -> str:
+def _examples(
+    rows: Sequence[dict[str, Any]],
+    method: str,
+    items: Sequence[Mapping[str, Any]],
+    folders: Mapping[int | None, Path],
+) -> list[Example]:
+    """The best, the median and the worst image of a method."""
+    items_by_file = {item["file"]: item for item in items}
+    examples = []
+    for place, row in typical_rows(rows, method).items():
+        seed = f", seed {row['seed']}" if len(folders) > 1 else ""
+        caption = f"{place}: {row['file']}{seed}, Dice {row['dice']:.3f}"
+        examples.append(Example(caption, draw_example(items_by_file[row["file"]], folders[row["seed"]])))
+    return examples
+
+
+def _options(seeds: Sequence[int]) -> str:
     """The options that shape masks, for a report."""
-    config = settings()
+    config = {**settings(), "seed": list(seeds) if len(seeds) > 1 else seeds[0]}
     named = {
         name: value for name, value in config.items() if not isinstance(value, Mapping | str) and value is not None
     }

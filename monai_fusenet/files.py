@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SUMMARY_COLUMNS = ("file", "status", "clusters", "steps", "seconds", "mask_fraction", "message")
+SUMMARY_COLUMNS = (
+    *("file", "status", "clusters", "steps", "seconds", "peak_mib", "mask_fraction", "choice", "message"),
+)
 
 
 def holds_results(folder: str | Path) -> bool:
@@ -17,7 +19,7 @@ def holds_results(folder: str | Path) -> bool:
         return True
     try:
         with open(os.path.join(folder, "summary.csv"), encoding="utf-8") as file:
-            return file.readline().rstrip("\r\n") == ",".join(SUMMARY_COLUMNS)
+            return file.readline().startswith(",".join(SUMMARY_COLUMNS[:5]))  # what all versions have
     except (OSError, UnicodeDecodeError):
         return False
 

@@ -1,6 +1,6 @@
 import pytest
 
-from monai_fusenet.files import atomic_path
+from monai_fusenet.files import atomic_path, holds_results
 
 
 def test_file_appears_under_its_name_only_when_complete(tmp_path):
@@ -52,3 +52,12 @@ def test_file_gets_the_usual_permissions(tmp_path):
     with atomic_path(tmp_path / "atomic") as temporary:
         temporary.write_text("")
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_results_of_an_earlier_version_are_known(tmp_path):
+    (tmp_path / "summary.csv").write_text(
+        "file,status,clusters,steps,seconds,mask_fraction,message\n", encoding="utf-8"
+    )
+    assert holds_results(tmp_path)
+    (tmp_path / "summary.csv").write_text("file,status\n", encoding="utf-8")
+    assert not holds_results(tmp_path)

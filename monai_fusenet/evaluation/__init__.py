@@ -9,16 +9,19 @@ from monai_fusenet.evaluation.baselines import (
     slic_clusters,
     whole_image_mask,
 )
-from monai_fusenet.evaluation.folder import score_folder
+from monai_fusenet.evaluation.folder import NotScored, draw_example, score_folder
 from monai_fusenet.evaluation.levels import BASELINES, LEVELS, METRICS, score_baselines, score_image, score_mask
-from monai_fusenet.evaluation.report import format_totals, totals, write_report
+from monai_fusenet.evaluation.report import Example, format_totals, totals, typical_rows, write_report
 
 __all__ = [
     "BASELINES",
     "LEVELS",
     "METRICS",
+    "Example",
+    "NotScored",
     "centre_component",
     "centred_disk_mask",
+    "draw_example",
     "format_totals",
     "kmeans_clusters",
     "order_by_size",
@@ -29,6 +32,7 @@ __all__ = [
     "score_mask",
     "slic_clusters",
     "totals",
+    "typical_rows",
     "whole_image_mask",
     "write_report",
 ]

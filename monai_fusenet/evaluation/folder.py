@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.transforms import Compose
+from PIL import Image
 
 from monai_fusenet.data import (
     LoadMedicalImaged,
@@ -21,12 +23,37 @@ from monai_fusenet.data import (
     spacing_of,
 )
 from monai_fusenet.evaluation.levels import score_baselines, score_image
+from monai_fusenet.handlers.panel import PanelRow, draw_panels
 from monai_fusenet.handlers.progress import ProgressHandler
-from monai_fusenet.handlers.results import result_path
+from monai_fusenet.handlers.results import read_summary, result_path
 
-__all__ = ["score_folder"]
+__all__ = ["NotScored", "draw_example", "score_folder"]
+
+EXAMPLE_PIXELS = 1400  # of the longer side of an example
 
 logger = logging.getLogger(__name__)
+
+
+class NotScored(NamedTuple):
+    """An image that could not be scored; `seed` is `None` where that holds for all."""
+
+    file: str
+    seed: int | None
+    reason: str
+
+
+def _load_truth(item: Mapping[str, Any]) -> tuple[MetaTensor, MetaTensor]:
+    """The image, scaled to [0, 1], and its truth."""
+    if "label" not in item:
+        raise ValueError("the image has no mask")
+    load = Compose([LoadMedicalImaged(["image", "label"]), UnionMaskd("label"), ScaleByPercentilesd("image")])
+    sample = load(dict(item))
+    image, label = sample["image"], sample["label"]
+    if image.shape[1:] != label.shape[1:]:
+        raise ValueError(
+            f"image and mask must have the same size, got {tuple(image.shape[1:])} and {tuple(label.shape[1:])}"
+        )
+    return image, label
 
 
 def _load_prediction(path: Path, label: MetaTensor) -> MetaTensor:
@@ -38,71 +65,105 @@ def _load_prediction(path: Path, label: MetaTensor) -> MetaTensor:
     return prediction
 
 
+def _load_results(folder: str | Path, name: str, label: MetaTensor) -> tuple[np.ndarray, np.ndarray]:
+    """Mask (*spatial) and clusters (*spatial); without a cluster map, the mask and its background are two."""
+    mask_file, clusters_file = result_path(folder, name, "mask"), result_path(folder, name, "clusters")
+    if mask_file is None:
+        raise ValueError(f"there is no prediction {name}_mask.* in {folder}")
+    mask = UnionMaskd("mask")({"mask": _load_prediction(mask_file, label)})["mask"].numpy()[0] > 0
+    if clusters_file is None:
+        return mask, mask.astype(np.int64)
+    return mask, _load_prediction(clusters_file, label)[0].numpy().astype(np.int64)
+
+
 def score_folder(
     items: Sequence[Mapping[str, Any]],
-    predictions_dir: str | Path,
+    predictions: Mapping[int | None, Path],
     choose_mask: Callable[[np.ndarray, np.ndarray], np.ndarray],
     method: str = "FuseNet",
-) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+) -> tuple[list[dict[str, Any]], list[NotScored]]:
     """Scores predictions and the trivial baselines, image by image, on the grid of the truth.
 
     Args:
         items: images with `image`, `label`, `file` and `name`, see `find_images`.
-        predictions_dir: folder with `<name>_mask.*`, foreground above 0, and perhaps `<name>_clusters.*`; without
-            cluster map, the mask and its background are the two clusters.
+        predictions: for each seed (`None`: unknown) a folder with `<name>_mask.*`, foreground above 0, and perhaps
+            `<name>_clusters.*`; without cluster map, the mask and its background are the two clusters. A `summary.csv`
+            says what failed, and how long it took.
         choose_mask: label-free rule, called with clusters (*spatial) and image (C, *spatial), that makes masks of the
             baselines that only cluster.
         method: name of the predictions in the tables.
 
     Returns:
-        rows of `score_image` and `score_baselines`, each with its `file`, and (file, reason) of each image that could
-        not be scored.
+        rows of `score_image` for each seed and of `score_baselines`, with `file`, `seed` and, where the summary has
+        them, `seconds` and `peak_mib`; and what could not be scored. Baselines are scored on the images of which at
+        least one prediction is.
     """
-    load = Compose(
-        [
-            LoadMedicalImaged(["image", "label"]),
-            UnionMaskd("label"),
-            ScaleByPercentilesd("image"),
-        ]
-    )
+    summaries = {seed: read_summary(folder) for seed, folder in predictions.items()}
     rows: list[dict[str, Any]] = []
-    failures: list[tuple[str, str]] = []
+    failures: list[NotScored] = []
+
+    def fail(file: str, seed: int | None, error: Exception) -> None:
+        failures.append(NotScored(file, seed, failure_reason(error)))
+        which = f"{file}, seed {seed}," if len(predictions) > 1 and seed is not None else file
+        logger.warning("%s not scored: %s", which, failures[-1].reason)
+
+    def score_seed(item: Mapping[str, Any], label: MetaTensor, seed: int | None) -> list[dict[str, Any]]:
+        summary = summaries[seed].get(item["file"], {})
+        if summary.get("status") == "failed":  # of an earlier run, a mask may still lie there
+            raise ValueError(summary["message"])
+        mask, clusters = _load_results(predictions[seed], item["name"], label)
+        costs = {key: float(summary[key]) for key in ("seconds", "peak_mib") if summary.get(key)}
+        scores = score_image(method, mask, clusters, label.numpy()[0] > 0, spacing_of(label))
+        return [{"file": item["file"], "seed": seed, **row, **costs} for row in scores]
 
     def score(item: Mapping[str, Any]) -> list[dict[str, Any]]:
-        if "label" not in item:
-            raise ValueError("the image has no mask")
-        mask_file = result_path(predictions_dir, item["name"], "mask")
-        if mask_file is None:
-            raise ValueError(f"there is no prediction {item['name']}_mask.* in {predictions_dir}")
-        sample = load(dict(item))
-        image, label = sample["image"], sample["label"]
-        if image.shape[1:] != label.shape[1:]:
-            raise ValueError(
-                f"image and mask must have the same size, got {tuple(image.shape[1:])} and {tuple(label.shape[1:])}"
-            )
-        mask = UnionMaskd("mask")({"mask": _load_prediction(mask_file, label)})["mask"].numpy()[0] > 0
-        clusters_file = result_path(predictions_dir, item["name"], "clusters")
-        clusters: np.ndarray = (
-            mask.astype(np.int64)
-            if clusters_file is None
-            else _load_prediction(clusters_file, label)[0].numpy().astype(np.int64)
-        )
-        spacing, truth = spacing_of(label), label.numpy()[0] > 0
+        image, label = _load_truth(item)
+        scored = []
+        for seed in predictions:
+            try:
+                scored += score_seed(item, label, seed)
+            except Exception as error:
+                fail(item["file"], seed, error)
+        if not scored:
+            return []
         pixels = image.numpy()
         pixels = pixels[:3] if pixels.shape[0] >= 3 else pixels[:1]
-        return [
-            *score_image(method, mask, clusters, truth, spacing),
-            *score_baselines(pixels, truth, choose_mask, spacing),
-        ]
+        baselines = score_baselines(pixels, label.numpy()[0] > 0, choose_mask, spacing_of(label))
+        return [*scored, *({"file": item["file"], **row} for row in baselines)]
 
     def step(engine: Engine, item: Mapping[str, Any]) -> None:
         try:
-            rows.extend({"file": item["file"], **row} for row in score(item))
+            rows.extend(score(item))
         except Exception as error:
-            failures.append((item["file"], failure_reason(error)))
-            logger.warning("%s not scored: %s", *failures[-1])
+            fail(item["file"], None, error)
 
     engine = Engine(step)
     ProgressHandler(desc="scoring").attach(engine)
     engine.run(items)
     return rows, failures
+
+
+def draw_example(item: Mapping[str, Any], folder: str | Path) -> bytes:
+    """One image, its clusters, and its mask beside the truth, as a JPEG of at most 1400 pixels a side.
+
+    Args:
+        item: an image with `image`, `label`, `file` and `name`.
+        folder: where its prediction lies, see `score_folder`.
+    """
+    image, label = _load_truth(item)
+    mask, clusters = _load_results(folder, item["name"], label)
+    row = PanelRow(
+        image=image.numpy(),
+        clusters=clusters - clusters.min() + 1,
+        mask=mask,
+        label=label.numpy()[0],
+        has_geometry=image.meta["has_geometry"],
+        spacing=spacing_of(label),
+        note=read_summary(folder).get(item["file"], {}).get("choice", "").replace("; ", "\n"),
+    )
+    drawn, small = io.BytesIO(), io.BytesIO()
+    draw_panels([row], [item["file"]]).savefig(drawn, dpi=150)
+    picture = Image.open(drawn).convert("RGB")
+    picture.thumbnail((EXAMPLE_PIXELS, EXAMPLE_PIXELS))
+    picture.save(small, "JPEG", quality=88, subsampling=0)
+    return small.getvalue()

@@ -66,6 +66,9 @@ BASELINES = (
 )
 """The methods of :py:func:`score_baselines`, in its order."""
 
+CLUSTERINGS = BASELINES[6:]
+"""Those that only cluster, and are deployed by the same label-free choice as the method under test."""
+
 TOLERANCE = 2.0
 """Distance up to which surfaces and boundaries agree, in mm where the spacing is known, else in pixels."""
 

@@ -7,6 +7,7 @@ import csv
 import io
 import math
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -16,7 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from monai_fusenet.evaluation.levels import BASELINES, LEVELS, METRICS, Row
+from monai_fusenet.evaluation.levels import BASELINES, CLUSTERINGS, LEVELS, METRICS, Row
 from monai_fusenet.files import atomic_path
 
 
@@ -26,6 +27,13 @@ class Column(NamedTuple):
     key: str
     title: str
     decimals: int
+
+
+class Example(NamedTuple):
+    """A picture for the page, and what to write under it."""
+
+    caption: str
+    jpeg: bytes
 
 
 _OVERLAP = (
@@ -47,6 +55,7 @@ body { font: 16px/1.5 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-seri
   max-width: 70rem; margin: 2.5rem auto; padding: 0 1.5rem; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .25rem; }
+h3 { font-size: 1rem; margin: 1.5rem 0 .25rem; }
 p { margin: .25rem 0 .75rem; max-width: 52rem; }
 p.heading, p.note, dl { color: #566070; }
 h1, p, td, dd { overflow-wrap: anywhere; }
@@ -59,13 +68,24 @@ tr.method td { font-weight: 600; background: #eef4fc; }
 tr.baseline td { color: #566070; }
 span.spread { opacity: .7; font-weight: 400; }
 img { width: 100%; max-width: 56rem; margin: 1rem 0 0; }
+figure { margin: 1rem 0 1.5rem; }
+figcaption { font-weight: 600; font-size: .9rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
+figure img { max-height: 32rem; object-fit: contain; object-position: left; margin: 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; }
 dt { font-weight: 600; } dd { margin: 0; }
 """
 
+_LEGEND = (
+    "Green: the mask; orange: the truth. Beneath stand, where they are known, the scores by which the mask was chosen "
+    "among the candidates."
+)
+
 _GLOSSARY = {
-    "Dice, IoU": "overlap with the truth, 0 to 1; Dice as mean ± standard deviation over the images",
-    "worst": "the lowest Dice of all images; hover over it for the file",
+    "Dice, IoU": "overlap with the truth, 0 to 1; Dice as mean ± standard deviation over the images, each of which "
+    "counts with its mean over the seeds",
+    "± seeds": "standard deviation over the seeds of the mean Dice of all images",
+    "worst seed": "the lowest mean Dice of a seed, and which it is",
+    "worst": "the lowest Dice of all images and seeds; hover over it for the file",
     "HD95": "95th percentile of the surface distances, in mm where the spacing is known, else in pixels",
     "surface": "share of both surfaces within 2 mm (or pixels) of the other, 0 to 1",
     "HM": "Hammoude distance, 1 - IoU",
@@ -75,6 +95,9 @@ _GLOSSARY = {
     "boundary": "F score of the cluster boundaries within 2 mm (or pixels)",
     "clusters": "how many clusters an image has",
     "collapsed": "share of images with a single cluster or, deployed, with an empty or full mask",
+    "s/image": "seconds from the loaded image to the written result",
+    "peak MiB": "the most main memory that the process used while it made the masks (that of a GPU does not count)",
+    "+ same choice": "clusters of which the same label-free rule chose the mask that chooses among the method's own",
 }
 
 
@@ -82,15 +105,17 @@ def totals(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Summarises the rows of every method at every level.
 
     Args:
-        rows: a row per image, method and level, as :py:func:`score_image` gives them. Rows of several seeds are kept
-            apart by the method's name.
+        rows: a row per image, seed, method and level, as :py:func:`score_image` gives them, with the image's name
+            under ``file`` and, where known, ``seed``, ``seconds`` and ``peak_mib``.
 
     Returns:
         a dictionary per method and level, in the order of ``LEVELS`` and then of first appearance: ``method``,
-        ``level``, ``images``, ``collapse_rate`` in [0, 1], ``dice_worst`` (the smallest) and ``dice_worst_file`` (of
-        that row, "" if it names none), and for every metric M of ``METRICS`` its ``M_mean`` and ``M_std`` over the
-        images (sample standard deviation; nan for fewer than two). Values of nan are left out; an infinite one makes
-        the mean infinite.
+        ``level``, ``images``, ``seeds`` (how many), ``collapse_rate`` in [0, 1] over images and seeds, ``dice_worst``
+        (the smallest) and ``dice_worst_file``, ``dice_seed_std`` (sample standard deviation over the seeds of the mean
+        over the images), ``dice_worst_seed`` (the smallest of these means) and ``worst_seed`` (which it is),
+        ``seconds_mean``, ``peak_mib`` (the largest), and for every metric M of ``METRICS`` its ``M_mean`` and ``M_std``
+        over the images, each with its mean over the seeds (sample standard deviation; nan for fewer than two). Values
+        of nan are left out; an infinite one makes the mean infinite.
 
     Raises:
         ValueError: a row has a level that is none.
@@ -111,7 +136,8 @@ def format_totals(rows: Iterable[Row]) -> str:
         rows: a row per image, method and level, as for :py:func:`totals`.
 
     Returns:
-        a table per level that occurs, separated by empty lines; numbers as in the HTML report, nan as "-".
+        a table per level that occurs, then, where seeds or seconds are known, a summary, separated by empty lines;
+        numbers as in the HTML report, nan as "-".
     """
     summary = totals(rows)
     blocks = []
@@ -126,32 +152,41 @@ def format_totals(rows: Iterable[Row]) -> str:
             dice = f"{_number(total['dice_mean'], 3)} ±{_number(total['dice_std'], 3)}"
             numbers = [_number(total[column.key], column.decimals) for column in columns]
             cells.append([str(total["images"]), dice, *numbers, f"{total['collapse_rate']:.0%}"])
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        room = max(12, 100 - sum(widths) - len(widths))
-        names = [level, *(_shorten(total["method"], room) for total in lines)]
-        width = max(map(len, names))
-        blocks.append(
-            "\n".join(
-                " ".join([name.ljust(width), *(cell.rjust(w) for cell, w in zip(line, widths, strict=True))])
-                for name, line in zip(names, cells, strict=True)
-            )
-        )
+        blocks.append(_text_table([level, *map(_name, lines)], cells))
+    if lines := [total for total in summary if _is_summarised(total)]:
+        names = ["summary", *(f"{total['method']}, {total['level']}" for total in lines)]
+        blocks.append(_text_table(names, [list(_SUMMARY), *map(_summary_cells, lines)]))
     return "\n\n".join(blocks)
 
 
+def typical_rows(rows: Iterable[Row], method: str) -> dict[str, Row]:
+    """The rows of a method's best, median and worst deployed Dice: of two rows best and worst, of one the best."""
+    ranked = sorted(
+        (row for row in rows if row["method"] == method and row["level"] == "deployed"), key=lambda row: row["dice"]
+    )
+    if not ranked:
+        return {}
+    places = {(len(ranked) - 1) // 2: "median", 0: "worst", len(ranked) - 1: "best"}
+    return {places[place]: ranked[place] for place in sorted(places, reverse=True)}
+
+
 def write_report(
-    rows: Sequence[Row], folder: str | Path, heading: Sequence[str], not_scored: Sequence[tuple[str, str]] = ()
+    rows: Sequence[Row],
+    folder: str | Path,
+    heading: Sequence[str],
+    not_scored: Sequence[tuple[str, str]] = (),
+    examples: Sequence[Example] = (),
 ) -> Path:
     """Writes ``scores.csv``, ``totals.csv`` and ``report.html``.
 
     The page is one file that loads nothing else. Every file is written completely or not at all.
 
     Args:
-        rows: a row per image, method and level, as :py:func:`score_image` gives them, each with the image's name
-            under ``file``; further keys become further columns of ``scores.csv``.
+        rows: as for :py:func:`totals`; further keys become further columns of ``scores.csv``.
         folder: made if it does not exist; files of these names are replaced.
         heading: the title, then lines about data and settings.
         not_scored: (file, reason) of the images that are missing from `rows`.
+        examples: pictures to show under the tables.
 
     Returns:
         the path of ``report.html``.
@@ -167,32 +202,91 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     summary = totals(rows)
-    _write_csv(folder / "scores.csv", rows, ["file", "method", "level", *METRICS, "collapsed"])
+    _write_csv(folder / "scores.csv", rows, ["file", "method", "seed", "level", *METRICS, "collapsed"])
     _write_csv(folder / "totals.csv", summary, list(summary[0]))
     report = folder / "report.html"
     with atomic_path(report) as temporary:
         # a file name that is no UTF-8 arrives with surrogates, which cannot be encoded
-        temporary.write_text(_page(rows, summary, heading, not_scored), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(_page(rows, summary, heading, not_scored, examples), "utf-8", "backslashreplace")
     return report
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Sample standard deviation, nan where there is none."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 and np.isfinite(values).all() else math.nan
+
+
+def _means(rows: Sequence[Row], metric: str, by: str) -> dict[Any, float]:
+    """The mean of a metric for each file or seed; nan is left out."""
+    groups: dict[Any, list[float]] = defaultdict(list)
+    for row in rows:
+        if not math.isnan(row[metric]):
+            groups[row.get(by)].append(row[metric])
+    return {key: _mean(values) for key, values in groups.items()}
 
 
 def _total(rows: Sequence[Row]) -> dict[str, Any]:
     worst = min(rows, key=lambda row: row["dice"])
+    seeds = _means(rows, "dice", by="seed")
+    worst_seed = min(seeds, key=lambda seed: seeds[seed])
     total = {
         "method": rows[0]["method"],
         "level": rows[0]["level"],
-        "images": len(rows),
-        "collapse_rate": float(np.mean([row["collapsed"] for row in rows])),
+        "images": len({row.get("file") for row in rows}),
+        "seeds": len(seeds),
+        "collapse_rate": _mean([row["collapsed"] for row in rows]),
         "dice_worst": worst["dice"],
         "dice_worst_file": worst.get("file", ""),
+        "dice_seed_std": _spread(list(seeds.values())),
+        "dice_worst_seed": seeds[worst_seed],
+        "worst_seed": worst_seed,
+        "seconds_mean": _mean([row["seconds"] for row in rows if "seconds" in row]),
+        "peak_mib": max((row["peak_mib"] for row in rows if "peak_mib" in row), default=math.nan),
     }
     for metric in METRICS:
-        values = np.array([row[metric] for row in rows], dtype=np.float64)
-        values = values[~np.isnan(values)]
-        finite = bool(np.isfinite(values).all())
-        total[f"{metric}_mean"] = float(values.mean()) if len(values) else math.nan
-        total[f"{metric}_std"] = float(values.std(ddof=1)) if len(values) > 1 and finite else math.nan
+        values = list(_means(rows, metric, by="file").values())
+        total |= {f"{metric}_mean": _mean(values), f"{metric}_std": _spread(values)}
     return total
+
+
+_SUMMARY = ("seeds", "Dice", "± images", "± seeds", "worst seed", "collapsed", "clusters", "s/image", "peak MiB")
+
+
+def _is_summarised(total: dict[str, Any]) -> bool:
+    return total["method"] not in BASELINES and (total["seeds"] > 1 or not math.isnan(total["seconds_mean"]))
+
+
+def _summary_cells(total: dict[str, Any]) -> list[str]:
+    worst = f"{_number(total['dice_worst_seed'], 3)} ({total['worst_seed']})" if total["seeds"] > 1 else "-"
+    return [
+        str(total["seeds"]),
+        *(_number(total[key], 3) for key in ("dice_mean", "dice_std", "dice_seed_std")),
+        worst,
+        f"{total['collapse_rate']:.0%}",
+        *(_number(total[key], 1) for key in ("clusters_mean", "seconds_mean")),
+        _number(total["peak_mib"], 0),
+    ]
+
+
+def _name(total: dict[str, Any]) -> str:
+    """The method as a table names it."""
+    chosen = total["level"] == "deployed" and total["method"] in CLUSTERINGS
+    return f"{total['method']} + same choice" if chosen else total["method"]
+
+
+def _text_table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    room = max(12, 100 - sum(widths) - len(widths))
+    names = [_shorten(name, room) for name in names]
+    width = max(map(len, names))
+    return "\n".join(
+        " ".join([name.ljust(width), *(cell.rjust(w) for cell, w in zip(line, widths, strict=True))])
+        for name, line in zip(names, cells, strict=True)
+    )
 
 
 def _dice_title(level: str) -> str:
@@ -226,6 +320,7 @@ def _page(
     summary: Sequence[dict[str, Any]],
     heading: Sequence[str],
     not_scored: Sequence[tuple[str, str]],
+    examples: Sequence[Example],
 ) -> str:
     title = escape(heading[0]) if heading else "Evaluation"
     parts = [f"<h1>{title}</h1>", *(f'<p class="heading">{escape(line)}</p>' for line in heading[1:])]
@@ -233,6 +328,12 @@ def _page(
         '<p class="note">Each table is one level: what the ground truth was used for. '
         "Figures of different levels must not be compared. Trivial baselines stand in grey.</p>"
     )
+    if summarised := [total for total in summary if _is_summarised(total)]:
+        table = [_html_row(["", *_SUMMARY], "th")]
+        for total in summarised:
+            kind = "method" if total["level"] == "deployed" else ""
+            table.append(_html_row([f"{total['method']}, {total['level']}", *_summary_cells(total)], kind=kind))
+        parts += ["<h2>Summary</h2>", _html_table(table)]
     for level, meaning in LEVELS.items():
         lines = [total for total in summary if total["level"] == level]
         parts += [f"<h2>{level}</h2>", f"<p>{escape(meaning)}</p>"]
@@ -240,6 +341,9 @@ def _page(
         if level == "deployed" and lines:
             svg = base64.b64encode(_deployed_figure(rows)).decode()
             parts.append(f'<img alt="Deployed Dice of every image per method" src="data:image/svg+xml;base64,{svg}">')
+            if examples:
+                parts += ["<h3>Best, median and worst</h3>", f'<p class="note">{_LEGEND}</p>']
+            parts += [_figure(example) for example in examples]
     if not_scored:
         items = "".join(f"<dt>{escape(file)}</dt><dd>{escape(reason)}</dd>" for file, reason in not_scored)
         parts.append(f"<h2>Not scored</h2><dl>{items}</dl>")
@@ -254,10 +358,10 @@ def _page(
 def _table(lines: Sequence[dict[str, Any]], level: str) -> str:
     columns = (*_OVERLAP, *(_PARTITION if level == "partition" else _ERRORS))
     titles = ["", "images", _dice_title(level), *(column.title for column in columns), "collapsed"]
-    table = ["<tr>" + "".join(f"<th>{title}</th>" for title in titles) + "</tr>"]
+    table = [_html_row(titles, "th")]
     for total in lines:
         cells = [
-            f"<td>{escape(total['method'])}</td>",
+            f"<td>{escape(_name(total))}</td>",
             f"<td>{total['images']}</td>",
             f'<td>{_number(total["dice_mean"], 3)} <span class="spread">± {_number(total["dice_std"], 3)}</span></td>',
         ]
@@ -267,7 +371,22 @@ def _table(lines: Sequence[dict[str, Any]], level: str) -> str:
         cells.append(f"<td>{total['collapse_rate']:.0%}</td>")
         kind = "baseline" if total["method"] in BASELINES else "method"
         table.append(f'<tr class="{kind}">' + "".join(cells) + "</tr>")
-    return '<div class="table"><table>\n' + "\n".join(table) + "\n</table></div>"
+    return _html_table(table)
+
+
+def _html_row(cells: Sequence[str], tag: str = "td", kind: str = "") -> str:
+    start = f'<tr class="{kind}">' if kind else "<tr>"
+    return start + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _html_table(rows: Sequence[str]) -> str:
+    return '<div class="table"><table>\n' + "\n".join(rows) + "\n</table></div>"
+
+
+def _figure(example: Example) -> str:
+    source = f"data:image/jpeg;base64,{base64.b64encode(example.jpeg).decode()}"
+    caption = escape(example.caption)
+    return f'<figure><figcaption>{caption}</figcaption><img alt="{caption}" src="{source}"></figure>'
 
 
 def _deployed_figure(rows: Iterable[Row]) -> bytes:
@@ -286,7 +405,8 @@ def _deployed_figure(rows: Iterable[Row]) -> bytes:
         axes.vlines(median, line - 0.31, line + 0.31, color=colour, linewidth=2.5)
         heights = line + jitter.uniform(-0.2, 0.2, len(values))
         axes.scatter(values, heights, s=13, color=colour, alpha=0.55, linewidths=0)
-    axes.set_yticks(range(len(dice)), ["\n".join(textwrap.wrap(_shorten(name, 68), 34)) for name in dice])
+    names = [_name({"method": method, "level": "deployed"}) for method in dice]
+    axes.set_yticks(range(len(dice)), ["\n".join(textwrap.wrap(_shorten(name, 68), 34)) for name in names])
     for text in axes.get_yticklabels():
         text.set_parse_math(False)  # a $ in a name is no formula
     axes.set(

@@ -29,6 +29,7 @@ class PanelRow:
         label: ground truth (*spatial), foreground above 0.
         has_geometry: whether the axes are those of a scanner (first axis to the right, second up).
         spacing: size of a pixel along each axis; `None`: square pixels.
+        note: a few words to stand under the mask.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class PanelRow:
         label: np.ndarray | None = None,
         has_geometry: bool = False,
         spacing: Sequence[float] | None = None,
+        note: str = "",
     ) -> None:
+        self.note = note
         position = 0.5
         if mask.ndim == 3:
             areas = np.asarray(mask > 0).sum(axis=(0, 1))
@@ -84,8 +87,10 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
     """
     with_augmented = any(row.augmented is not None for row in rows)
     columns = 3 + with_augmented
-    tile, heading = 3.0, 0.35
-    heights = [tile * row.aspect * row.image.shape[0] / row.image.shape[1] + heading for row in rows]
+    tile, line = 3.0, 0.35
+    heights = [
+        tile * row.aspect * row.image.shape[0] / row.image.shape[1] + line * (2 if row.note else 1) for row in rows
+    ]
     figure = Figure(figsize=(columns * tile, sum(heights)), layout="constrained", dpi=100)
     FigureCanvasAgg(figure)
     all_axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
@@ -110,4 +115,8 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
                 axes[-1].contour(region, levels=[0.5], colors=color, linewidths=1.5)
         if row.label is not None:
             axes[-1].set_title("mask, and truth in orange", fontsize=9)
+        if row.note:
+            axes[-1].text(
+                0.5, -0.02, row.note, fontsize=7, transform=axes[-1].transAxes, ha="center", va="top", parse_math=False
+            )
     return figure

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,10 +26,55 @@ from PIL import Image
 from monai_fusenet.data import IMAGE_SUFFIXES, spacing_of
 from monai_fusenet.files import SUMMARY_COLUMNS, atomic_path
 from monai_fusenet.handlers.panel import PanelRow, draw_panels
+from monai_fusenet.transforms import Region
 
-__all__ = ["ResultWriter", "result_path", "write_label_map"]
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["ResultWriter", "describe_choice", "peak_memory", "read_summary", "result_path", "write_label_map"]
 
 logger = logging.getLogger(__name__)
+
+
+def peak_memory() -> float | None:
+    """The most main memory that this process has used so far, in MiB; `None` where the system does not say."""
+    if resource is None:
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def describe_choice(regions: Sequence[Region], most: int = 3) -> str:
+    """Why these regions and no others, in a few words: the scores of the chosen and of the best rejected ones.
+
+    Args:
+        regions: candidates, best first, as `choose_foreground` returns them.
+        most: how many scores of either kind are told.
+
+    Example:
+        >>> describe_choice([Region(0.21, 0.1, 0.4, 0, 0.5, chosen=True), Region(0.04, 0.3, 0.1, 0.2, 0.5)])
+        'chosen 0.21; rejected 0.04'
+    """
+    parts = []
+    for kind, chosen in (("chosen", True), ("rejected", False)):
+        scores = [region.score for region in regions if region.chosen == chosen]
+        if scores:
+            more = f" and {len(scores) - most} more" if len(scores) > most else ""
+            parts.append(f"{kind} {', '.join(f'{score:.2g}' for score in scores[:most])}{more}")
+    return "; ".join(parts) or "no candidate"
+
+
+def read_summary(output_dir: str | Path) -> dict[str, dict[str, str]]:
+    """The rows of a folder's `summary.csv` by file, "" for what is missing; empty where there is none to read."""
+    try:
+        with (Path(output_dir) / "summary.csv").open(newline="", encoding="utf-8") as file:
+            return {
+                row["file"]: {name: row.get(name) or "" for name in SUMMARY_COLUMNS} for row in csv.DictReader(file)
+            }
+    except (OSError, KeyError, csv.Error, UnicodeDecodeError):
+        return {}
 
 
 def result_path(output_dir: str | Path, name: str, kind: str) -> Path | None:
@@ -98,7 +144,7 @@ class ResultWriter:
         self.output_dir = Path(output_dir)
         self.rows: dict[str, dict[str, Any]] = {}
         self._items_by_file = {item["file"]: item for item in items}
-        earlier = self._read_summary()
+        earlier = read_summary(self.output_dir)
         self._others = [row for file, row in earlier.items() if file not in self._items_by_file]
         if not overwrite:
             for item in items:
@@ -133,15 +179,6 @@ class ResultWriter:
             table.writerows(self.rows[item["file"]] for item in self.items if item["file"] in self.rows)
             table.writerows(self._others)
 
-    def _read_summary(self) -> dict[str, dict[str, Any]]:
-        try:
-            with (self.output_dir / "summary.csv").open(newline="", encoding="utf-8") as file:
-                return {
-                    row["file"]: {name: row.get(name) or "" for name in SUMMARY_COLUMNS} for row in csv.DictReader(file)
-                }
-        except (OSError, KeyError, csv.Error, UnicodeDecodeError):
-            return {}
-
     def _start_clock(self, engine: SupervisedEvaluator) -> None:
         self._started = time.perf_counter()
 
@@ -155,6 +192,7 @@ class ResultWriter:
         name, clusters, mask = item["name"], sample["clusters"], sample["pred"]
         records = getattr(engine.inferer, "record", [])
         augmented = records[-1].augmented if records else None
+        choice = describe_choice(sample["regions"]) if "regions" in sample else ""
         row = PanelRow(
             image=engine.state.batch[0]["original"].numpy(),
             clusters=clusters.cpu().numpy()[0],
@@ -162,6 +200,7 @@ class ResultWriter:
             augmented=None if augmented is None else augmented.numpy(),
             has_geometry=clusters.meta["has_geometry"],
             spacing=spacing_of(clusters),
+            note=choice.replace("; ", "\n"),
         )
         # The panel goes first and comes last: while it is there, with its fingerprint, the image is finished.
         (self.output_dir / f"{name}_panel.png").unlink(missing_ok=True)
@@ -173,6 +212,7 @@ class ResultWriter:
         count = int(clusters.cpu().numpy().max())  # torch knows no maximum of uint16
         fraction = float((mask > 0).float().mean())
         message = "collapsed: one cluster" if count == 1 else "empty mask" if fraction == 0 else ""
+        peak = peak_memory()
         self._add(
             {
                 "file": item["file"],
@@ -180,7 +220,9 @@ class ResultWriter:
                 "clusters": count,
                 "steps": records[-1].steps if records else 0,
                 "seconds": f"{time.perf_counter() - self._started:.2f}",
+                "peak_mib": "" if peak is None else f"{peak:.0f}",
                 "mask_fraction": f"{fraction:.4f}",
+                "choice": choice,
                 "message": message,
             }
         )

@@ -34,6 +34,7 @@ class Region(NamedTuple):
         border: share of the image's border pixels that it covers.
         contrast: mean grey value inside less that of a ring around it; for a dark object the other way round, and
             absolute when either will do.
+        chosen: whether it is part of the foreground.
     """
 
     score: float
@@ -41,6 +42,7 @@ class Region(NamedTuple):
     centre: float
     border: float
     contrast: float
+    chosen: bool = False
 
 
 def _centre_prior(shape: tuple[int, ...]) -> np.ndarray:
@@ -148,8 +150,8 @@ def choose_foreground(
             mean grey values inside and outside best (Chan & Vese 2001).
 
     Returns:
-        the mask (*spatial), bool, and the chosen regions, best first. Where no candidate has an allowed size and
-        the polarity asked for, the mask is empty and the list too.
+        the mask (*spatial), bool, and all candidates, best first, chosen and rejected. Where none has an allowed size
+        and the polarity asked for, the mask is empty and the list too.
 
     Raises:
         ValueError: when clusters and image differ in shape, or `objects` or `polarity` is unknown.
@@ -212,13 +214,14 @@ def choose_foreground(
         steps = round(refinement * mean_side)
         start = whole.astype(np.int8)
         whole = morphological_chan_vese(whole_grey, steps, init_level_set=start, smoothing=0) > 0
-    return whole, [region for region, _, _ in candidates[: objects or 1]]
+    return whole, [region._replace(chosen=rank < (objects or 1)) for rank, (region, _, _) in enumerate(candidates)]
 
 
 class ClustersToMaskd(MapTransform):
     """Puts the foreground beside the clusters: (1, *spatial), uint8, 0 or 1, see `choose_foreground`.
 
     The image may have any resolution; it is brought to the grid of the clusters (nearest neighbour) where it differs.
+    All candidates are handed on as a list under `regions`, so that a choice can be explained.
 
     Args:
         keys: key of the clusters (1, *spatial).
@@ -271,19 +274,23 @@ class ClustersToMaskd(MapTransform):
 
     def choose(self, clusters: np.ndarray, image: np.ndarray) -> np.ndarray:
         """The foreground of `clusters` (*spatial) in `image` (C, *any spatial), as a bool mask (*spatial)."""
+        return self._choose(clusters, image)[0]
+
+    def _choose(self, clusters: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, list[Region]]:
         if image.shape[1:] != clusters.shape:
             resized = torch.nn.functional.interpolate(
                 torch.as_tensor(image).unsqueeze(0), size=clusters.shape, mode="nearest-exact"
             )
             image = resized[0].numpy()
-        return choose_foreground(clusters, image, **self.rule)[0]
+        return choose_foreground(clusters, image, **self.rule)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the sample with its mask."""
+        """Returns the sample with its mask and candidates."""
         sample = dict(data)
         image = np.asarray(torch.as_tensor(sample[self.image_key]).cpu())
         for key in self.key_iterator(sample):
             clusters = sample[key]
-            mask = torch.from_numpy(self.choose(np.asarray(clusters.cpu())[0], image)).to(torch.uint8).unsqueeze(0)
+            foreground, sample["regions"] = self._choose(np.asarray(clusters.cpu())[0], image)
+            mask = torch.from_numpy(foreground).to(torch.uint8).unsqueeze(0)
             sample[self.mask_key] = MetaTensor(mask, meta=clusters.meta) if isinstance(clusters, MetaTensor) else mask
         return sample

@@ -186,7 +186,7 @@ def test_evaluation_makes_masks_exactly_as_inference_does():
     inference, evaluation = (
         ConfigParser.load_config_file(CONFIGS / f"{name}.json") for name in ("inference", "evaluate")
     )
-    own = {"output_dir", "predictions_dir", "items", "inference", "evaluation", "run"}
+    own = {"output_dir", "predictions_dir", "seeds", "items", "inference", "evaluation", "run"}
     assert {key: value for key, value in inference.items() if key not in own} == {
         key: value for key, value in evaluation.items() if key not in own
     }

@@ -63,6 +63,69 @@ def test_masks_of_another_program(folder, tmp_path):
     assert not list((tmp_path / "out").glob("*_panel.png"))  # no image was fitted
 
 
+def test_several_seeds_in_one_report(folder, tmp_path, capsys):
+    assert evaluate(folder, tmp_path / "one", seed=5) == 0
+    assert evaluate(folder, tmp_path / "two", seeds=[5, 2]) == 0
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {
+        *("seed_5", "seed_2", "scores.csv", "totals.csv", "report.html")
+    }
+    ours = [row for row in scores(tmp_path / "two") if row["method"] == "FuseNet"]
+    assert [(row["file"], row["seed"]) for row in ours if row["level"] == "deployed"] == [
+        (f"images/scan{image}.png", seed) for image in (0, 1) for seed in ("5", "2")
+    ]
+    assert all(float(row["seconds"]) > 0 and float(row["peak_mib"]) > 100 for row in ours)
+    assert {row["seed"] for row in scores(tmp_path / "two") if row["method"] != "FuseNet"} == {""}
+    # As with that seed alone.
+    for name in ("scan0", "scan1"):
+        for kind in ("clusters", "mask"):
+            alone, together = (tmp_path / run / f"{name}_{kind}.png" for run in ("one", "two/seed_5"))
+            assert alone.read_bytes() == together.read_bytes()
+    assert (tmp_path / "two/seed_5/scan0_clusters.png").read_bytes() != (
+        tmp_path / "two/seed_2/scan0_clusters.png"
+    ).read_bytes()
+    summary = capsys.readouterr().out.rpartition("\n\n")[2].splitlines()
+    assert [line.split()[:3] for line in summary[1:]] == [
+        ["FuseNet,", level, "2"] for level in ("deployed", "partition", "oracle", "published")
+    ]
+    report = (tmp_path / "two" / "report.html").read_text(encoding="utf-8")
+    assert "seed [5, 2]" in report
+    assert report.count("data:image/jpeg;base64,") == 3
+    # A further seed costs only itself.
+    finished = (tmp_path / "two/seed_5/scan0_panel.png").stat().st_mtime_ns
+    assert evaluate(folder, tmp_path / "two", seeds=[5, 3]) == 0
+    assert (tmp_path / "two/seed_5/scan0_panel.png").stat().st_mtime_ns == finished
+    # What lies there for another seed or program is scored as it is.
+    (tmp_path / "two/seed_3/scan1_mask.png").unlink()
+    assert evaluate(folder, tmp_path / "three", predictions_dir=str(tmp_path / "two")) == 2
+    scored = {(row["seed"], row["file"]) for row in scores(tmp_path / "three") if row["method"] == "predictions"}
+    expected = {(seed, f"images/scan{image}.png") for seed in "235" for image in (0, 1)} - {("3", "images/scan1.png")}
+    assert scored == expected
+    assert "<dt>images/scan1.png</dt><dd>seed 3: there is no prediction" in (
+        tmp_path / "three" / "report.html"
+    ).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("seeds", [3, [], [0, 0], [-1], ["a"], [2**32], [True]])
+def test_seeds_that_make_no_sense(folder, tmp_path, seeds):
+    assert evaluate(folder, tmp_path / "out", seeds=seeds) == (
+        f"error: seeds must be different whole numbers from 0 to 2**32 - 1, as [0,1,2], got {seeds}"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_seeds_of_masks_that_lie_there_are_not_chosen(folder, tmp_path):
+    assert evaluate(folder, tmp_path / "out", seeds=[0, 1], predictions_dir=str(tmp_path)) == (
+        "error: seeds has no effect with predictions_dir: all folders seed_<n> in it are scored"
+    )
+
+
+def test_a_conflict_with_a_later_seed_is_found_before_the_first_fit(folder, tmp_path):
+    assert evaluate(folder, tmp_path, seeds=[1]) == 0
+    message = evaluate(folder, tmp_path, seeds=[0, 1], patch_grid=4)
+    assert message.startswith(f"error: {tmp_path / 'seed_1'} holds results for images/scan0.png and 1 others")
+    assert not (tmp_path / "seed_0").exists()
+
+
 def test_without_a_folder_phantoms_are_drawn_and_called_synthetic(tmp_path):
     result = run("evaluation", cwd=tmp_path, **{**SMALL, "working_size": "[24,24]"})
     assert result.returncode == 0, result.stderr

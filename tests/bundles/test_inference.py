@@ -9,6 +9,8 @@ import torch
 from bundle_tools import BUNDLE, SMALL, call, draw_folder, draw_image, last_line, read_summary, run
 from PIL import Image
 
+from monai_fusenet.files import SUMMARY_COLUMNS
+
 KINDS = ("clusters", "mask", "panel")
 
 
@@ -47,7 +49,7 @@ def test_results_of_each_image(done):
 
 def test_summary(done):
     rows = read_summary(done[1])
-    assert list(rows[0]) == ["file", "status", "clusters", "steps", "seconds", "mask_fraction", "message"]
+    assert list(rows[0]) == list(SUMMARY_COLUMNS)
     assert [row["file"] for row in rows] == [f"images/scan{index}.png" for index in range(3)]
     for index, row in enumerate(rows):
         assert row["status"] == "ok"
@@ -56,6 +58,7 @@ def test_summary(done):
         assert int(row["clusters"]) == pixels(done[1] / f"scan{index}_clusters.png").max()
         fraction = (pixels(done[1] / f"scan{index}_mask.png") > 0).mean()
         assert float(row["mask_fraction"]) == pytest.approx(fraction, abs=1e-4)
+        assert row["choice"].startswith("chosen " if fraction else "no candidate")
 
 
 def test_finished_images_are_kept_and_missing_ones_made_again(done, tmp_path):

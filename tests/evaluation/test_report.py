@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from monai_fusenet.evaluation.levels import BASELINES, LEVELS, METRICS, score_image
-from monai_fusenet.evaluation.report import format_totals, totals, write_report
+from monai_fusenet.evaluation.levels import BASELINES, CLUSTERINGS, LEVELS, METRICS, score_image
+from monai_fusenet.evaluation.report import Example, format_totals, totals, typical_rows, write_report
 
 
 def row(method="ours", level="deployed", file="a.png", dice=0.5, **others):
@@ -58,6 +58,88 @@ def test_totals_by_hand():
     assert total["dice_std"] == pytest.approx(math.sqrt((0.3**2 + 0.1**2 + 0.4**2) / 2))
     assert (total["dice_worst"], total["dice_worst_file"]) == (0.2, "a.png")
     assert total["collapse_rate"] == pytest.approx(1 / 3)
+
+
+@pytest.fixture
+def seeded():
+    """Two images with three seeds each; the means of the seeds are 0.5, 0.6 and 0.4."""
+    dice = {("a.png", 0): 0.4, ("b.png", 0): 0.6, ("a.png", 7): 0.5, ("b.png", 7): 0.7}
+    dice |= {("a.png", 9): 0.0, ("b.png", 9): 0.8}
+    return [
+        row("FuseNet", file=file, dice=value, seed=seed, seconds=1.0 + seed, peak_mib=500.0 + seed, clusters=4)
+        | {"collapsed": float(value == 0)}
+        for (file, seed), value in dice.items()
+    ]
+
+
+def test_totals_over_seeds_by_hand(seeded):
+    (total,) = totals(seeded)
+    assert (total["images"], total["seeds"]) == (2, 3)
+    assert total["dice_mean"] == pytest.approx(0.5)
+    # The images have 0.3 and 0.7 on average.
+    assert total["dice_std"] == pytest.approx(math.sqrt(2 * 0.2**2))
+    assert total["dice_seed_std"] == pytest.approx(0.1)
+    assert (total["dice_worst_seed"], total["worst_seed"]) == (pytest.approx(0.4), 9)
+    assert (total["dice_worst"], total["dice_worst_file"]) == (0.0, "a.png")
+    assert total["collapse_rate"] == pytest.approx(1 / 6)
+    assert total["seconds_mean"] == pytest.approx((1 + 8 + 10) / 3)
+    assert total["peak_mib"] == 509
+
+
+def test_an_image_that_failed_with_one_seed_counts_with_the_others(seeded):
+    (total,) = totals(seeded[1:])
+    assert (total["images"], total["seeds"]) == (2, 3)
+    assert total["dice_mean"] == pytest.approx((0.25 + 0.7) / 2)
+
+
+def test_totals_of_one_seed_have_no_spread_over_seeds(seeded):
+    (total,) = totals(seeded[:2])
+    assert math.isnan(total["dice_seed_std"])
+    assert (total["seeds"], total["dice_worst_seed"], total["worst_seed"]) == (1, pytest.approx(0.5), 0)
+    (total,) = totals([row()])
+    assert total["worst_seed"] is None
+    assert math.isnan(total["seconds_mean"])
+    assert math.isnan(total["peak_mib"])
+
+
+def test_summary_of_seeds_and_cost(seeded):
+    title, line = format_totals([*seeded, row("2-means", file="a.png")]).split("\n\n")[1].splitlines()
+    words = "summary seeds Dice ± images ± seeds worst seed collapsed clusters s/image peak MiB"
+    assert title.split() == words.split()
+    assert line.split() == [
+        "FuseNet,",
+        "deployed",
+        "3",
+        "0.500",
+        "0.283",
+        "0.100",
+        "0.400",
+        "(9)",
+        "17%",
+        "4.0",
+        "6.3",
+        "509",
+    ]
+    line = format_totals(seeded[:2]).splitlines()[-1]
+    assert line.split() == ["FuseNet,", "deployed", "1", "0.500", "0.141", "-", "-", "0%", "4.0", "1.0", "500"]
+
+
+def test_the_same_choice_is_named_where_it_chose():
+    rows = [row(method, level) for method in ("ours", *BASELINES) for level in LEVELS]
+    deployed, *others = format_totals(rows).split("\n\n")
+    assert deployed.count("+ same choice") == 4
+    assert all(f"{method} + same choice" in deployed for method in CLUSTERINGS)
+    assert not any("same choice" in text for text in others)
+
+
+def test_best_median_and_worst():
+    rows = [row(file=f"{dice}.png", dice=dice) for dice in (0.5, 0.1, 0.9, 0.3)]
+    rows += [row(level="oracle", dice=1.0), row("theirs", dice=0.0)]
+    found = typical_rows(rows, "ours")
+    assert [(place, found[place]["dice"]) for place in found] == [("best", 0.9), ("median", 0.3), ("worst", 0.1)]
+    assert list(typical_rows(rows[:2], "ours")) == ["best", "worst"]
+    assert list(typical_rows(rows[:1], "ours")) == ["best"]
+    assert typical_rows(rows, "nobody") == {}
 
 
 def test_totals_keep_levels_and_methods_apart_and_in_order():
@@ -118,7 +200,7 @@ def test_files_of_a_report(rows, tmp_path):
 
     with open(report.with_name("scores.csv"), newline="") as file:
         scores = list(csv.DictReader(file))
-    assert list(scores[0]) == ["file", "method", "level", *METRICS, "collapsed"]
+    assert list(scores[0]) == ["file", "method", "seed", "level", *METRICS, "collapsed"]
     assert len(scores) == len(rows)
     for written, given in zip(scores, rows, strict=True):
         assert written["file"] == given["file"]
@@ -153,6 +235,16 @@ def test_page_stands_alone_and_explains_every_level(rows, tmp_path):
         assert meaning in page.text
     for method in ("ours", *BASELINES[:2]):
         assert page.text.count(method) == 4
+
+
+def test_pictures_and_summary_on_the_page(seeded, tmp_path):
+    examples = [Example("best: <a>.png", b"one"), Example("worst: b.png", b"two")]
+    text = write_report(seeded, tmp_path, ["Title"], examples=examples).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.tags.count("table") == 2
+    assert "0.400 (9)" in page.text
+    assert page.links[1:] == ["data:image/jpeg;base64,b25l", "data:image/jpeg;base64,dHdv"]
+    assert "best: <a>.png" in page.text
 
 
 def test_names_are_escaped(tmp_path):

@@ -116,6 +116,15 @@ def test_the_mask_is_green_and_the_truth_orange():
     assert drawn == {"mask": (True, False), "both": (True, True)}
 
 
+def test_a_note_stands_under_the_mask():
+    row = PanelRow(draw((1, 24, 17)), halves((24, 17)), box((24, 17)), note="chosen $0.5_1$")
+    figure = draw_panels([row], ["a"])
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], [], ["chosen $0.5_1$"]]
+    picture = pixels(figure)
+    bottom = picture[-30:, 2 * picture.shape[1] // 3 :]
+    assert (bottom < 128).any()  # inside the picture
+
+
 def test_rows_and_titles_of_different_number():
     row = PanelRow(draw((1, 24, 17)), halves((24, 17)), box((24, 17)))
     with pytest.raises(ValueError, match="shorter"):

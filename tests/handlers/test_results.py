@@ -15,10 +15,11 @@ from torch import nn
 from monai_fusenet.data import LoadMedicalImaged, load_image
 from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
 from monai_fusenet.handlers import ResultWriter, result_path, write_label_map
+from monai_fusenet.handlers.results import describe_choice, peak_memory
 from monai_fusenet.inferers import FitRecord
-from monai_fusenet.transforms import ScoresToClustersd
+from monai_fusenet.transforms import Region, ScoresToClustersd
 
-COLUMNS = ["file", "status", "clusters", "steps", "seconds", "mask_fraction", "message"]
+COLUMNS = ["file", "status", "clusters", "steps", "seconds", "peak_mib", "mask_fraction", "choice", "message"]
 # NIfTI keeps the affine in 32 bits.
 OBLIQUE = np.array([[0, -2.5, 0.3, 10], [1.5, 0, 0.1, -20], [0.2, 0.1, 4, 30], [0, 0, 0, 1]], np.float32).astype(float)
 
@@ -61,7 +62,11 @@ class OneHot:
 def mask_of_the_third_cluster(sample):
     clusters = sample["clusters"]
     mask = MetaTensor((clusters.as_tensor() == 3).to(torch.uint8), meta=clusters.meta)
-    return {**sample, "pred": mask}
+    return {**sample, "pred": mask, "regions": [region(0.25, chosen=True), region(0.031), region(0.002)]}
+
+
+def region(score, chosen=False):
+    return Region(score, fraction=0.1, centre=0.2, border=0.0, contrast=0.5, chosen=chosen)
 
 
 def draw_object(shape):
@@ -249,12 +254,14 @@ def test_a_row_for_each_image(tmp_path):
     fraction = (draw_object((24, 17)) == 250).mean()
     for row in rows:
         assert re.fullmatch(r"\d+\.\d\d", row.pop("seconds"))
+        assert 100 < int(row.pop("peak_mib")) <= peak_memory()
         assert row.pop("file") in ("a.png", "b.png", "c.png")
         assert row == {
             "status": "ok",
             "clusters": "3",
             "steps": "11",
             "mask_fraction": f"{fraction:.4f}",
+            "choice": "chosen 0.25; rejected 0.031, 0.002",
             "message": "",
         }
 
@@ -269,6 +276,30 @@ def test_what_is_odd_about_a_result(tmp_path):
     assert run(items, tmp_path / "one", inferer=OneHot(1))[0]["message"] == "collapsed: one cluster"
     row = run(items, tmp_path / "none", inferer=OneHot(2))[0]
     assert (row["message"], row["mask_fraction"]) == ("empty mask", "0.0000")
+
+
+def test_a_choice_in_a_few_words():
+    chosen = [region(score, chosen=True) for score in (0.5, 0.4, 0.3, 0.25, 0.2)]
+    rejected = [region(score) for score in (0.1, 0.01, 0.001, 0.0001)]
+    assert (
+        describe_choice([*chosen, *rejected]) == "chosen 0.5, 0.4, 0.3 and 2 more; rejected 0.1, 0.01, 0.001 and 1 more"
+    )
+    assert describe_choice(chosen[:1]) == "chosen 0.5"
+    assert describe_choice([]) == "no candidate"
+
+
+def test_the_choice_stands_on_the_panel(tmp_path, monkeypatch):
+    notes = []
+    monkeypatch.setattr(
+        "monai_fusenet.handlers.results.draw_panels", lambda rows, titles: notes.append(rows[0].note) or Blank()
+    )
+    run(write_pictures(tmp_path / "images", names=["a"]), tmp_path / "out")
+    assert notes == ["chosen 0.25\nrejected 0.031, 0.002"]
+
+
+def test_a_system_that_does_not_tell_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_fusenet.handlers.results.resource", None)
+    assert run(write_pictures(tmp_path / "images", names=["a"]), tmp_path / "out")[0]["peak_mib"] == ""
 
 
 def test_the_summary_grows_with_each_image(tmp_path):
