@@ -254,7 +254,7 @@ def test_a_row_for_each_image(tmp_path):
     fraction = (draw_object((24, 17)) == 250).mean()
     for row in rows:
         assert re.fullmatch(r"\d+\.\d\d", row.pop("seconds"))
-        assert 100 < int(row.pop("peak_mib")) <= peak_memory()
+        assert 100 < int(row.pop("peak_mib")) <= peak_memory() + 1  # rounded
         assert row.pop("file") in ("a.png", "b.png", "c.png")
         assert row == {
             "status": "ok",

@@ -334,7 +334,7 @@ def test_nothing_is_looked_for_in_the_margin(shape):
     np.testing.assert_array_equal(choose_foreground(clusters, image, margin=0.2, **options)[0], lesion)
 
 
-@pytest.mark.parametrize("shape", [(41, 61), (21, 31, 25)])
+@pytest.mark.parametrize("shape", [(41, 61), (31, 33, 25)])
 def test_a_bridge_is_cut_where_it_is_thinner_than_the_opening(shape):
     centre = tuple(side // 2 for side in shape)
     lesion = ball(shape, centre, 8)
@@ -354,10 +354,10 @@ def test_a_bridge_is_cut_where_it_is_thinner_than_the_opening(shape):
 
 
 def test_an_opening_wider_than_all_leaves_nothing():
-    clusters = np.where(ball((20, 30), (10, 15), 3), 2, 1)
-    mask, regions = choose_foreground(clusters, clusters[None] / 2, objects=1, opening=0.4)
+    stripes = np.broadcast_to(1 + np.arange(30) // 3 % 2, (20, 30))
+    mask, regions = choose_foreground(stripes, stripes[None] / 2, objects=1, opening=0.13)
     assert not mask.any()
-    assert not [region for region in regions if region.chosen]
+    assert regions == []
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (20, 25, 30)])
