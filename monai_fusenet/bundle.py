@@ -25,12 +25,14 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.properties import InferProperties, TrainProperties
+from monai.transforms import Transform
 from monai.utils import BundlePropertyConfig, set_determinism
 from torch import nn
 
 from monai_fusenet import __version__
 from monai_fusenet.checks import check_number, check_switch, check_whole
 from monai_fusenet.data import draw_phantoms, find_images, phantom_images, sample_images, unmatched_masks
+from monai_fusenet.distillation import Distiller, Teacher, folder_pass, write_bundle
 from monai_fusenet.engines import FolderEvaluator
 from monai_fusenet.evaluation import Example, draw_example, format_totals, score_folder, typical_rows, write_report
 from monai_fusenet.handlers.results import ResultWriter
@@ -38,6 +40,7 @@ from monai_fusenet.inferers import PerImageInferer
 
 __all__ = [
     "check_options",
+    "distil",
     "evaluate",
     "find_bundle_root",
     "images",
@@ -64,20 +67,39 @@ WHOLE_NUMBERS = {
     "in_channels": 1,
     "spatial_dims": 2,
     "patch_grid": 1,
+    "rounds": 1,
+    "round_steps": 1,
 }
 SWITCHES = {"overwrite", "amp", "merge_twins"}
-NUMBERS = {"learning_rate"}
+NUMBERS = {"learning_rate", "min_confidence", "agreement"}
 COMPONENTS = (
     *("network_def", "loss_function", "foreground", "preprocessing", "postprocessing", "inferer"),
     *("train#preprocessing", "train#augmentation", "validate#preprocessing", "validate#postprocessing"),
-    *("results_dir", "network", "optimizer"),
+    *("classical", "student_def", "student#preprocessing", "student#postprocessing", "student#augmentation"),
+    *("student#loss_function", "results_dir", "network", "optimizer", "teacher", "distiller"),
 )
 COMPONENT_KEYS = {"_target_", "_requires_", "_disabled_", "_desc_", "_mode_"}
-ENTRY_KEYS = {"imports", "initialize", "run", "finalize", "training", "inference", "evaluation", "_meta_"}
+ENTRY_KEYS = {
+    "imports",
+    "initialize",
+    "run",
+    "finalize",
+    "training",
+    "inference",
+    "evaluation",
+    "distillation",
+    "_meta_",
+}
 BOOKKEEPING = {
     *("bundle_root", "dataset_dir", "output_dir", "predictions_dir", "device", "overwrite", "num_workers", "seeds"),
     *("results_dir", "items", "writer", "dataset", "dataloader", "handlers", "evaluator", "max_epochs", "val_interval"),
+    *("teacher", "distiller"),
 }
+STUDENT_OPTIONS = (  # what the masks that teach do not depend on
+    *("student_def", "student_size", "student", "teacher_seeds", "rounds", "round_steps", "batch_size"),
+    *("learning_rate", "min_confidence", "agreement", "objects", "seed"),
+)
+STUDENT_PARTS = ("preprocessing", "inferer", "mask", "postprocessing")  # of the block `student`, for its own bundle
 PROPERTY_KEYS = {
     re.split("::|#", str(value[BundlePropertyConfig.ID]))[0]
     for value in (*TrainProperties.values(), *InferProperties.values())
@@ -220,7 +242,7 @@ def check_values(config: Mapping[str, Any]) -> None:
     ):
         raise ValueError(f"seeds must be different whole numbers from 0 to 2**32 - 1, as [0,1,2], got {seeds}")
     size, dims, grid = (config.get(name) for name in ("working_size", "spatial_dims", "patch_grid"))
-    if is_plain(size) and isinstance(dims, int) and isinstance(grid, int):
+    if size is not None and is_plain(size) and isinstance(dims, int) and isinstance(grid, int):
         sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
         if len(sides) != dims or not all(is_whole(side, grid) for side in sides):
             raise ValueError(f"working_size must be {dims} whole numbers of at least {grid}, got {size}")
@@ -594,3 +616,115 @@ def train(trainer: Any, dataset: Any) -> None:
     dataset.prepare()
     trainer.run()
     exit_with(len(dataset.failures), len(dataset.failures) + len(dataset))
+
+
+def student_config(
+    config: Mapping[str, Any], parent: Mapping[str, Any], values: Mapping[str, Any], weights: str
+) -> dict[str, Any]:
+    """The `inference.json` of a distilled network: the shipped one with its own network and transforms.
+
+    Args:
+        config: of the distillation, as it is written.
+        parent: the shipped `inference.json`: names, order and what runs are taken from it.
+        values: options whose values are known by now.
+        weights: fingerprint of the weights, by which results of other weights are told apart.
+    """
+    parts = {name: config["student"][name] for name in STUDENT_PARTS}
+    own = json.loads(re.sub("@student(#|::)", "@", json.dumps(parts)))  # MONAI's parser turns one into the other
+    own |= {
+        "network_def": config["student_def"],
+        "network": "$fusenet.initial_network(@network_def, @checkpoint, @device)",
+        "checkpoint": "$@bundle_root + '/models/model.pt'",
+        "scaling": config["scaling"],
+        "writer": {**parent["writer"], "settings": f"$fusenet.settings() | {{'weights': '{weights}'}}"},
+    }
+    left_out = ("amp", "working_size", "merge_twins", "resizing", "loss_function", "foreground")
+    merged = {**{key: value for key, value in parent.items() if key not in left_out}, **own}
+    first = ("imports", "bundle_root", "dataset_dir", "output_dir", "checkpoint")
+    head = {key: merged[key] for key in first} | dict(values)
+    return head | {key: value for key, value in merged.items() if key not in head}
+
+
+def student_metadata(parent: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The `metadata.json` of a distilled network."""
+    shape = list(values["student_size"])
+    image = {**parent["network_data_format"]["inputs"]["image"], "num_channels": values["in_channels"]}
+    image |= {
+        "spatial_shape": shape,
+        "channel_def": {str(channel): "image" for channel in range(values["in_channels"])},
+    }
+    pred = {**parent["network_data_format"]["outputs"]["pred"], "num_channels": 1}
+    pred |= {"type": "logits", "format": "segmentation", "spatial_shape": shape, "channel_def": {"0": "foreground"}}
+    return {
+        **parent,
+        "changelog": {parent["version"]: "distilled from label-free masks"},
+        "name": "Distilled segmentation",
+        "task": "Segmentation of the kind of image that the folder held which it was distilled from",
+        "description": "A feed-forward network trained on masks made and chosen without any label.",
+        "data_source": "one folder of images, without their masks",
+        "image_classes": f"{values['in_channels']} channels, intensities scaled to [0, 1] per image",
+        "pred_classes": "logit of the foreground",
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}},
+    }
+
+
+@entry
+def distil(
+    distiller: Distiller,
+    teacher: Teacher,
+    preprocessing: Callable,
+    postprocessing: Transform,
+    items: Sequence[Mapping[str, Any]],
+    dataset_dir: str | Path | None,
+    bundle_root: str | Path,
+) -> None:
+    """Makes masks that teach, trains the network on them, and writes it as a bundle, with its masks of the folder.
+
+    Args:
+        distiller: trains the network.
+        teacher: makes the masks.
+        preprocessing: transform of an item for the network.
+        postprocessing: transform of the network's output to a mask on the image's own grid.
+        items: all images.
+        dataset_dir: folder of the images, or `None` for phantoms, which are drawn here.
+        bundle_root: the bundle that runs.
+
+    Raises:
+        SystemExit: 1 when no image could be done, 2 when some could not.
+    """
+    parser = _caller(ConfigParser)
+    if parser is None:
+        raise ValueError("the options are unknown here: no config is being run")
+    if dataset_dir is None:
+        logger.info("no dataset_dir: learning from SYNTHETIC phantoms, which say nothing about medical images")
+        draw_phantoms(distiller.output_dir / "phantoms")
+    items = [{key: item[key] for key in ("image", "file", "name")} for item in items]  # and no label from here on
+    for evaluator, writer in teacher.passes(items):
+        make_masks(evaluator, writer)
+    distiller.run(items, teacher.folders)
+
+    names = ("spatial_dims", "in_channels", "patch_grid", "student_size", "objects")
+    values = {name: parser.get_parsed_content(name) for name in names}
+    parent = Path(str(bundle_root)) / "configs"
+    shipped, metadata = (json.loads((parent / f"{name}.json").read_text("utf-8")) for name in ("inference", "metadata"))
+    weights = _fingerprint(distiller.network)
+    config, model_dir = student_config(parser.get(), shipped, values, weights), distiller.output_dir / "model"
+    write_bundle(model_dir, distiller.network, config, student_metadata(metadata, values), bundle_root)
+    logger.info("the network, as a bundle: %s", model_dir)
+
+    def own_masks(overwrite: bool) -> tuple[FolderEvaluator, ResultWriter]:
+        folder, network = distiller.output_dir / "masks", distiller.network
+        parts = (distiller.inferer, postprocessing, distiller.device, {"weights": weights}, overwrite)
+        return folder_pass(items, folder, preprocessing, network, *parts)
+
+    evaluator, writer = own_masks(distiller.overwrite)
+    if writer.conflicts:  # left by an earlier network
+        evaluator, writer = own_masks(overwrite=True)
+    infer(evaluator, writer)
+
+
+def _fingerprint(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

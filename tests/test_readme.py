@@ -29,6 +29,8 @@ def test_example_runs(example, tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_files_in_commands_exist(command):
     for word in re.findall(r"[\w./-]+\.(?:json|yaml)", command):
+        if word.startswith("output/"):  # what an earlier command leaves
+            continue
         assert (ROOT / word).is_file(), word
     shlex.split(command)
 

@@ -3,6 +3,12 @@
 from monai_fusenet.losses.cross_modal import CrossModalLoss, cross_modal_similarity
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss, edge_disagreement, published_edge_map
 from monai_fusenet.losses.fusenet import FuseNetLoss, FuseNetTerms
+from monai_fusenet.losses.noisy_mask import (
+    NoisyMaskLoss,
+    NoisyMaskTerms,
+    generalised_cross_entropy,
+    soft_dice_distance,
+)
 from monai_fusenet.losses.self_labeling import SelfLabelingLoss, self_labeling_loss
 
 __all__ = [
@@ -10,9 +16,13 @@ __all__ = [
     "EdgeRefinementLoss",
     "FuseNetLoss",
     "FuseNetTerms",
+    "NoisyMaskLoss",
+    "NoisyMaskTerms",
     "SelfLabelingLoss",
     "cross_modal_similarity",
     "edge_disagreement",
+    "generalised_cross_entropy",
     "published_edge_map",
     "self_labeling_loss",
+    "soft_dice_distance",
 ]

@@ -16,6 +16,12 @@ ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "fusenet_segmentation"
 CONFIGS = BUNDLE / "configs"
 OVERLAYS = ROOT / "configs"
+CONFIG_OF = {
+    "training": "train.json",
+    "inference": "inference.json",
+    "evaluation": "evaluate.json",
+    "distillation": "distill.json",
+}
 # Results are equal to the last bit only with equal numbers of threads.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
@@ -40,7 +46,7 @@ SMALL_TRAINING = {
 
 def command(run_id, *overlays, config=None, **options):
     """The command line of a run, as README writes it."""
-    name = {"training": "train.json", "inference": "inference.json", "evaluation": "evaluate.json"}.get(run_id)
+    name = CONFIG_OF.get(run_id)
     files = [str(config or CONFIGS / name), *(str(OVERLAYS / overlay) for overlay in overlays)]
     arguments = [sys.executable, "-m", "monai.bundle", "run", run_id]
     arguments += ["--config_file", str(files) if len(files) > 1 else files[0]]
@@ -57,7 +63,7 @@ def run(run_id, *overlays, cwd, config=None, **options):
 
 def call(run_id, *overlays, config=None, **options):
     """Runs a workflow in this process, which saves the time of importing; returns the exit status or message."""
-    name = {"training": "train.json", "inference": "inference.json", "evaluation": "evaluate.json"}[run_id]
+    name = CONFIG_OF[run_id]
     files = [str(config or CONFIGS / name), *(str(OVERLAYS / overlay) for overlay in overlays)]
     options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     try:

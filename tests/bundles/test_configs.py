@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import torch
 import yaml
-from bundle_tools import BUNDLE, CONFIGS, OVERLAYS, ROOT, SMALL, SMALL_TRAINING, draw_folder
+from bundle_tools import BUNDLE, CONFIG_OF, CONFIGS, OVERLAYS, ROOT, SMALL, SMALL_TRAINING, draw_folder
 from monai.bundle import ComponentLocator, ConfigParser, ckpt_export, create_workflow, load, verify_net_in_out
 
 import monai_fusenet
@@ -58,21 +58,21 @@ def test_all_required_properties_are_there(name, with_folder, tmp_path, monkeypa
     assert not (tmp_path / "output").exists()  # to look at a config writes nothing
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+@pytest.mark.parametrize("name", CONFIG_OF.values())
 def test_run_is_the_same_list(name):
     config = ConfigParser.load_config_file(CONFIGS / name)
-    run_id = {"train.json": "training", "inference.json": "inference", "evaluate.json": "evaluation"}[name]
+    (run_id,) = (run_id for run_id, config_name in CONFIG_OF.items() if config_name == name)
     assert config["run"] == config[run_id]
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+@pytest.mark.parametrize("name", CONFIG_OF.values())
 def test_options_that_all_workflows_share(name):
     shared = ["bundle_root", "dataset_dir", "output_dir", "checkpoint", "device", "amp", "seed", "overwrite"]
     assert set(shared) <= set(ConfigParser.load_config_file(CONFIGS / name))
 
 
 @pytest.mark.parametrize("overlay", OVERLAY_NAMES)
-@pytest.mark.parametrize("name", ["inference.json", "evaluate.json"])
+@pytest.mark.parametrize("name", ["inference.json", "evaluate.json", "distill.json"])
 def test_overlays_change_what_is_there(overlay, name):
     base = ConfigParser(ConfigParser.load_config_file(CONFIGS / name))
     for key in yaml.safe_load((OVERLAYS / overlay).read_text(encoding="utf-8")):

@@ -1,0 +1,108 @@
+"""Masks that nobody has checked teach most where they are sure, and an outlier among them costs little."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+from monai_fusenet.checks import check_number
+from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss
+
+__all__ = ["NoisyMaskLoss", "NoisyMaskTerms", "generalised_cross_entropy", "soft_dice_distance"]
+
+EPSILON = 1e-6
+
+
+def generalised_cross_entropy(probability: Tensor, target: Tensor, exponent: float = 0.7) -> Tensor:
+    """(1 - p ** q) / q of the probability p of the right answer; cross-entropy for q near 0, |p - 1| for q = 1.
+
+    Args:
+        probability: of the foreground, any shape, values in [0, 1].
+        target: of the same shape, values in [0, 1]; between 0 and 1 both answers are right in that proportion.
+        exponent: q, above 0 and at most 1.
+
+    Returns:
+        the loss of each pixel, of the same shape, values in [0, 1 / q].
+
+    Reference:
+        Zhang and Sabuncu 2018, arXiv 1805.07836.
+    """
+    p = probability.clamp(EPSILON, 1 - EPSILON)  # the gradient of p ** q is infinite at 0
+    return (target * (1 - p**exponent) + (1 - target) * (1 - (1 - p) ** exponent)) / exponent
+
+
+def soft_dice_distance(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """1 - 2 sum(w p t) / sum(w (p^2 + t^2)) over all pixels of each image; 0 where p = t.
+
+    Args:
+        probability: (B, 1, *spatial), values in [0, 1].
+        target: of the same shape, values in [0, 1].
+        weight: of the same shape, not negative.
+
+    Returns:
+        (B,), values in [0, 1]; 0 for an image in which neither has anything.
+    """
+    overlap = (weight * probability * target).flatten(1).sum(1)
+    total = (weight * (probability**2 + target**2)).flatten(1).sum(1)
+    return 1 - (2 * overlap + EPSILON) / (total + EPSILON)
+
+
+class NoisyMaskTerms(NamedTuple):
+    """The weighted terms of a `NoisyMaskLoss`, and their sum."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    dice: Tensor
+    edge: Tensor
+
+
+class NoisyMaskLoss(_Loss):
+    """Generalised cross-entropy and soft Dice against uncertain masks, with the edge term as a regulariser.
+
+    The target is the mean of several masks, or a probability. A pixel counts by how sure the target is of it,
+    |2 t - 1|: nothing where the masks are evenly divided.
+
+    Args:
+        exponent: see `generalised_cross_entropy`.
+        lambda_dice: weight of the Dice distance.
+        lambda_edge: weight of the edge term.
+        edge_factor: see `EdgeRefinementLoss`.
+
+    Shape:
+        input (B, 1, *spatial), logits of the foreground, 2-D or 3-D; target of the same shape, values in [0, 1].
+
+    Raises:
+        ValueError: for an exponent or a weight out of range, or when input and target have not that shape.
+    """
+
+    def __init__(
+        self, exponent: float = 0.7, lambda_dice: float = 1.0, lambda_edge: float = 0.05, edge_factor: int = 4
+    ) -> None:
+        super().__init__()
+        check_number("exponent", exponent, EPSILON, 1)
+        check_number("lambda_dice", lambda_dice, 0)
+        check_number("lambda_edge", lambda_edge, 0)
+        self.exponent = exponent
+        self.lambda_dice = lambda_dice
+        self.lambda_edge = lambda_edge
+        self.edge = EdgeRefinementLoss(factor=edge_factor)
+
+    def terms(self, input: Tensor, target: Tensor) -> NoisyMaskTerms:
+        """The weighted terms of logits `input`, each a mean over the batch."""
+        if input.shape != target.shape or input.ndim not in (4, 5) or input.shape[1] != 1:
+            raise ValueError(
+                "logits and target must both have the shape (B, 1, *spatial) in 2-D or 3-D, "
+                f"got {tuple(input.shape)} and {tuple(target.shape)}"
+            )
+        probability, weight = input.sigmoid(), (2 * target - 1).abs()
+        pixels = generalised_cross_entropy(probability, target, self.exponent)
+        cross_entropy = (weight * pixels).sum() / weight.sum().clamp(min=EPSILON)
+        dice = self.lambda_dice * soft_dice_distance(probability, target, weight).mean()
+        edge = self.lambda_edge * self.edge(input)
+        return NoisyMaskTerms(cross_entropy + dice + edge, cross_entropy, dice, edge)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of logits `input`."""
+        return self.terms(input, target).total
