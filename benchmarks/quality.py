@@ -58,18 +58,28 @@ def named_images(data_dir: Path, count: int = 6) -> list[dict[str, Any]]:
     return items
 
 
+def shipped(overlays: Sequence[Path], options: Mapping[str, Any], *names: str) -> list[Any]:
+    """Parts of the shipped inference config with overlays and options, on the CPU."""
+    parser = ConfigParser()
+    parser.read_config([str(INFERENCE), *map(str, overlays)])
+    parser.update({"inferer#progress": False, "device": "$torch.device('cpu')", "amp": False, **options})
+    parser.parse(reset=True)
+    return [parser.get_parsed_content(name) for name in names]
+
+
+def truth(item: Mapping[str, Any]) -> np.ndarray:
+    """The mask that an image comes with, (*spatial), bool."""
+    return UnionMaskd("label")(LoadMedicalImaged("label")({"label": item["label"]}))["label"][0].numpy() > 0
+
+
 def score_setting(setting: str, items: Sequence[Mapping[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
     """Fits every image and scores its clusters on the truth's own grid, upsampled plainly and along edges."""
     overlays, options = SETTINGS[setting]
-    parser = ConfigParser()
-    parser.read_config([str(INFERENCE), *map(str, overlays)])
-    parser.update({"inferer#progress": False, "device": "$torch.device('cpu')", "amp": False, "seed": seed, **options})
-    parser.parse(reset=True)
-    preprocessing, network, inferer, merge_twins = (
-        parser.get_parsed_content(name) for name in ("preprocessing", "network_def", "inferer", "merge_twins")
+    preprocessing, network, inferer, merge_twins = shipped(
+        overlays, {"seed": seed, **options}, "preprocessing", "network_def", "inferer", "merge_twins"
     )
     for item in items:
-        label = UnionMaskd("label")(LoadMedicalImaged("label")({"label": item["label"]}))["label"][0].numpy() > 0
+        label = truth(item)
         sample = preprocessing(dict(item))
         start = time.perf_counter()
         with torch.no_grad():
@@ -92,6 +102,18 @@ def score_setting(setting: str, items: Sequence[Mapping[str, Any]], seed: int) -
             }
 
 
+def mean(rows: Sequence[Mapping[str, Any]], column: str) -> float:
+    """Mean of a column."""
+    return float(np.mean([float(row[column]) for row in rows]))
+
+
+def spread(rows: Sequence[Mapping[str, Any]], column: str) -> float:
+    """Standard deviation of the means of the seeds; NaN for one seed."""
+    seeds = sorted({row["seed"] for row in rows})
+    means = [mean([row for row in rows if row["seed"] == seed], column) for seed in seeds]
+    return float(np.std(means, ddof=1)) if len(seeds) > 1 else float("nan")
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Means over all rows of a setting, as Markdown, with the standard deviation of the means of the seeds."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
@@ -101,21 +123,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     titles += ["clusters", "steps", "seconds"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for (setting, upsampling), group in groups.items():
-
-        def mean(column: str, group: Sequence[Mapping[str, Any]] = group) -> float:
-            return float(np.mean([float(row[column]) for row in group]))
-
-        def spread(column: str, group: Sequence[Mapping[str, Any]] = group) -> float:
-            seeds = sorted({row["seed"] for row in group})
-            means = [np.mean([float(row[column]) for row in group if row["seed"] == seed]) for seed in seeds]
-            return float(np.std(means, ddof=1)) if len(seeds) > 1 else float("nan")
-
         collapsed = np.mean([int(row["clusters"]) == 1 for row in group])
         worst = min(float(row["majority"]) for row in group)
         lines.append(
-            f"| {setting} | {upsampling} | {len(group)} | {mean('majority'):.3f} ± {spread('majority'):.3f} | "
-            f"{mean('oracle'):.3f} ± {spread('oracle'):.3f} | {worst:.3f} | {collapsed:.0%} | "
-            f"{mean('clusters'):.1f} | {mean('steps'):.1f} | {mean('seconds'):.1f} |"
+            f"| {setting} | {upsampling} | {len(group)} | {mean(group, 'majority'):.3f} ± "
+            f"{spread(group, 'majority'):.3f} | {mean(group, 'oracle'):.3f} ± {spread(group, 'oracle'):.3f} | "
+            f"{worst:.3f} | {collapsed:.0%} | {mean(group, 'clusters'):.1f} | {mean(group, 'steps'):.1f} | "
+            f"{mean(group, 'seconds'):.1f} |"
         )
     return "\n".join(lines)
 

@@ -1,0 +1,145 @@
+"""What each choice is worth: `python -m benchmarks.ablation DATA`.
+
+The shipped defaults, and variants that differ in one thing, on even images (sorted by name, counted from 0) of
+`dermoscopy`, `nuclei`, `chest_xray` and `breast_ultrasound` below DATA, each with the preset of its kind: Dice at the
+levels deployed (nothing chosen with the truth), partition (majority) and oracle. Writes `ablation.csv`, a row for each
+fit, and `ablation.md` into `benchmarks/results/`; what is there already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.quality import RESULTS, ROOT, mean, read_rows, shipped, spread, truth
+from monai_fusenet.data import find_images
+from monai_fusenet.evaluation.levels import score_mask
+from monai_fusenet.metrics.partition import majority_mask, oracle_mask
+
+COLUMNS = ("setting", "set", "file", "seed", "deployed", "majority", "oracle", "clusters", "steps", "refits", "seconds")
+PRESETS = {
+    "dermoscopy": [ROOT / "configs" / "skin.yaml"],
+    "nuclei": [ROOT / "configs" / "nuclei.yaml"],
+    "chest_xray": [ROOT / "configs" / "lung.yaml"],
+    "breast_ultrasound": [],
+}
+DEFAULT = "default"
+PUBLISHED_PATCHES = {"network_def#img_size": [128, 128], "inferer#resolutions": None}  # they fit one size only
+SETTINGS: dict[str, Mapping[str, Any]] = {
+    DEFAULT: {},
+    "128 alone": {"inferer#resolutions": None},
+    "128 alone, published patch tokens": PUBLISHED_PATCHES,
+    "64 alone": {"working_size": [64, 64], "inferer#resolutions": None},
+    "96, then 192": {"working_size": [192, 192]},
+    "6 steps": {"inferer#steps": 6},
+    "25 steps": {"inferer#steps": 25},
+    "stop at 8 clusters": {"inferer#min_clusters": 8},
+    "no edge term": {"loss_function#lambda_edge": 0.0},
+    "edge term of weight 1.5": {"loss_function#lambda_edge": 1.5},
+    "published edge term": {"loss_function#edge_mode": "published"},
+    "no cross-modal term": {"loss_function#lambda_cross": 0.0},
+    "detached targets": {"loss_function#detach_targets": True},
+    "grey input": {"in_channels": 1},
+    "values as they are": {"scaling#lower": 0, "scaling#upper": 100},
+    "no dropout": {"network_def#dropout": 0.0},
+    "twins apart": {"merge_twins": False},
+    "plain upsampling": {"postprocessing#transforms#1#guide_key": None},
+    "no margin, opening, refinement": dict.fromkeys(
+        ("foreground#margin", "foreground#opening", "foreground#refinement"), 0.0
+    ),
+}
+
+
+def score_setting(setting: str, kind: str, items: Sequence[Mapping[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
+    """Fits every image with the defaults but for `setting` and the preset of its kind, and scores what comes out."""
+    options = {"seed": seed, **SETTINGS[setting]}
+    preprocessing, network, inferer, postprocessing = shipped(
+        PRESETS[kind], options, "preprocessing", "network_def", "inferer", "postprocessing"
+    )
+    for item in items:
+        start = time.perf_counter()
+        sample = preprocessing(dict(item))
+        with torch.no_grad():
+            sample["pred"] = inferer(sample["image"].unsqueeze(0), network)[0]
+        sample = postprocessing(sample)
+        seconds = time.perf_counter() - start
+        label, clusters = truth(item), sample["clusters"][0].numpy()
+        masks = {"deployed": sample["pred"][0].numpy() > 0}
+        masks |= {"majority": majority_mask(clusters, label), "oracle": oracle_mask(clusters, label)}
+        (record,) = inferer.record
+        yield {
+            **{"setting": setting, "set": kind, "file": Path(item["file"]).name, "seed": seed},
+            **{level: round(score_mask(mask, label)["dice"], 4) for level, mask in masks.items()},
+            **{"clusters": int(clusters.max()), "steps": record.steps, "refits": record.refits},
+            "seconds": round(seconds, 2),
+        }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each setting as Markdown: means over images and seeds, with the spread of the seeds."""
+    kinds = [kind for kind in PRESETS if any(row["set"] == kind for row in rows)]
+    titles = ["setting", *(f"{kind}, deployed" for kind in kinds), "all, deployed", "majority", "oracle"]
+    titles += ["clusters", "one cluster", "steps", "seconds"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for setting in dict.fromkeys(row["setting"] for row in rows):
+        group = [row for row in rows if row["setting"] == setting]
+        cells = [setting]
+        for kind in kinds:
+            of_kind = [row for row in group if row["set"] == kind]
+            cells.append(f"{mean(of_kind, 'deployed'):.3f}" if of_kind else "")
+        cells += [
+            f"{mean(group, level):.3f} ± {spread(group, level):.3f}" for level in ("deployed", "majority", "oracle")
+        ]
+        collapsed = sum(int(row["clusters"]) == 1 for row in group) / len(group)
+        cells += [f"{mean(group, 'clusters'):.1f}", f"{collapsed:.0%}", f"{mean(group, 'steps'):.0f}"]
+        cells.append(f"{mean(group, 'seconds'):.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
+    parser.add_argument("data_dir", type=Path, help="folder that holds the sets")
+    parser.add_argument("--sets", nargs="+", default=list(PRESETS), choices=list(PRESETS), metavar="SET")
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), metavar="SETTING")
+    parser.add_argument("--images", type=int, default=4, help="even images of each set, from the first on")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    arguments = parser.parse_args()
+    path = arguments.results / "ablation.csv"
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    for setting in arguments.settings:
+        for seed in arguments.seeds:
+            for kind in arguments.sets:
+                found = [item for item in find_images(arguments.data_dir / kind) if "label" in item][::2]
+                done = {(row["setting"], row["set"], row["file"], row["seed"]) for row in read_rows(path)}
+                items = [
+                    item
+                    for item in found[: arguments.images]
+                    if (setting, kind, Path(item["file"]).name, str(seed)) not in done
+                ]
+                for row in score_setting(setting, kind, items, seed):
+                    with path.open("a", newline="", encoding="utf-8") as file:
+                        writer = csv.DictWriter(file, COLUMNS)
+                        if file.tell() == 0:
+                            writer.writeheader()
+                        writer.writerow(row)
+        print(table([row for row in read_rows(path) if row["setting"] == setting]), flush=True)
+    rows = read_rows(path)
+    names = "; ".join(
+        f"{kind}: {', '.join(sorted({row['file'] for row in rows if row['set'] == kind}))}" for kind in PRESETS
+    )
+    seeds = ", ".join(sorted({row["seed"] for row in rows}))
+    text = f"Dice, seeds {seeds}, even images ({names}).\n\n{table(rows)}\n"
+    (arguments.results / "ablation.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
