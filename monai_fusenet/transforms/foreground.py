@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,18 +83,39 @@ def check_rule(
     check_number("refinement", refinement, 0, 0.4)
 
 
-def _spanning(boxes: Sequence[Box | None], shape: tuple[int, ...]) -> set[int]:
-    """The labels, counted from 1, whose bounding box is the whole image."""
-    whole = tuple(slice(0, side) for side in shape)
-    return {label for label, box in enumerate(boxes, start=1) if box == whole}
+def _connected(components: np.ndarray, least: float) -> Iterator[tuple[Box, np.ndarray]]:
+    """Each connected component of at least so many pixels: its bounding box, and where it is therein."""
+    sizes = np.bincount(components.ravel())
+    for label, box in enumerate(ndimage.find_objects(components), start=1):
+        if box is not None and sizes[label] >= least:
+            yield box, components[box] == label
 
 
-def _apart_from_surroundings(clusters: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """Clusters, renamed from 1 on, whose components that touch every side of the image have labels of their own."""
-    labels = np.unique(clusters, return_inverse=True)[1].reshape(clusters.shape) + 1
-    for number, component in enumerate(_spanning(ndimage.find_objects(components), components.shape), labels.max() + 1):
-        labels[components == component] = number
-    return labels
+def _level_sets(
+    clusters: np.ndarray, components: np.ndarray, grey: np.ndarray, polarity: str
+) -> Iterator[tuple[Box, np.ndarray]]:
+    """Each cluster, and the two darkest together, the three darkest and so on, or the brightest; as above.
+
+    Components that touch every side of the image take no part, and come on their own.
+    """
+    whole = tuple(slice(0, side) for side in clusters.shape)
+    boxes = ndimage.find_objects(components)
+    surroundings = np.isin(components, [label for label, box in enumerate(boxes, start=1) if box == whole])
+    for _, inside in _connected(np.where(surroundings, components, 0), 1):
+        yield whole, inside
+    found = np.unique(clusters[~surroundings])
+    brightness = [grey[(clusters == cluster) & ~surroundings].mean() for cluster in found]
+    ranks = np.zeros(clusters.shape, dtype=np.int64)
+    for rank, cluster in enumerate(found[np.argsort(brightness)], start=1):
+        ranks[(clusters == cluster) & ~surroundings] = rank
+    last = len(found)
+    runs = {(rank, rank) for rank in range(1, last + 1)}
+    if polarity != "bright":
+        runs |= {(1, rank) for rank in range(1, last + 1)}
+    if polarity != "dark":
+        runs |= {(rank, last) for rank in range(1, last + 1)}
+    for first, last in sorted(runs):
+        yield from _connected(((first <= ranks) & (ranks <= last)).astype(np.int64), 1)
 
 
 def _opened(clusters: np.ndarray, radius: float) -> np.ndarray:
@@ -128,15 +149,16 @@ def choose_foreground(
     """Chooses the foreground of one image among its clusters.
 
     Candidates are the connected components of the clusters (`objects` of them are kept), or, without a number of
-    objects, whole clusters (one is kept). A component that touches every side of the image, such as a background or a
-    frame around everything, is a candidate of its own, apart from the rest of its cluster. Each is scored by
+    objects, the clusters, and the two darkest together, the three darkest and so on, or the brightest (one is kept).
+    A component that touches every side of the image, such as a background or a frame around everything, takes no part
+    in these and is a candidate of its own. Each is scored by
     max(contrast, 0) * centre ** centre_weight * (1 - border) ** border_weight, see `Region`: a product, because an
     object must convince by all of them, and because their scales differ.
 
     Args:
         clusters: (*spatial), integer labels, 2-D or 3-D.
         image: (C, *spatial), values in [0, 1].
-        objects: how many connected objects the foreground has; `None`: any number, of one cluster.
+        objects: how many connected objects the foreground has; `None`: any number.
         polarity: "dark" or "bright" against its surroundings, or "any".
         centre_weight: exponent of the centre prior; 0: any place will do.
         border_weight: exponent of the distaste for the image border; 0: touching it does no harm.
@@ -178,24 +200,26 @@ def choose_foreground(
         components = _opened(clusters, opening * mean_side)
     else:
         components = connected_components(clusters, background=-1, connectivity=1)
-    labels = _apart_from_surroundings(clusters, components) if objects is None else components
     grey = image.mean(axis=0)
-    centre_prior, border = _centre_prior(labels.shape), _border(labels.shape)
-    ring_width = max(1, round(RING_WIDTH * np.mean(labels.shape)))
+    centre_prior, border = _centre_prior(grey.shape), _border(grey.shape)
+    ring_width = max(1, round(RING_WIDTH * np.mean(grey.shape)))
+    least = min_fraction * grey.size
+    found = _level_sets(clusters, components, grey, polarity) if objects is None else _connected(components, least)
 
     candidates: list[tuple[Region, Box, np.ndarray]] = []
-    sizes = np.bincount(labels.ravel())
-    boxes = ndimage.find_objects(labels)
-    for label in np.flatnonzero((sizes > 0) & (sizes >= min_fraction * labels.size)):
-        if label == 0:  # what is thin
+    for box, region in found:
+        if region.sum() < least:
             continue
         # Only the surroundings of the region: a distance map of the whole image for each would take seconds.
-        found = boxes[label - 1]
-        box = tuple(slice(max(0, side.start - ring_width), side.stop + ring_width) for side in found)
-        inside = labels[box] == label
+        sides = list(zip(box, grey.shape, strict=True))
+        grown = [(min(ring_width, side.start), min(ring_width, length - side.stop)) for side, length in sides]
+        box = tuple(
+            slice(side.start - before, side.stop + after) for side, (before, after) in zip(box, grown, strict=True)
+        )
+        inside = np.pad(region, grown)
         if fill_holes:
             inside = ndimage.binary_fill_holes(inside)
-        fraction = float(inside.sum() / labels.size)
+        fraction = float(inside.sum() / grey.size)
         if fraction > max_fraction:
             continue
         ring = (ndimage.distance_transform_edt(~inside) <= ring_width) & ~inside
