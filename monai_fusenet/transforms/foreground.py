@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
 from skimage.measure import label as connected_components
+from skimage.morphology import convex_hull_image
 from skimage.segmentation import morphological_chan_vese
 
 from monai_fusenet.checks import check_number, check_switch
@@ -67,6 +68,7 @@ def check_rule(
     margin: float,
     opening: float,
     refinement: float,
+    convex: bool,
 ) -> None:
     """Raises `ValueError` for an argument of `choose_foreground` that makes no sense."""
     if objects is not None and (not isinstance(objects, int) or isinstance(objects, bool) or objects < 1):
@@ -81,6 +83,7 @@ def check_rule(
     check_number("margin", margin, 0, 0.4)
     check_number("opening", opening, 0, 0.4)
     check_number("refinement", refinement, 0, 0.4)
+    check_switch("convex", convex)
 
 
 def _connected(components: np.ndarray, least: float) -> Iterator[tuple[Box, np.ndarray]]:
@@ -145,6 +148,7 @@ def choose_foreground(
     margin: float = 0.0,
     opening: float = 0.0,
     refinement: float = 0.0,
+    convex: bool = False,
 ) -> tuple[np.ndarray, list[Region]]:
     """Chooses the foreground of one image among its clusters.
 
@@ -170,6 +174,7 @@ def choose_foreground(
         opening: half the width, as a share of the mean side, of bridges at which connected components are cut apart.
         refinement: how far, as a share of the mean side, the contour may move in the end, to where it separates the
             mean grey values inside and outside best (Chan & Vese 2001).
+        convex: put the convex hull of each connected part of the foreground in its place, in the end.
 
     Returns:
         the mask (*spatial), bool, and all candidates, best first, chosen and rejected. Where none has an allowed size
@@ -191,6 +196,7 @@ def choose_foreground(
         margin,
         opening,
         refinement,
+        convex,
     )
     whole = np.zeros(clusters.shape, dtype=bool)
     within = tuple(slice(round(margin * side), side - round(margin * side)) for side in clusters.shape)
@@ -238,6 +244,9 @@ def choose_foreground(
         steps = round(refinement * mean_side)
         start = whole.astype(np.int8)
         whole = morphological_chan_vese(whole_grey, steps, init_level_set=start, smoothing=0) > 0
+    if convex:
+        for box, inside in _connected(connected_components(whole, connectivity=1), 1):
+            whole[box] |= convex_hull_image(inside) if min(inside.shape) > 1 else inside
     return whole, [region._replace(chosen=rank < (objects or 1)) for rank, (region, _, _) in enumerate(candidates)]
 
 
@@ -261,6 +270,7 @@ class ClustersToMaskd(MapTransform):
         margin: share of each side where no object is looked for.
         opening: half the width of bridges that are cut.
         refinement: how far the contour may move in the end.
+        convex: put the convex hull of each part in its place.
     """
 
     def __init__(
@@ -278,6 +288,7 @@ class ClustersToMaskd(MapTransform):
         margin: float = 0.0,
         opening: float = 0.0,
         refinement: float = 0.0,
+        convex: bool = False,
     ) -> None:
         super().__init__(keys)
         self.mask_key = mask_key
@@ -293,6 +304,7 @@ class ClustersToMaskd(MapTransform):
             "margin": margin,
             "opening": opening,
             "refinement": refinement,
+            "convex": convex,
         }
         check_rule(**self.rule)
 

@@ -286,6 +286,7 @@ def test_options_reach_the_rule():
         "margin": 0.1,
         "opening": 0.05,
         "refinement": 0.02,
+        "convex": True,
     }
     assert ClustersToMaskd(**rule).rule == rule
 
@@ -306,6 +307,7 @@ def test_a_frame_of_the_same_cluster_does_not_hide_the_object(shape):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ({"convex": 1}, "convex must be True or False, got 1"),
         ({"margin": 0.5}, "margin must be a finite number from 0 to 0.4, got 0.5"),
         ({"opening": -0.1}, "opening must be a finite number from 0 to 0.4, got -0.1"),
         ({"refinement": 1}, "refinement must be a finite number from 0 to 0.4, got 1"),
@@ -372,3 +374,17 @@ def test_the_contour_moves_to_where_the_grey_values_part(shape):
     # It may not move further than asked for.
     a_step = choose_foreground(clusters, image, polarity="bright", refinement=1 / np.mean(shape))[0]
     assert blob.sum() < a_step.sum() < generous.sum()
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (12, 14, 16)])
+def test_each_part_becomes_convex(shape):
+    # Two boxes with a notch each; hulls of both together would meet.
+    parts, notched = np.zeros(shape, bool), np.zeros(shape, bool)
+    for start in (1, shape[1] // 2 + 1):
+        parts[4:10, start : start + 4] = True
+        notched[4:10, start : start + 4] = True
+        notched[6:8, start : start + 2] = False
+    clusters, image = np.where(notched, 2, 1), np.where(notched, 0.2, 0.8)[None]
+    options = {"objects": 2, "polarity": "dark", "border_weight": 0.0}
+    np.testing.assert_array_equal(choose_foreground(clusters, image, **options)[0], notched)
+    np.testing.assert_array_equal(choose_foreground(clusters, image, convex=True, **options)[0], parts)
