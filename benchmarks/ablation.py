@@ -9,7 +9,6 @@ fit, and `ablation.md` into `benchmarks/results/`; what is there already is not 
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.quality import RESULTS, ROOT, mean, read_rows, shipped, spread, truth
+from benchmarks.quality import RESULTS, ROOT, add_rows, mean, read_rows, shipped, spread, truth
 from monai_fusenet.data import find_images
 from monai_fusenet.evaluation.levels import score_mask
 from monai_fusenet.metrics.partition import majority_mask, oracle_mask
@@ -53,6 +52,7 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
     "no margin, opening, refinement": dict.fromkeys(
         ("foreground#margin", "foreground#opening", "foreground#refinement"), 0.0
     ),
+    "no convex hulls": {"foreground#convex": False},
 }
 
 
@@ -126,11 +126,7 @@ def main() -> None:
                     if (setting, kind, Path(item["file"]).name, str(seed)) not in done
                 ]
                 for row in score_setting(setting, kind, items, seed):
-                    with path.open("a", newline="", encoding="utf-8") as file:
-                        writer = csv.DictWriter(file, COLUMNS)
-                        if file.tell() == 0:
-                            writer.writeheader()
-                        writer.writerow(row)
+                    add_rows(path, COLUMNS, [row])
         print(table([row for row in read_rows(path) if row["setting"] == setting]), flush=True)
     rows = read_rows(path)
     names = "; ".join(

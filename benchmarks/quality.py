@@ -142,6 +142,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
+def add_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends rows to a table, which is begun where it does not exist."""
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
@@ -159,11 +168,7 @@ def main() -> None:
             if (setting, seed) in done:
                 continue
             new = list(score_setting(setting, items, seed))
-            with path.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                if file.tell() == 0:
-                    writer.writeheader()
-                writer.writerows(new)
+            add_rows(path, COLUMNS, new)
             print(table([row for row in read_rows(path) if row["setting"] == setting]), flush=True)
     names = ", ".join(item["file"] for item in items)
     text = f"Level partition and oracle, seeds {arguments.seeds}, images: {names}.\n\n{table(read_rows(path))}\n"

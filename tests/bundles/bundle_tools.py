@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,13 @@ def read_summary(folder):
 def last_line(process):
     """What a user reads last."""
     return [line for line in process.stderr.splitlines() if line.strip()][-1]
+
+
+def copy_with_masks(folder, target, masks):
+    """A copy of a folder of images whose masks are "absent" or "inverted"."""
+    shutil.copytree(folder, target)
+    for path in (target / "masks").iterdir():
+        if masks == "absent":
+            path.unlink()
+        else:
+            Image.fromarray(255 - np.asarray(Image.open(path))).save(path)

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_tools import ENVIRONMENT, SMALL, call, draw_folder, hear, read_summary
+from bundle_tools import ENVIRONMENT, SMALL, call, copy_with_masks, draw_folder, hear, read_summary
 from monai.bundle import ConfigParser, ckpt_export, create_workflow, verify_net_in_out
 from PIL import Image
 from test_configs import METADATA_KEYS, components
@@ -73,12 +73,7 @@ def test_what_a_distillation_leaves(done):
 
 @pytest.mark.parametrize("masks", ["absent", "inverted"])
 def test_masks_change_no_weight(done, tmp_path, masks):
-    shutil.copytree(done[0], tmp_path / "data")
-    for path in (tmp_path / "data" / "masks").iterdir():
-        if masks == "absent":
-            path.unlink()
-        else:
-            Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    copy_with_masks(done[0], tmp_path / "data", masks)
     assert distil(tmp_path / "data", tmp_path / "out") == 0
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
 

@@ -10,7 +10,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_tools import ENVIRONMENT, SMALL, SMALL_TRAINING, call, command, draw_folder, hear, read_summary, run
+from bundle_tools import (
+    ENVIRONMENT,
+    SMALL,
+    SMALL_TRAINING,
+    call,
+    command,
+    copy_with_masks,
+    draw_folder,
+    hear,
+    read_summary,
+    run,
+)
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -60,12 +71,7 @@ def test_the_same_training_gives_the_same_weights(done, tmp_path, workers):
 
 @pytest.mark.parametrize("masks", ["absent", "inverted"])
 def test_masks_change_no_weight(done, tmp_path, masks):
-    shutil.copytree(done[0], tmp_path / "data")
-    for path in (tmp_path / "data" / "masks").iterdir():
-        if masks == "absent":
-            path.unlink()
-        else:
-            Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    copy_with_masks(done[0], tmp_path / "data", masks)
     assert train(tmp_path / "data", tmp_path / "out", max_epochs=6) == 0
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
 
