@@ -113,6 +113,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     arguments = parser.parse_args()
+    for kind in arguments.sets:
+        if not (arguments.data_dir / kind).is_dir():
+            parser.error(f"there is no folder {arguments.data_dir / kind}; --sets chooses among {', '.join(PRESETS)}")
+    if arguments.images < 1:
+        parser.error(f"--images must be at least 1, got {arguments.images}")
     path = arguments.results / "ablation.csv"
     arguments.results.mkdir(parents=True, exist_ok=True)
     for setting in arguments.settings:
@@ -129,9 +134,8 @@ def main() -> None:
                     add_rows(path, COLUMNS, [row])
         print(table([row for row in read_rows(path) if row["setting"] == setting]), flush=True)
     rows = read_rows(path)
-    names = "; ".join(
-        f"{kind}: {', '.join(sorted({row['file'] for row in rows if row['set'] == kind}))}" for kind in PRESETS
-    )
+    files = {kind: sorted({row["file"] for row in rows if row["set"] == kind}) for kind in PRESETS}
+    names = "; ".join(f"{kind}: {', '.join(found)}" for kind, found in files.items() if found)
     seeds = ", ".join(sorted({row["seed"] for row in rows}))
     text = f"Dice, seeds {seeds}, even images ({names}).\n\n{table(rows)}\n"
     (arguments.results / "ablation.md").write_text(text, encoding="utf-8")

@@ -27,7 +27,7 @@ from monai.data import DataLoader, DistributedSampler, MetaTensor
 from monai.engines import SupervisedTrainer
 from monai.inferers import Inferer, SimpleInferer
 from monai.metrics import compute_dice
-from monai.transforms import MapTransform, Randomizable, Transform
+from monai.transforms import Compose, MapTransform, Randomizable, SelectItemsd, Transform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -228,6 +228,8 @@ def check_seeds(seeds: Any) -> list[int]:
         raise ValueError(f"teacher_seeds must be a list of different whole numbers, at least one, got {seeds}")
     for seed in listed:
         check_whole("each of teacher_seeds", seed, 0)
+        if seed >= 2**32:
+            raise ValueError(f"each of teacher_seeds must be below 2**32, got {seed}")
     return listed
 
 
@@ -306,6 +308,9 @@ class Distiller:
     ) -> None:
         check_number("min_confidence", min_confidence, 0, 1)
         check_number("agreement", agreement, 0, 1)
+        check_number("learning_rate", learning_rate, 0)
+        if learning_rate == 0:
+            raise ValueError("learning_rate must be above 0, got 0")
         check_whole("rounds", rounds, 1)
         check_whole("round_steps", round_steps, 1)
         check_runs(network, in_channels, size)
@@ -349,7 +354,9 @@ class Distiller:
         ]
         if not taught:
             raise ValueError("no image has masks of all teachers: there is nothing to learn from")
-        images = SeededCacheDataset(taught, self.preprocessing, progress=False)
+        # Nothing but the small image is kept: what it was made from may be a hundred times as large.
+        small = Compose([self.preprocessing, SelectItemsd(["image", "name"])])
+        images = SeededCacheDataset(taught, small, progress=False)
         images.prepare()
         prepared = [images[index] for index in range(len(images))]
         samples = [{"image": _plain(sample["image"]).clone(), "name": sample["name"]} for sample in prepared]

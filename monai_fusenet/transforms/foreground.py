@@ -177,7 +177,8 @@ def choose_foreground(
         convex: put the convex hull of each connected part of the foreground in its place, in the end.
 
     Returns:
-        the mask (*spatial), bool, and all candidates, best first, chosen and rejected. Where none has an allowed size
+        the mask (*spatial), bool, and all candidates, best first, chosen and rejected, as they were before refinement
+        and hulls. Where none has an allowed size
         and the polarity asked for, the mask is empty and the list too.
 
     Raises:
@@ -199,7 +200,8 @@ def choose_foreground(
         convex,
     )
     whole = np.zeros(clusters.shape, dtype=bool)
-    within = tuple(slice(round(margin * side), side - round(margin * side)) for side in clusters.shape)
+    cuts = [min(round(margin * side), (side - 1) // 2) for side in clusters.shape]
+    within = tuple(slice(cut, side - cut) for cut, side in zip(cuts, clusters.shape, strict=True))
     clusters, image, whole_grey = clusters[within], image[(slice(None), *within)], image.mean(axis=0)
     mean_side = float(np.mean(whole.shape))
     if opening > 0:
@@ -240,7 +242,7 @@ def choose_foreground(
     mask = whole[within]  # a view
     for _, box, inside in candidates[: objects or 1]:
         mask[box] |= inside
-    if refinement > 0 and whole.any():
+    if refinement > 0 and whole.any() and min(whole.shape) > 1:  # a side of one pixel has no gradient
         steps = round(refinement * mean_side)
         start = whole.astype(np.int8)
         whole = morphological_chan_vese(whole_grey, steps, init_level_set=start, smoothing=0) > 0

@@ -388,3 +388,10 @@ def test_each_part_becomes_convex(shape):
     options = {"objects": 2, "polarity": "dark", "border_weight": 0.0}
     np.testing.assert_array_equal(choose_foreground(clusters, image, **options)[0], notched)
     np.testing.assert_array_equal(choose_foreground(clusters, image, convex=True, **options)[0], parts)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 2), (1, 5, 6)])
+def test_sides_of_a_pixel_or_two(shape):
+    clusters = np.arange(np.prod(shape)).reshape(shape) % 2
+    mask, _ = choose_foreground(clusters, clusters[None] / 2, margin=0.4, opening=0.1, refinement=0.4, convex=True)
+    assert mask.shape == shape
