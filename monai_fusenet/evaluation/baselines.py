@@ -17,6 +17,8 @@ from skimage.segmentation import slic
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from threadpoolctl import threadpool_limits
 
+from monai_fusenet.labels import count_labels, relabel_by_size
+
 KMEANS_PIXELS = 50_000
 """Pixels that k-means is fitted to; a larger image is sampled."""
 CENTRE_SIGMA = 0.25
@@ -131,7 +133,7 @@ def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
     k = min(k, len(np.unique(sample, axis=0)))  # KMeans warns when it finds fewer than it was asked for
     with threadpool_limits(1):  # threads that wait for a busy core make it ten times slower
         labels = KMeans(k, n_init=3, random_state=seed).fit(sample).predict(pixels)
-    return order_by_size(labels).reshape(image.shape[1:])
+    return relabel_by_size(labels).reshape(image.shape[1:])
 
 
 def slic_clusters(image: np.ndarray, k: int = 3, segments: int = 250) -> np.ndarray:
@@ -157,24 +159,10 @@ def slic_clusters(image: np.ndarray, k: int = 3, segments: int = 250) -> np.ndar
         raise ValueError(f"k must be at least 1, got {k}")
     # the usual weights of place against colour: Lab distances are near 10, grey ones near 0.1
     superpixels = slic(image, n_segments=segments, compactness=10 if len(image) == 3 else 0.1, channel_axis=0)
-    _, superpixels = np.unique(superpixels, return_inverse=True)
-    superpixels = superpixels.ravel()
-    sizes = np.bincount(superpixels)
+    _, superpixels, sizes = count_labels(superpixels.ravel())
     colours = np.stack([np.bincount(superpixels, channel) / sizes for channel in _colours(image).T], axis=1)
     merged = np.arange(len(sizes)) if len(sizes) <= k else AgglomerativeClustering(k).fit_predict(colours)
-    return order_by_size(merged[superpixels]).reshape(image.shape[1:])
-
-
-def order_by_size(clusters: np.ndarray) -> np.ndarray:
-    """Renames the labels of a label map to 1..n by decreasing size (ties: the smaller old label first).
-
-    Args:
-        clusters: integer label map of any shape and with any labels; also a boolean mask, which has two clusters.
-    """
-    _, position, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
-    rank = np.empty_like(sizes)
-    rank[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
-    return rank[position].reshape(clusters.shape)
+    return relabel_by_size(merged[superpixels]).reshape(image.shape[1:])
 
 
 def _centred_axis(side: int) -> np.ndarray:

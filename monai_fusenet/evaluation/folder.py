@@ -26,9 +26,11 @@ from monai_fusenet.evaluation.levels import score_baselines, score_image
 from monai_fusenet.handlers.panel import PanelRow, draw_panels
 from monai_fusenet.handlers.progress import ProgressHandler
 from monai_fusenet.handlers.results import read_summary, result_path
+from monai_fusenet.reduction import reduced_shape, resize_area, resize_nearest
 
 __all__ = ["NotScored", "draw_example", "score_folder"]
 
+BASELINE_PIXELS = 2**19  # of an image with more, baselines are made and scored on a smaller grid
 EXAMPLE_PIXELS = 1400  # of the longer side of an example
 
 logger = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ def score_folder(
     Returns:
         rows of `score_image` for each seed and of `score_baselines`, with `file`, `seed` and, where the summary has
         them, `seconds` and `peak_mib`; and what could not be scored. Baselines are scored on the images of which at
-        least one prediction is.
+        least one prediction is; where an image has more than 524 288 pixels, on a grid of so many, for time.
     """
     summaries = {seed: read_summary(folder) for seed, folder in predictions.items()}
     rows: list[dict[str, Any]] = []
@@ -126,9 +128,14 @@ def score_folder(
                 fail(item["file"], seed, error)
         if not scored:
             return []
-        pixels = image.numpy()
+        pixels, truth, spacing = image.numpy(), label.numpy()[0] > 0, spacing_of(label)
+        shape = reduced_shape(truth.shape, BASELINE_PIXELS)
+        if shape != truth.shape:  # ten methods on twenty million pixels would take minutes
+            shrunk = np.divide(truth.shape, shape)
+            spacing = tuple(shrunk * (1 if spacing is None else spacing))
+            pixels, truth = resize_area(pixels, shape), resize_nearest(truth, shape)
         pixels = pixels[:3] if pixels.shape[0] >= 3 else pixels[:1]
-        baselines = score_baselines(pixels, label.numpy()[0] > 0, choose_mask, spacing_of(label))
+        baselines = score_baselines(pixels, truth, choose_mask, spacing)
         return [*scored, *({"file": item["file"], **row} for row in baselines)]
 
     def step(engine: Engine, item: Mapping[str, Any]) -> None:

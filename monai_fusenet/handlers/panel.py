@@ -9,6 +9,8 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from monai_fusenet.labels import count_labels
+
 __all__ = ["PanelRow", "draw_panels"]
 
 CONTOUR = "#00e676"
@@ -59,7 +61,7 @@ class PanelRow:
             return np.moveaxis(view[:3], 0, -1) if view.shape[0] >= 3 else np.repeat(view[0][..., None], 3, axis=-1)
 
         self.image = picture(image)
-        self.cluster_count = len(np.unique(clusters))  # of a whole volume, as in the summary
+        self.cluster_count = len(count_labels(clusters).values)  # of a whole volume, as in the summary
         rows, columns = (1.0, 1.0) if spacing is None else spacing[1::-1] if has_geometry else spacing[:2]
         self.aspect = rows / columns  # height of a pixel over its width
         self.clusters = plane(clusters, clusters.ndim)

@@ -15,6 +15,8 @@ from skimage import metrics as skimage_metrics
 from skimage.segmentation import find_boundaries
 from sklearn.metrics import adjusted_rand_score
 
+from monai_fusenet.labels import count_labels
+
 
 class ClusterOverlap(NamedTuple):
     """How much of each cluster lies inside the truth."""
@@ -43,9 +45,7 @@ def cluster_overlap(clusters: np.ndarray, label: np.ndarray) -> ClusterOverlap:
         raise ValueError(f"clusters and label must have the same shape, got {clusters.shape} and {label.shape}")
     if clusters.dtype.kind not in "biu":
         raise ValueError(f"clusters must hold integer labels, got {clusters.dtype}")
-    labels, position = np.unique(clusters, return_inverse=True)
-    position = position.reshape(clusters.shape)
-    sizes = np.bincount(position.ravel())
+    labels, position, sizes = count_labels(clusters)
     inside = np.bincount(position[label > 0], minlength=len(labels))
     return ClusterOverlap(labels, position, sizes, inside)
 
@@ -68,7 +68,9 @@ def adjusted_rand_index(clusters: np.ndarray, label: np.ndarray) -> float:
         L. Hubert, P. Arabie, Comparing partitions, Journal of Classification 2, 1985; computed by scikit-learn.
     """
     position = cluster_overlap(clusters, label).position
-    return float(adjusted_rand_score((label > 0).ravel(), position.ravel()))
+    if position.max() < 2**16:
+        position = position.astype(np.uint16)  # sorted ten times as fast
+    return float(adjusted_rand_score((label > 0).astype(np.uint8).ravel(), position.ravel()))
 
 
 def variation_of_information(clusters: np.ndarray, label: np.ndarray) -> float:

@@ -6,7 +6,6 @@ from monai_fusenet.transforms.clusters import (
     count_clusters,
     guided_upsampling,
     merge_twin_scores,
-    relabel_by_size,
     upsampled_argmax,
 )
 from monai_fusenet.transforms.color_jitter import (
@@ -38,7 +37,6 @@ __all__ = [
     "count_clusters",
     "guided_upsampling",
     "merge_twin_scores",
-    "relabel_by_size",
     "shift_hue",
     "upsampled_argmax",
 ]

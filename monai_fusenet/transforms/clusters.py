@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -13,12 +12,13 @@ from monai.transforms import MapTransform
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_fusenet.labels import relabel_by_size
+
 __all__ = [
     "ScoresToClustersd",
     "count_clusters",
     "guided_upsampling",
     "merge_twin_scores",
-    "relabel_by_size",
     "upsampled_argmax",
 ]
 
@@ -138,21 +138,6 @@ def upsampled_argmax(
         best = torch.where(better, value, best)
         labels = torch.where(better, channels[winner], labels)
     return labels
-
-
-def relabel_by_size(labels: np.ndarray) -> np.ndarray:
-    """Renames labels to 1..n by decreasing size; of equal sizes, the smaller label comes first.
-
-    Args:
-        labels: integers, any shape.
-
-    Returns:
-        the same shape, uint8, or uint16 for more than 255 labels.
-    """
-    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    rank = np.empty(len(counts), dtype=np.uint8 if len(counts) <= 255 else np.uint16)
-    rank[np.argsort(-counts, kind="stable")] = np.arange(1, len(counts) + 1)
-    return rank[inverse.reshape(labels.shape)]
 
 
 class ScoresToClustersd(MapTransform):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +16,13 @@ from skimage.morphology import convex_hull_image
 from skimage.segmentation import morphological_chan_vese
 
 from monai_fusenet.checks import check_number, check_switch
+from monai_fusenet.reduction import reduced_shape, resize_area, resize_nearest
 
 __all__ = ["ClustersToMaskd", "Region", "choose_foreground"]
 
 RING_WIDTH = 0.04  # of the mean side: how far around a region its contrast is measured
 CENTRE_WIDTH = 0.25  # standard deviation of the centre prior, in sides
+JUDGED_PIXELS = {2: 2**17, 3: 2**18}  # by number of axes: an image of more is judged on a smaller grid, for time
 
 Box = tuple[slice, ...]
 
@@ -135,6 +137,111 @@ def _opened(clusters: np.ndarray, radius: float) -> np.ndarray:
     return components
 
 
+def _choose(
+    clusters: np.ndarray,
+    image: np.ndarray,
+    objects: int | None,
+    polarity: str,
+    centre_weight: float,
+    border_weight: float,
+    min_fraction: float,
+    max_fraction: float,
+    fill_holes: bool,
+    margin: float,
+    opening: float,
+) -> tuple[np.ndarray, list[Region]]:
+    """`choose_foreground` as far as the choice."""
+    whole = np.zeros(clusters.shape, dtype=bool)
+    cuts = [min(round(margin * side), (side - 1) // 2) for side in clusters.shape]
+    within = tuple(slice(cut, side - cut) for cut, side in zip(cuts, clusters.shape, strict=True))
+    clusters, image = clusters[within], image[(slice(None), *within)]
+    mean_side = float(np.mean(whole.shape))
+    if opening > 0:
+        components = _opened(clusters, opening * mean_side)
+    else:
+        components = connected_components(clusters, background=-1, connectivity=1)
+    grey = image.mean(axis=0)
+    centre_prior, border = _centre_prior(grey.shape), _border(grey.shape)
+    ring_width = max(1, round(RING_WIDTH * np.mean(grey.shape)))
+    least = min_fraction * grey.size
+    found = _level_sets(clusters, components, grey, polarity) if objects is None else _connected(components, least)
+
+    candidates: list[tuple[Region, Box, np.ndarray]] = []
+    for box, region in found:
+        if region.sum() < least:
+            continue
+        # Only the surroundings of the region: a distance map of the whole image for each would take seconds.
+        sides = list(zip(box, grey.shape, strict=True))
+        grown = [(min(ring_width, side.start), min(ring_width, length - side.stop)) for side, length in sides]
+        box = tuple(
+            slice(side.start - before, side.stop + after) for side, (before, after) in zip(box, grown, strict=True)
+        )
+        inside = np.pad(region, grown)
+        if fill_holes:
+            inside = ndimage.binary_fill_holes(inside)
+        fraction = float(inside.sum() / grey.size)
+        if fraction > max_fraction:
+            continue
+        ring = (ndimage.distance_transform_edt(~inside) <= ring_width) & ~inside
+        contrast = float(grey[box][inside].mean() - grey[box][ring].mean()) if ring.any() else 0.0
+        contrast = {"bright": contrast, "dark": -contrast, "any": abs(contrast)}[polarity]
+        centre = float(centre_prior[box][inside].sum() / centre_prior.sum())
+        touching = float((border[box] & inside).sum() / border.sum())
+        score = max(contrast, 0.0) * centre**centre_weight * (1 - touching) ** border_weight
+        if score > 0:
+            candidates.append((Region(score, fraction, centre, touching, contrast), box, inside))
+    candidates.sort(key=lambda candidate: candidate[0].score, reverse=True)
+    mask = whole[within]  # a view
+    for _, box, inside in candidates[: objects or 1]:
+        mask[box] |= inside
+    return whole, [region._replace(chosen=rank < (objects or 1)) for rank, (region, _, _) in enumerate(candidates)]
+
+
+def _finished(mask: np.ndarray, grey: np.ndarray, refinement: float, convex: bool) -> np.ndarray:
+    """The chosen mask after refinement and hulls."""
+    if refinement > 0 and mask.any() and min(mask.shape) > 1:  # a side of one pixel has no gradient
+        steps = round(refinement * float(np.mean(mask.shape)))
+        start = mask.astype(np.int8)
+        mask = morphological_chan_vese(grey, steps, init_level_set=start, smoothing=0) > 0
+    if convex:
+        for box, inside in _connected(connected_components(mask, connectivity=1), 1):
+            mask[box] |= convex_hull_image(inside) if min(inside.shape) > 1 else inside
+    return mask
+
+
+def _enlarged(small: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """A mask on a larger grid, with a smooth contour."""
+    mode = {2: "bilinear", 3: "trilinear"}[small.ndim]
+    tensor = torch.from_numpy(small)[None, None].float()
+    return torch.nn.functional.interpolate(tensor, size=tuple(shape), mode=mode)[0, 0].numpy() > 0.5
+
+
+def _band(small: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """On a larger grid: what surely belongs to a mask, and what may."""
+    return resize_nearest(small & ~_rim(small), shape), resize_nearest(small | _rim(~small), shape)
+
+
+def _rim(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask with a face neighbour outside; the image border is no outside."""
+    return mask & ndimage.binary_dilation(~mask)
+
+
+def _redrawn_by_clusters(small: np.ndarray, small_clusters: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """A mask on the grid of the clusters: on its contour, what is of the clusters that lie along it on the inside."""
+    surely, perhaps = _band(small, clusters.shape)
+    return surely | (perhaps & np.isin(clusters, np.unique(small_clusters[_rim(small)])))
+
+
+def _redrawn_by_grey(small: np.ndarray, grey: np.ndarray) -> np.ndarray:
+    """A mask on the grid of the image: on its contour, what is nearer to its mean grey value than to the rest's."""
+    mask = resize_nearest(small, grey.shape)
+    if mask.all() or not mask.any():
+        return mask
+    surely, perhaps = _band(small, grey.shape)
+    inside, outside = grey[mask].mean(), grey[~mask].mean()
+    return surely | (perhaps & (abs(grey - inside) < abs(grey - outside)))
+
+
 def choose_foreground(
     clusters: np.ndarray,
     image: np.ndarray,
@@ -158,6 +265,9 @@ def choose_foreground(
     in these and is a candidate of its own. Each is scored by
     max(contrast, 0) * centre ** centre_weight * (1 - border) ** border_weight, see `Region`: a product, because an
     object must convince by all of them, and because their scales differ.
+
+    An image of more than 131 072 pixels (262 144 voxels) is judged, refined and made convex on a smaller grid; the
+    contour is then drawn on its own.
 
     Args:
         clusters: (*spatial), integer labels, 2-D or 3-D.
@@ -199,57 +309,19 @@ def choose_foreground(
         refinement,
         convex,
     )
-    whole = np.zeros(clusters.shape, dtype=bool)
-    cuts = [min(round(margin * side), (side - 1) // 2) for side in clusters.shape]
-    within = tuple(slice(cut, side - cut) for cut, side in zip(cuts, clusters.shape, strict=True))
-    clusters, image, whole_grey = clusters[within], image[(slice(None), *within)], image.mean(axis=0)
-    mean_side = float(np.mean(whole.shape))
-    if opening > 0:
-        components = _opened(clusters, opening * mean_side)
-    else:
-        components = connected_components(clusters, background=-1, connectivity=1)
-    grey = image.mean(axis=0)
-    centre_prior, border = _centre_prior(grey.shape), _border(grey.shape)
-    ring_width = max(1, round(RING_WIDTH * np.mean(grey.shape)))
-    least = min_fraction * grey.size
-    found = _level_sets(clusters, components, grey, polarity) if objects is None else _connected(components, least)
-
-    candidates: list[tuple[Region, Box, np.ndarray]] = []
-    for box, region in found:
-        if region.sum() < least:
-            continue
-        # Only the surroundings of the region: a distance map of the whole image for each would take seconds.
-        sides = list(zip(box, grey.shape, strict=True))
-        grown = [(min(ring_width, side.start), min(ring_width, length - side.stop)) for side, length in sides]
-        box = tuple(
-            slice(side.start - before, side.stop + after) for side, (before, after) in zip(box, grown, strict=True)
-        )
-        inside = np.pad(region, grown)
-        if fill_holes:
-            inside = ndimage.binary_fill_holes(inside)
-        fraction = float(inside.sum() / grey.size)
-        if fraction > max_fraction:
-            continue
-        ring = (ndimage.distance_transform_edt(~inside) <= ring_width) & ~inside
-        contrast = float(grey[box][inside].mean() - grey[box][ring].mean()) if ring.any() else 0.0
-        contrast = {"bright": contrast, "dark": -contrast, "any": abs(contrast)}[polarity]
-        centre = float(centre_prior[box][inside].sum() / centre_prior.sum())
-        touching = float((border[box] & inside).sum() / border.sum())
-        score = max(contrast, 0.0) * centre**centre_weight * (1 - touching) ** border_weight
-        if score > 0:
-            candidates.append((Region(score, fraction, centre, touching, contrast), box, inside))
-    candidates.sort(key=lambda candidate: candidate[0].score, reverse=True)
-    mask = whole[within]  # a view
-    for _, box, inside in candidates[: objects or 1]:
-        mask[box] |= inside
-    if refinement > 0 and whole.any() and min(whole.shape) > 1:  # a side of one pixel has no gradient
-        steps = round(refinement * mean_side)
-        start = whole.astype(np.int8)
-        whole = morphological_chan_vese(whole_grey, steps, init_level_set=start, smoothing=0) > 0
+    rule = (objects, polarity, centre_weight, border_weight, min_fraction, max_fraction, fill_holes, margin)
+    shape = reduced_shape(clusters.shape, JUDGED_PIXELS.get(clusters.ndim, clusters.size))
+    if shape == clusters.shape:
+        mask, regions = _choose(clusters, image, *rule, opening)
+        return _finished(mask, image.mean(axis=0), refinement, convex), regions
+    small_clusters, small_image = resize_nearest(clusters, shape), resize_area(image, shape)
+    chosen, regions = _choose(small_clusters, small_image, *rule, opening)
+    small = _finished(chosen, small_image.mean(axis=0), refinement, convex)
     if convex:
-        for box, inside in _connected(connected_components(whole, connectivity=1), 1):
-            whole[box] |= convex_hull_image(inside) if min(inside.shape) > 1 else inside
-    return whole, [region._replace(chosen=rank < (objects or 1)) for rank, (region, _, _) in enumerate(candidates)]
+        return _enlarged(small, clusters.shape), regions
+    if refinement > 0:
+        return _redrawn_by_grey(small, image.mean(axis=0)), regions
+    return _redrawn_by_clusters(small, small_clusters, clusters), regions
 
 
 class ClustersToMaskd(MapTransform):

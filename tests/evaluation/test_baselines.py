@@ -4,7 +4,6 @@ import warnings
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from monai_fusenet.evaluation import baselines
@@ -12,7 +11,6 @@ from monai_fusenet.evaluation.baselines import (
     centre_component,
     centred_disk_mask,
     kmeans_clusters,
-    order_by_size,
     otsu_mask,
     slic_clusters,
     whole_image_mask,
@@ -195,24 +193,6 @@ def test_fewer_colours_than_clusters():
     image = np.zeros((1, 4, 5))
     image[:, :1] = 1
     assert kmeans_clusters(image, 4).tolist() == [[2] * 5] + [[1] * 5] * 3
-
-
-def test_order_by_size():
-    clusters = np.array([[7, 7, 7], [-2, 5, 5], [9, 7, 9]])
-    # 5 and 9 have two pixels each: the smaller name first
-    assert order_by_size(clusters).tolist() == [[1, 1, 1], [4, 2, 2], [3, 1, 3]]
-    assert order_by_size(np.array([True, False, True])).tolist() == [1, 2, 1]
-
-
-@given(arrays(np.int16, (3, 4, 2), elements=st.integers(-3, 3)))
-@settings(max_examples=60, deadline=None)
-def test_order_by_size_keeps_the_partition(clusters):
-    ordered = order_by_size(clusters)
-    sizes = np.bincount(ordered.ravel())
-    assert sizes[0] == 0
-    assert (np.diff(sizes[1:]) <= 0).all()
-    pairs = set(zip(clusters.ravel().tolist(), ordered.ravel().tolist(), strict=True))
-    assert len(pairs) == len(np.unique(clusters)) == ordered.max()
 
 
 @pytest.mark.parametrize("make", MAKERS)

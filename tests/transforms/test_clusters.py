@@ -7,12 +7,12 @@ from monai.transforms import Resize
 from torch.nn.functional import interpolate, one_hot
 
 from monai_fusenet.data import load_image
+from monai_fusenet.labels import relabel_by_size
 from monai_fusenet.transforms import (
     ScoresToClustersd,
     count_clusters,
     guided_upsampling,
     merge_twin_scores,
-    relabel_by_size,
     upsampled_argmax,
 )
 
@@ -53,42 +53,6 @@ def test_twins_are_half_the_channels_apart():
 @pytest.mark.parametrize("spatial", [(7, 5), (4, 3, 5)])
 def test_merged_twins_have_half_the_channels(spatial):
     assert merge_twin_scores(torch.randn(2, 8, *spatial)).shape == (2, 4, *spatial)
-
-
-# Names by size.
-
-
-def test_labels_are_named_by_decreasing_size():
-    labels = np.array([[7, 7, 0], [7, 9, 9]])
-    np.testing.assert_array_equal(relabel_by_size(labels), [[1, 1, 3], [1, 2, 2]])
-
-
-def test_of_equal_sizes_the_smaller_label_comes_first():
-    np.testing.assert_array_equal(relabel_by_size(np.array([5, 2, 5, 2, 9, 1])), [2, 1, 2, 1, 4, 3])
-
-
-def test_many_labels_of_few_sizes():
-    labels = np.concatenate([np.arange(200), np.arange(0, 200, 3), np.arange(0, 200, 7)])
-    order = sorted(range(200), key=lambda label: (-np.count_nonzero(labels == label), label))
-    np.testing.assert_array_equal(relabel_by_size(labels), [order.index(label) + 1 for label in labels])
-
-
-@pytest.mark.parametrize("shape", [(6, 4), (2, 3, 4), (24,), (1, 6, 4)])
-def test_labels_keep_their_shape_and_their_partition(shape):
-    labels = np.random.default_rng(0).integers(-3, 4, shape)
-    renamed = relabel_by_size(labels)
-    assert renamed.shape == shape
-    assert renamed.dtype == np.uint8
-    assert set(np.unique(renamed)) == set(range(1, len(np.unique(labels)) + 1))
-    assert len(np.unique(np.stack([labels.ravel(), renamed.ravel()]), axis=1).T) == len(np.unique(labels))
-    assert list(np.bincount(renamed.ravel())[1:]) == sorted(np.bincount(renamed.ravel())[1:], reverse=True)
-
-
-@pytest.mark.parametrize(("count", "dtype"), [(255, np.uint8), (256, np.uint16), (1000, np.uint16)])
-def test_more_than_255_labels_need_16_bits(count, dtype):
-    renamed = relabel_by_size(np.arange(count).reshape(5, -1) if count % 5 == 0 else np.arange(count))
-    assert renamed.dtype == dtype
-    np.testing.assert_array_equal(renamed.ravel(), np.arange(1, count + 1))
 
 
 # Back on the grid of the image.

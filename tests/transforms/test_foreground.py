@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_fusenet.transforms import ClustersToMaskd, Region, choose_foreground
+from monai_fusenet.transforms import ClustersToMaskd, Region, choose_foreground, foreground
 
 
 def ball(shape, centre, radius):
@@ -395,3 +395,40 @@ def test_sides_of_a_pixel_or_two(shape):
     clusters = np.arange(np.prod(shape)).reshape(shape) % 2
     mask, _ = choose_foreground(clusters, clusters[None] / 2, margin=0.4, opening=0.1, refinement=0.4, convex=True)
     assert mask.shape == shape
+
+
+# Large images are judged on a smaller grid.
+
+LARGE = {2: (700, 391), 3: (90, 71, 80)}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"objects": 1}, {"fill_holes": False, "centre_weight": 0}, {"refinement": 0.02}, {"convex": True}]
+)
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_large_image_gets_a_contour_of_its_own(axes, options):
+    shape = LARGE[axes]
+    outer, inner = (ball(shape, [side / 2 for side in shape], radius * min(shape)) for radius in (0.3, 0.1))
+    clusters, image = draw(shape, (outer & ~inner, 0.2), ground=0.8)
+    mask, regions = choose_foreground(clusters, image, polarity="dark", **options)
+    truth = outer & ~inner if options.get("fill_holes") is False else outer
+    assert regions[0].fraction == pytest.approx(truth.mean(), rel=0.05)
+    # Hulls are as smooth as the smaller grid.
+    assert (mask ^ truth).sum() <= (0.1 if options.get("convex") else 0.001) * truth.sum()
+
+
+def test_a_large_image_in_which_nothing_is_found():
+    clusters, image = draw(LARGE[2])
+    for options in ({}, {"refinement": 0.02}, {"convex": True}):
+        assert not choose_foreground(clusters, image, **options)[0].any()
+
+
+def test_a_large_image_takes_no_longer_than_its_smaller_grid(monkeypatch):
+    shapes = []
+    judge = foreground._choose
+    monkeypatch.setattr(
+        foreground, "_choose", lambda clusters, *rule: shapes.append(clusters.shape) or judge(clusters, *rule)
+    )
+    choose_foreground(*draw((1000, 2000)))
+    choose_foreground(*draw((256, 512)))
+    assert shapes == [(256, 512), (256, 512)]
