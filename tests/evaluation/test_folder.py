@@ -44,5 +44,5 @@ def test_large_images_get_baselines_on_a_smaller_grid(drawn, monkeypatch):
     assert set(small) == {"FuseNet", *BASELINES}
     assert small["centred disk"] != full["centred disk"]
     for name in ("whole image", "centred disk"):
-        assert small[name]["dice"] == pytest.approx(full[name]["dice"], abs=0.01)
+        assert small[name]["dice"] == pytest.approx(full[name]["dice"], abs=0.02)
         assert small[name]["hd95"] == pytest.approx(full[name]["hd95"], abs=2)  # in pixels of the image
