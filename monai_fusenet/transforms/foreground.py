@@ -96,23 +96,13 @@ def _connected(components: np.ndarray, least: float) -> Iterator[tuple[Box, np.n
             yield box, components[box] == label
 
 
-def _level_sets(
-    clusters: np.ndarray, components: np.ndarray, grey: np.ndarray, polarity: str
-) -> Iterator[tuple[Box, np.ndarray]]:
-    """Each cluster, and the two darkest together, the three darkest and so on, or the brightest; as above.
-
-    Components that touch every side of the image take no part, and come on their own.
-    """
-    whole = tuple(slice(0, side) for side in clusters.shape)
-    boxes = ndimage.find_objects(components)
-    surroundings = np.isin(components, [label for label, box in enumerate(boxes, start=1) if box == whole])
-    for _, inside in _connected(np.where(surroundings, components, 0), 1):
-        yield whole, inside
-    found = np.unique(clusters[~surroundings])
-    brightness = [grey[(clusters == cluster) & ~surroundings].mean() for cluster in found]
+def _level_sets(clusters: np.ndarray, grey: np.ndarray, polarity: str, within: np.ndarray) -> Iterator[np.ndarray]:
+    """Masks: each cluster, and the two darkest together, the three darkest and so on, or the brightest."""
+    found = np.unique(clusters[within])
+    brightness = [grey[(clusters == cluster) & within].mean() for cluster in found]
     ranks = np.zeros(clusters.shape, dtype=np.int64)
     for rank, cluster in enumerate(found[np.argsort(brightness)], start=1):
-        ranks[(clusters == cluster) & ~surroundings] = rank
+        ranks[(clusters == cluster) & within] = rank
     last = len(found)
     runs = {(rank, rank) for rank in range(1, last + 1)}
     if polarity != "bright":
@@ -120,21 +110,40 @@ def _level_sets(
     if polarity != "dark":
         runs |= {(rank, last) for rank in range(1, last + 1)}
     for first, last in sorted(runs):
-        yield from _connected(((first <= ranks) & (ranks <= last)).astype(np.int64), 1)
+        yield (first <= ranks) & (ranks <= last)
 
 
-def _opened(clusters: np.ndarray, radius: float) -> np.ndarray:
-    """Connected components of the clusters, cut where they are thinner than two radii, from 1 on; 0: what is thin."""
-    components = np.zeros(clusters.shape, dtype=np.int64)
-    for cluster in np.unique(clusters):
-        inside = clusters == cluster
-        cores = connected_components(ndimage.distance_transform_edt(inside) > radius, connectivity=1)
-        if not cores.any():
-            continue
-        distance, nearest = ndimage.distance_transform_edt(cores == 0, return_indices=True)
-        grown = inside & (distance <= radius + 1)
-        components[grown] = cores[tuple(nearest)][grown] + components.max()
-    return components
+def _opened(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Connected components of a mask, cut where they are thinner than two radii, from 1 on; 0: what is thin."""
+    cores = connected_components(ndimage.distance_transform_edt(mask) > radius, connectivity=1)
+    if not cores.any():
+        return cores
+    distance, nearest = ndimage.distance_transform_edt(cores == 0, return_indices=True)
+    return np.where(mask & (distance <= radius + 1), cores[tuple(nearest)], 0)
+
+
+def _candidates(
+    clusters: np.ndarray, grey: np.ndarray, objects: int | None, polarity: str, least: float, opening: float
+) -> Iterator[tuple[Box, np.ndarray]]:
+    """What may be an object, or all of them: bounding boxes, and where it is therein; nothing comes twice."""
+    whole = tuple(slice(0, side) for side in clusters.shape)
+    everywhere = np.ones(clusters.shape, dtype=bool)
+    if objects is None:
+        components = connected_components(clusters, background=-1, connectivity=1)
+        boxes = ndimage.find_objects(components)
+        surroundings = np.isin(components, [label for label, box in enumerate(boxes, start=1) if box == whole])
+        yield from _connected(np.where(surroundings, components, 0), least)
+        for mask in _level_sets(clusters, grey, polarity, ~surroundings):
+            yield from _connected(mask.astype(np.int64), least)
+        return
+    seen = set()
+    for mask in _level_sets(clusters, grey, polarity, everywhere):
+        parts = _opened(mask, opening) if opening > 0 else connected_components(mask, connectivity=1)
+        for box, region in _connected(parts, least):
+            key = (*((side.start, side.stop) for side in box), region.tobytes())
+            if key not in seen:
+                seen.add(key)
+                yield box, region
 
 
 def _choose(
@@ -155,21 +164,12 @@ def _choose(
     cuts = [min(round(margin * side), (side - 1) // 2) for side in clusters.shape]
     within = tuple(slice(cut, side - cut) for cut, side in zip(cuts, clusters.shape, strict=True))
     clusters, image = clusters[within], image[(slice(None), *within)]
-    mean_side = float(np.mean(whole.shape))
-    if opening > 0:
-        components = _opened(clusters, opening * mean_side)
-    else:
-        components = connected_components(clusters, background=-1, connectivity=1)
     grey = image.mean(axis=0)
     centre_prior, border = _centre_prior(grey.shape), _border(grey.shape)
     ring_width = max(1, round(RING_WIDTH * np.mean(grey.shape)))
     least = min_fraction * grey.size
-    found = _level_sets(clusters, components, grey, polarity) if objects is None else _connected(components, least)
-
     candidates: list[tuple[Region, Box, np.ndarray]] = []
-    for box, region in found:
-        if region.sum() < least:
-            continue
+    for box, region in _candidates(clusters, grey, objects, polarity, least, opening * float(np.mean(whole.shape))):
         # Only the surroundings of the region: a distance map of the whole image for each would take seconds.
         sides = list(zip(box, grey.shape, strict=True))
         grown = [(min(ring_width, side.start), min(ring_width, length - side.stop)) for side, length in sides]
@@ -192,9 +192,13 @@ def _choose(
             candidates.append((Region(score, fraction, centre, touching, contrast), box, inside))
     candidates.sort(key=lambda candidate: candidate[0].score, reverse=True)
     mask = whole[within]  # a view
-    for _, box, inside in candidates[: objects or 1]:
-        mask[box] |= inside
-    return whole, [region._replace(chosen=rank < (objects or 1)) for rank, (region, _, _) in enumerate(candidates)]
+    regions: list[Region] = []
+    for candidate, box, inside in candidates:
+        chosen = sum(region.chosen for region in regions) < (objects or 1) and not (mask[box] & inside).any()
+        if chosen:
+            mask[box] |= inside
+        regions.append(candidate._replace(chosen=chosen))
+    return whole, regions
 
 
 def _finished(mask: np.ndarray, grey: np.ndarray, refinement: float, convex: bool) -> np.ndarray:
@@ -259,10 +263,10 @@ def choose_foreground(
 ) -> tuple[np.ndarray, list[Region]]:
     """Chooses the foreground of one image among its clusters.
 
-    Candidates are the connected components of the clusters (`objects` of them are kept), or, without a number of
-    objects, the clusters, and the two darkest together, the three darkest and so on, or the brightest (one is kept).
-    A component that touches every side of the image, such as a background or a frame around everything, takes no part
-    in these and is a candidate of its own. Each is scored by
+    Candidates are the clusters, the two darkest together, the three darkest and so on, or the brightest; with a number
+    of objects, the connected components of these, of which so many that do not overlap are kept, or else one is kept
+    as it is. Without a number of objects, a component that touches every side of the image, such as a background or a
+    frame around everything, takes no part in these and is a candidate of its own. Each is scored by
     max(contrast, 0) * centre ** centre_weight * (1 - border) ** border_weight, see `Region`: a product, because an
     object must convince by all of them, and because their scales differ.
 
@@ -281,7 +285,8 @@ def choose_foreground(
         fill_holes: fill the holes of a region before it is judged. What surrounds everything becomes the whole image
             by it, and too large to be an object.
         margin: share of each side, at either end, where no object is looked for; what follows is judged within.
-        opening: half the width, as a share of the mean side, of bridges at which connected components are cut apart.
+        opening: half the width, as a share of the mean side, of bridges at which connected components are cut apart;
+            without a number of objects nothing is cut.
         refinement: how far, as a share of the mean side, the contour may move in the end, to where it separates the
             mean grey values inside and outside best (Chan & Vese 2001).
         convex: put the convex hull of each connected part of the foreground in its place, in the end.

@@ -73,7 +73,7 @@ def test_the_centre_prior_by_hand(centre_weight):
 
 def test_centre_shares_add_up():
     # Every region differs from its surroundings, but for the largest possible sum no hole may count twice.
-    clusters = np.random.default_rng(0).integers(1, 4, (7, 5))
+    clusters = np.random.default_rng(0).integers(1, 3, (7, 5))
     image = clusters[None] / 3
     _, regions = choose_foreground(
         clusters, image, objects=35, min_fraction=1 / 35, max_fraction=1, border_weight=0, fill_holes=False
@@ -142,6 +142,22 @@ def test_any_number_of_bright_blobs_of_one_cluster():
     assert [region.chosen for region in regions] == [True, True, True, False, False]
     scores = [region.score for region in regions]
     assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("shape", [(41, 53), (31, 27, 29)])
+def test_an_object_of_several_clusters(shape):
+    centre = tuple(side // 2 for side in shape)
+    lesion, core = ball(shape, centre, 10), ball(shape, centre, 6)
+    gap = np.zeros(shape, dtype=bool)
+    gap[(slice(0, centre[0]), *centre[1:])] = True  # so that filling the holes of the rim does not include the core
+    clusters, image = draw(shape, (lesion & ~gap, 0.4), (core, 0.2), ground=0.8)
+    mask, regions = choose_foreground(clusters, image, objects=1, polarity="dark", fill_holes=False)
+    np.testing.assert_array_equal(mask, lesion & ~gap | core)
+    # The rim alone, the core alone, both, and what both leave of the image; no region is chosen that overlaps another.
+    assert [region.chosen for region in regions] == [True, *[False] * (len(regions) - 1)]
+    pair, regions = choose_foreground(clusters, image, objects=2, polarity="dark", fill_holes=False)
+    np.testing.assert_array_equal(pair, mask)
+    assert sum(region.chosen for region in regions) == 1
 
 
 def test_fewer_objects_than_asked_for():
