@@ -39,6 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "default, file to mask": {"what": "default", "images": 4},
     "feed-forward": {"what": "forward", "side": 256, "repeats": 5},
+    "distilled network": {"what": "student", "side": 256, "repeats": 10},
     **{f"step, float32, {side}": {"what": "step", "size": [side, side], "repeats": 4} for side in SIDES},
     **{f"step, bfloat16, {side}": {"what": "step", "size": [side, side], "repeats": 4, "amp": True} for side in SIDES},
     **{

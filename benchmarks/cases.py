@@ -23,14 +23,13 @@ from monai_fusenet.inferers import PerImageInferer
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.networks import FuseNet
 
-INFERENCE = Path(__file__).parents[1] / "bundles" / "fusenet_segmentation" / "configs" / "inference.json"
+BUNDLE = Path(__file__).parents[1] / "bundles" / "fusenet_segmentation" / "configs"
 
 
 def measure(what: str, **options: Any) -> dict[str, Any]:
     """Runs a case of this module by its name; adds the peak memory of the process in MiB, imports included."""
-    result = {"transcription": transcription, "step": step, "fit": fit, "default": default, "forward": forward}[what](
-        **options
-    )
+    cases = {case.__name__: case for case in (transcription, step, fit, default, forward, student)}
+    result = cases[what](**options)
     return {**result, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
@@ -91,10 +90,22 @@ def forward(side: int, repeats: int) -> dict[str, Any]:
     return {"seconds": _seconds(lambda: inferer(image, network), repeats)}
 
 
+def student(side: int, repeats: int) -> dict[str, Any]:
+    """The network that `distillation` trains by default: one image, mirror images included."""
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "distill.json"))
+    parser["student_size"] = [side, side]
+    network, inferer = (parser.get_parsed_content(name) for name in ("student_def", "student#inferer"))
+    image, _ = _pair([side, side])
+    network.eval()
+    with torch.inference_mode():
+        return {"seconds": _seconds(lambda: inferer(image, network), repeats)}
+
+
 def default(images: int) -> dict[str, Any]:
     """From the file to the mask with the shipped inference config, for so many of scikit-image's sample images."""
     parser = ConfigParser()
-    parser.read_config(str(INFERENCE))
+    parser.read_config(str(BUNDLE / "inference.json"))
     parser.update({"inferer#progress": False, "device": "$torch.device('cpu')", "amp": False})
     preprocessing, postprocessing, network, inferer = (
         parser.get_parsed_content(name) for name in ("preprocessing", "postprocessing", "network_def", "inferer")

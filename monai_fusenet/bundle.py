@@ -15,7 +15,7 @@ import pydoc
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -97,7 +97,7 @@ BOOKKEEPING = {
 }
 STUDENT_OPTIONS = (  # what the masks that teach do not depend on
     *("student_def", "student_size", "student", "teacher_seeds", "rounds", "round_steps", "batch_size"),
-    *("learning_rate", "min_confidence", "agreement", "objects", "seed"),
+    *("learning_rate", "min_confidence", "agreement", "objects", "convex", "seed", "student_norm", "flip_axes"),
 )
 STUDENT_PARTS = ("preprocessing", "inferer", "mask", "postprocessing")  # of the block `student`, for its own bundle
 PROPERTY_KEYS = {
@@ -174,7 +174,13 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
-def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = ()) -> None:
+def workflow_options(folder: str | Path) -> set[str]:
+    """The top-level keys of all workflows in a folder of configs: a preset may speak to several of them."""
+    files = sorted(Path(folder).glob("*.json"))
+    return {key for file in files for key in json.loads(file.read_text("utf-8")) if file.name != "metadata.json"}
+
+
+def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = (), others: Collection[str] = ()) -> None:
     """Finds misspelt options, which MONAI's parser takes without a word.
 
     A top-level key that nothing in the config refers to, and a component's argument that it does not take.
@@ -182,6 +188,7 @@ def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = ()) -> Non
     Args:
         config: the merged config, overrides included.
         run_ids: further entry points of the config.
+        others: options of other workflows, which say nothing here and do no harm.
 
     Raises:
         ValueError: names the first such option and the nearest known one.
@@ -189,7 +196,7 @@ def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = ()) -> Non
     entries = ENTRY_KEYS | PROPERTY_KEYS | set(run_ids)
     used = {name for text in _strings(config) for name in re.findall(r"[@%](\w+)", text)}
     for key in config:
-        if key not in used and key not in entries:
+        if key not in used and key not in entries and key not in others:
             # Plain values are options; blocks and what is computed from others are not.
             known = [
                 name
@@ -287,7 +294,10 @@ def start(device: str | torch.device, seed: int) -> None:
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     parser, workflow = _caller(ConfigParser), _caller(ConfigWorkflow)
     if parser is not None:
-        check_options(parser.get(), [workflow.run_id] if workflow is not None else [])
+        if workflow is None:
+            check_options(parser.get())
+        else:
+            check_options(parser.get(), [workflow.run_id], workflow_options(workflow.config_root_path))
         check_values(parser.get())
     try:
         torch.empty(0, device=device)
@@ -698,13 +708,14 @@ def distil(
     if dataset_dir is None:
         logger.info("no dataset_dir: learning from SYNTHETIC phantoms, which say nothing about medical images")
         draw_phantoms(distiller.output_dir / "phantoms")
+    distiller.check_continuable()
     items = [{key: item[key] for key in ("image", "file", "name")} for item in items]  # and no label from here on
     for evaluator, writer in teacher.passes(items):
         make_masks(evaluator, writer)
     distiller.run(items, teacher.folders)
 
-    names = ("spatial_dims", "in_channels", "patch_grid", "student_size", "objects")
-    values = {name: parser.get_parsed_content(name) for name in names}
+    names = ("spatial_dims", "in_channels", "patch_grid", "student_size", "student_norm", "objects", "convex")
+    values = {name: parser.get_parsed_content(name) for name in (*names, "flip_axes")}
     parent = Path(str(bundle_root)) / "configs"
     shipped, metadata = (json.loads((parent / f"{name}.json").read_text("utf-8")) for name in ("inference", "metadata"))
     weights = _fingerprint(distiller.network)

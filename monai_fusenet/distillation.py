@@ -37,6 +37,7 @@ from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
 from monai_fusenet.evaluation.baselines import kmeans_clusters
 from monai_fusenet.files import atomic_path
 from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResultWriter, ResumableCheckpoint
+from monai_fusenet.handlers.checkpoint import load_checkpoint
 from monai_fusenet.handlers.results import result_path
 from monai_fusenet.inferers import PerImageInferer
 
@@ -333,6 +334,28 @@ class Distiller:
         self.seed = seed
         self.overwrite = overwrite
         self.num_workers = num_workers
+
+    def check_continuable(self) -> None:
+        """Looks, before the hours that teachers take, whether rounds that lie there may be continued.
+
+        With `overwrite`, they are removed.
+
+        Raises:
+            ValueError: when they come from other settings.
+        """
+        rounds = self.output_dir / "rounds"
+        if self.overwrite:
+            shutil.rmtree(rounds, ignore_errors=True)
+        first = rounds / "1" / "checkpoint.pt"
+        if not first.is_file():
+            return
+        before = load_checkpoint(first)["settings"]
+        changed = sorted(name for name, value in self.settings.items() if before.get(name) != value)
+        if changed:
+            raise ValueError(
+                f"{rounds} comes from a training with another {' and '.join(changed)}; choose another --output_dir, "
+                "or delete that folder to train anew, on the same masks where the options of the teachers are the same"
+            )
 
     def run(self, items: Items, teacher_dirs: Sequence[Path]) -> list[Round]:
         """Trains the network; of an item, only `image`, `file` and `name` are looked at.

@@ -45,6 +45,21 @@ class EpochSeed:
         self.dataset.set_epoch(engine.state.epoch)
 
 
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a `checkpoint.pt`, on the CPU.
+
+    Raises:
+        ValueError: when it is unreadable.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not state.keys() >= CONTENT:
+            raise ValueError(f"expected {sorted(CONTENT)}")
+    except Exception as error:  # a damaged file makes torch raise anything, IndexError included
+        raise ValueError(f"{path} is no checkpoint of a training; --overwrite True starts anew") from error
+    return state
+
+
 class ResumableCheckpoint:
     """Keeps `checkpoint.pt` after each epoch, and `model.pt` at the end; starts from the former where it exists.
 
@@ -89,12 +104,7 @@ class ResumableCheckpoint:
         self._already_finished = False
         if self.overwrite or not self.path.is_file():
             return
-        try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or not state.keys() >= CONTENT:
-                raise ValueError(f"expected {sorted(CONTENT)}")
-        except Exception as error:  # a damaged file makes torch raise anything, IndexError included
-            raise ValueError(f"{self.path} is no checkpoint of a training; --overwrite True starts anew") from error
+        state = load_checkpoint(self.path)
         settings = state["settings"]
         changed = [name for name in self.settings if settings.get(name) != self.settings[name]]
         if changed:

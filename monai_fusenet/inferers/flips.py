@@ -1,8 +1,8 @@
-"""An image has no left or right that a network should depend on."""
+"""Directions that a network should not depend on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain, combinations
 from typing import Any
 
@@ -19,14 +19,26 @@ class FlipAverageInferer(Inferer):
 
     Differs from MONAI's `TestTimeAugmentation`, which draws at random and works on dictionaries.
 
+    Args:
+        axes: spatial axes along which an image may be mirrored, counted from 0; `None`: all.
+
     Shape:
         (B, C, *spatial) -> (B, K, *spatial), as the network's
+
+    Raises:
+        ValueError: when the images have no such axis.
     """
+
+    def __init__(self, axes: Sequence[int] | None = None) -> None:
+        self.axes = axes
 
     def __call__(self, inputs: Tensor, network: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Returns the mean of the outputs."""
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        axes = range(2, images.ndim)
+        spatial = range(images.ndim - 2)
+        if not set(spatial).issuperset(self.axes or ()):
+            raise ValueError(f"flip axes must be among {list(spatial)}, got {list(self.axes or ())}")
+        axes = [2 + axis for axis in (spatial if self.axes is None else self.axes)]
         flips = chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1))
         outputs = [network(images.flip(flip), *args, **kwargs).flip(flip) for flip in flips]
         return torch.stack(outputs).mean(dim=0)

@@ -17,12 +17,13 @@ from monai_fusenet.transforms.color_jitter import (
     blur,
     shift_hue,
 )
-from monai_fusenet.transforms.foreground import ClustersToMaskd, Region, choose_foreground
+from monai_fusenet.transforms.foreground import ClustersToMaskd, ConvexHullsd, Region, choose_foreground
 from monai_fusenet.transforms.quantize import From8Bitd, QuantizeTo8Bitd
 
 __all__ = [
     "AugmentPaird",
     "ClustersToMaskd",
+    "ConvexHullsd",
     "From8Bitd",
     "QuantizeTo8Bitd",
     "RandColorJitter",

@@ -18,9 +18,10 @@ from skimage.segmentation import morphological_chan_vese
 from monai_fusenet.checks import check_number, check_switch
 from monai_fusenet.reduction import reduced_shape, resize_area, resize_nearest
 
-__all__ = ["ClustersToMaskd", "Region", "choose_foreground"]
+__all__ = ["ClustersToMaskd", "ConvexHullsd", "Region", "choose_foreground"]
 
 RING_WIDTH = 0.04  # of the mean side: how far around a region its contrast is measured
+OPENINGS = (0, 1 / 3, 2 / 3, 1)  # of the widest: how often candidates are cut anew, from not at all on
 CENTRE_WIDTH = 0.25  # standard deviation of the centre prior, in sides
 JUDGED_PIXELS = {2: 2**17, 3: 2**18}  # by number of axes: an image of more is judged on a smaller grid, for time
 
@@ -71,6 +72,7 @@ def check_rule(
     opening: float,
     refinement: float,
     convex: bool,
+    growth: float,
 ) -> None:
     """Raises `ValueError` for an argument of `choose_foreground` that makes no sense."""
     if objects is not None and (not isinstance(objects, int) or isinstance(objects, bool) or objects < 1):
@@ -86,6 +88,7 @@ def check_rule(
     check_number("opening", opening, 0, 0.4)
     check_number("refinement", refinement, 0, 0.4)
     check_switch("convex", convex)
+    check_number("growth", growth, 0, 0.4)
 
 
 def _connected(components: np.ndarray, least: float) -> Iterator[tuple[Box, np.ndarray]]:
@@ -115,6 +118,8 @@ def _level_sets(clusters: np.ndarray, grey: np.ndarray, polarity: str, within: n
 
 def _opened(mask: np.ndarray, radius: float) -> np.ndarray:
     """Connected components of a mask, cut where they are thinner than two radii, from 1 on; 0: what is thin."""
+    if radius == 0:
+        return connected_components(mask, connectivity=1)
     cores = connected_components(ndimage.distance_transform_edt(mask) > radius, connectivity=1)
     if not cores.any():
         return cores
@@ -137,13 +142,14 @@ def _candidates(
             yield from _connected(mask.astype(np.int64), least)
         return
     seen = set()
+    radii = sorted({share * opening for share in OPENINGS})
     for mask in _level_sets(clusters, grey, polarity, everywhere):
-        parts = _opened(mask, opening) if opening > 0 else connected_components(mask, connectivity=1)
-        for box, region in _connected(parts, least):
-            key = (*((side.start, side.stop) for side in box), region.tobytes())
-            if key not in seen:
-                seen.add(key)
-                yield box, region
+        for radius in radii:
+            for box, region in _connected(_opened(mask, radius), least):
+                key = (*((side.start, side.stop) for side in box), region.tobytes())
+                if key not in seen:
+                    seen.add(key)
+                    yield box, region
 
 
 def _choose(
@@ -201,16 +207,25 @@ def _choose(
     return whole, regions
 
 
-def _finished(mask: np.ndarray, grey: np.ndarray, refinement: float, convex: bool) -> np.ndarray:
-    """The chosen mask after refinement and hulls."""
+def _finished(mask: np.ndarray, grey: np.ndarray, refinement: float, convex: bool, growth: float) -> np.ndarray:
+    """The chosen mask after refinement, hulls and growth."""
     if refinement > 0 and mask.any() and min(mask.shape) > 1:  # a side of one pixel has no gradient
         steps = round(refinement * float(np.mean(mask.shape)))
         start = mask.astype(np.int8)
         mask = morphological_chan_vese(grey, steps, init_level_set=start, smoothing=0) > 0
     if convex:
-        for box, inside in _connected(connected_components(mask, connectivity=1), 1):
-            mask[box] |= convex_hull_image(inside) if min(inside.shape) > 1 else inside
+        mask = _hulls(mask)
+    if growth > 0 and mask.any():
+        mask = ndimage.distance_transform_edt(~mask) <= growth * float(np.mean(mask.shape))
     return mask
+
+
+def _hulls(mask: np.ndarray) -> np.ndarray:
+    """The convex hulls of the connected parts of a mask."""
+    filled = mask.copy()
+    for box, inside in _connected(connected_components(mask, connectivity=1), 1):
+        filled[box] |= convex_hull_image(inside) if min(inside.shape) > 1 else inside
+    return filled
 
 
 def _enlarged(small: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -260,6 +275,7 @@ def choose_foreground(
     opening: float = 0.0,
     refinement: float = 0.0,
     convex: bool = False,
+    growth: float = 0.0,
 ) -> tuple[np.ndarray, list[Region]]:
     """Chooses the foreground of one image among its clusters.
 
@@ -285,15 +301,18 @@ def choose_foreground(
         fill_holes: fill the holes of a region before it is judged. What surrounds everything becomes the whole image
             by it, and too large to be an object.
         margin: share of each side, at either end, where no object is looked for; what follows is judged within.
-        opening: half the width, as a share of the mean side, of bridges at which connected components are cut apart;
-            without a number of objects nothing is cut.
+        opening: half the width, as a share of the mean side, of the widest bridges at which connected components are
+            cut apart; uncut ones, and such that are cut at narrower bridges only, remain candidates. Without a number
+            of objects nothing is cut.
         refinement: how far, as a share of the mean side, the contour may move in the end, to where it separates the
             mean grey values inside and outside best (Chan & Vese 2001).
         convex: put the convex hull of each connected part of the foreground in its place, in the end.
+        growth: how far, as a share of the mean side, the outline is moved outwards, last of all: where an object fades
+            into its surroundings, clusters end before people's outlines do.
 
     Returns:
-        the mask (*spatial), bool, and all candidates, best first, chosen and rejected, as they were before refinement
-        and hulls. Where none has an allowed size
+        the mask (*spatial), bool, and all candidates, best first, chosen and rejected, as they were before refinement,
+        hulls and growth. Where none has an allowed size
         and the polarity asked for, the mask is empty and the list too.
 
     Raises:
@@ -313,16 +332,17 @@ def choose_foreground(
         opening,
         refinement,
         convex,
+        growth,
     )
     rule = (objects, polarity, centre_weight, border_weight, min_fraction, max_fraction, fill_holes, margin)
     shape = reduced_shape(clusters.shape, JUDGED_PIXELS.get(clusters.ndim, clusters.size))
     if shape == clusters.shape:
         mask, regions = _choose(clusters, image, *rule, opening)
-        return _finished(mask, image.mean(axis=0), refinement, convex), regions
+        return _finished(mask, image.mean(axis=0), refinement, convex, growth), regions
     small_clusters, small_image = resize_nearest(clusters, shape), resize_area(image, shape)
     chosen, regions = _choose(small_clusters, small_image, *rule, opening)
-    small = _finished(chosen, small_image.mean(axis=0), refinement, convex)
-    if convex:
+    small = _finished(chosen, small_image.mean(axis=0), refinement, convex, growth)
+    if convex or growth > 0:
         return _enlarged(small, clusters.shape), regions
     if refinement > 0:
         return _redrawn_by_grey(small, image.mean(axis=0)), regions
@@ -347,9 +367,10 @@ class ClustersToMaskd(MapTransform):
         max_fraction: greatest share of the image.
         fill_holes: fill the holes of a region before it is judged.
         margin: share of each side where no object is looked for.
-        opening: half the width of bridges that are cut.
+        opening: half the width of the widest bridges that are cut.
         refinement: how far the contour may move in the end.
         convex: put the convex hull of each part in its place.
+        growth: how far the outline is moved outwards.
     """
 
     def __init__(
@@ -368,6 +389,7 @@ class ClustersToMaskd(MapTransform):
         opening: float = 0.0,
         refinement: float = 0.0,
         convex: bool = False,
+        growth: float = 0.0,
     ) -> None:
         super().__init__(keys)
         self.mask_key = mask_key
@@ -384,6 +406,7 @@ class ClustersToMaskd(MapTransform):
             "opening": opening,
             "refinement": refinement,
             "convex": convex,
+            "growth": growth,
         }
         check_rule(**self.rule)
 
@@ -408,4 +431,17 @@ class ClustersToMaskd(MapTransform):
             foreground, sample["regions"] = self._choose(np.asarray(clusters.cpu())[0], image)
             mask = torch.from_numpy(foreground).to(torch.uint8).unsqueeze(0)
             sample[self.mask_key] = MetaTensor(mask, meta=clusters.meta) if isinstance(clusters, MetaTensor) else mask
+        return sample
+
+
+class ConvexHullsd(MapTransform):
+    """Puts the convex hull of each connected part of a mask (1, *spatial), foreground above 0, in its place."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the sample with its hulls, of the type and with the values 0 and 1."""
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            mask = torch.as_tensor(sample[key])
+            hulls = torch.from_numpy(_hulls(np.asarray(mask.cpu())[0] > 0)).unsqueeze(0).to(mask)
+            sample[key] = MetaTensor(hulls, meta=mask.meta) if isinstance(mask, MetaTensor) else hulls
         return sample

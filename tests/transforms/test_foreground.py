@@ -303,6 +303,7 @@ def test_options_reach_the_rule():
         "opening": 0.05,
         "refinement": 0.02,
         "convex": True,
+        "growth": 0.03,
     }
     assert ClustersToMaskd(**rule).rule == rule
 
@@ -327,6 +328,7 @@ def test_a_frame_of_the_same_cluster_does_not_hide_the_object(shape):
         ({"margin": 0.5}, "margin must be a finite number from 0 to 0.4, got 0.5"),
         ({"opening": -0.1}, "opening must be a finite number from 0 to 0.4, got -0.1"),
         ({"refinement": 1}, "refinement must be a finite number from 0 to 0.4, got 1"),
+        ({"growth": 0.5}, "growth must be a finite number from 0 to 0.4, got 0.5"),
         ({"objects": 0}, "objects must be None or a whole number of at least 1, got 0"),
         ({"centre_weight": "abc"}, "centre_weight must be a finite number of at least 0, got abc"),
         ({"border_weight": float("nan")}, "border_weight must be a finite number of at least 0, got nan"),
@@ -371,11 +373,37 @@ def test_a_bridge_is_cut_where_it_is_thinner_than_the_opening(shape):
     assert (cut & ~lesion).sum() <= 3
 
 
-def test_an_opening_wider_than_all_leaves_nothing():
+def test_what_is_thinner_than_the_opening_stays_as_it_is():
     stripes = np.broadcast_to(1 + np.arange(30) // 3 % 2, (20, 30))
-    mask, regions = choose_foreground(stripes, stripes[None] / 2, objects=1, opening=0.13)
-    assert not mask.any()
-    assert regions == []
+    uncut = choose_foreground(stripes, stripes[None] / 2, objects=1)
+    cut = choose_foreground(stripes, stripes[None] / 2, objects=1, opening=0.4)
+    np.testing.assert_array_equal(cut[0], uncut[0])
+    assert cut[1] == uncut[1]
+
+
+def test_bridges_narrower_than_the_opening_are_cut_at_their_own_width():
+    # Three squares in a row with a bridge of 3 and one of 9 pixels between them, all of one cluster.
+    clusters = np.ones((41, 121), dtype=np.uint8)
+    for start in (5, 50, 95):
+        clusters[10:31, start : start + 21] = 2
+    clusters[19:22, 26:50] = 2
+    clusters[16:25, 71:95] = 2
+    image = np.where(clusters == 2, 0.2, 0.8)[None]
+    _, regions = choose_foreground(clusters, image, objects=1, polarity="dark", opening=6 / 81, fill_holes=False)
+    sizes = sorted({round(region.fraction * clusters.size / 21**2) for region in regions})
+    # Each square; two with the wide bridge between them (one and a bit more than two squares); all three together.
+    assert sizes == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("shape", [(61, 53), (41, 37, 33), (900, 700)])
+def test_outlines_are_moved_outwards(shape):
+    centre, side = tuple(side // 2 for side in shape), np.mean(shape)
+    disk, generous = (ball(shape, centre, radius * side) for radius in (0.2, 0.25))
+    clusters, image = draw(shape, (disk, 0.2), ground=0.8)
+    mask, regions = choose_foreground(clusters, image, polarity="dark", growth=0.05)
+    assert (mask ^ generous).sum() < 0.1 * generous.sum()
+    assert regions[0].fraction == pytest.approx(disk.mean(), rel=0.03)
+    assert not choose_foreground(*draw(shape), growth=0.05)[0].any()
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (20, 25, 30)])
