@@ -112,11 +112,32 @@ def test_rounds_end_when_masks_no_longer_change(done, tmp_path):
 
 def test_another_distillation_is_not_mixed_in(done, tmp_path):
     shutil.copytree(done[1], tmp_path / "out")
+    rounds, teacher = tmp_path / "out" / "rounds", tmp_path / "out" / "teacher"
+    # Said before the teachers begin, whose masks are gone here.
+    shutil.rmtree(teacher)
     assert distil(done[0], tmp_path / "out", learning_rate=0.5) == (
-        f"error: {tmp_path / 'out' / 'rounds' / '1' / 'checkpoint.pt'} comes from a training with another "
-        "learning_rate; choose another --output_dir, or start anew with --overwrite True"
+        f"error: {rounds} comes from a training with another learning_rate; choose another --output_dir, "
+        "or delete that folder to train anew, on the same masks where the options of the teachers are the same"
     )
+    assert not teacher.exists()
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
+
+
+def test_a_student_anew_on_the_same_masks(done, tmp_path):
+    shutil.copytree(done[1], tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "rounds")
+    masks = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "teacher").rglob("*_mask.png")}
+    assert distil(done[0], tmp_path / "out", learning_rate=0.5, rounds=1) == 0
+    assert masks == {path: path.stat().st_mtime_ns for path in masks}
+    assert len(masks) == 6
+    trained = weights(tmp_path / "out")
+    assert any(not torch.equal(value, trained[name]) for name, value in weights(done[1]).items())
+
+
+def test_overwriting_leaves_no_round_of_before(done, tmp_path):
+    shutil.copytree(done[1], tmp_path / "out")
+    assert distil(done[0], tmp_path / "out", rounds=1, overwrite=True) == 0
+    assert [folder.name for folder in (tmp_path / "out" / "rounds").iterdir()] == ["1"]
 
 
 def run_model(model, folder, output):

@@ -302,3 +302,16 @@ def test_paper_refuses_16_bit_pictures(tmp_path):
     options = {"inferer#steps": 1, "inferer#progress": False, "network_def#features": 4, "device": "cpu"}
     assert call("inference", "paper.yaml", dataset_dir=tmp_path / "data", output_dir=tmp_path / "out", **options) == 1
     assert read_summary(tmp_path / "out")[0]["message"].startswith("expected an 8-bit picture")
+
+
+def test_contours_are_refined_on_the_image_as_it_was_loaded(tmp_path):
+    # The working copy has a third of the pixels a side: of it alone, a contour would come out in steps.
+    rows, columns = np.ogrid[:96, :120]
+    disks = np.zeros((96, 120), dtype=bool)
+    for row, column in ((20, 20), (30, 70), (70, 40), (75, 95)):
+        disks |= (rows - row) ** 2 + (columns - column) ** 2 <= 9**2
+    (tmp_path / "data").mkdir()
+    noise = np.random.default_rng(0).normal(0, 3, disks.shape)
+    Image.fromarray((np.where(disks, 200, 30) + noise).astype(np.uint8)).save(tmp_path / "data" / "cells.png")
+    assert infer(tmp_path / "data", tmp_path / "out", "nuclei.yaml", working_size=[32, 32]) == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "out" / "cells_mask.png") > 0, disks)

@@ -4,7 +4,7 @@ import pytest
 from bundle_tools import CONFIGS
 from monai.bundle import ConfigParser
 
-from monai_fusenet.bundle import check_options
+from monai_fusenet.bundle import check_options, workflow_options
 
 
 @pytest.fixture
@@ -42,3 +42,10 @@ def test_own_keys_that_something_refers_to_are_welcome(config):
 
 def test_other_run_ids_are_welcome(config):
     check_options({**config, "my_run": ["$print(1)"]}, run_ids=["my_run"])
+
+
+def test_an_option_of_another_workflow_does_no_harm(config):
+    with pytest.raises(ValueError, match=r"^unknown option flip_axes"):
+        check_options({**config, "flip_axes": [1]})
+    check_options({**config, "flip_axes": [1]}, others={"flip_axes"})
+    assert {"flip_axes", "steps", "working_size"} - workflow_options(CONFIGS) == {"steps"}
