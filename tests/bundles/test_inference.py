@@ -6,7 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_tools import BUNDLE, SMALL, call, draw_folder, draw_image, last_line, read_summary, run
+from bundle_tools import BUNDLE, CONFIGS, OVERLAYS, SMALL, call, draw_folder, draw_image, last_line, read_summary, run
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from PIL import Image
 
 from monai_fusenet.files import SUMMARY_COLUMNS
@@ -304,14 +306,20 @@ def test_paper_refuses_16_bit_pictures(tmp_path):
     assert read_summary(tmp_path / "out")[0]["message"].startswith("expected an 8-bit picture")
 
 
-def test_contours_are_refined_on_the_image_as_it_was_loaded(tmp_path):
-    # The working copy has a third of the pixels a side: of it alone, a contour would come out in steps.
+def test_contours_are_refined_on_the_image_as_it_was_loaded():
     rows, columns = np.ogrid[:96, :120]
     disks = np.zeros((96, 120), dtype=bool)
     for row, column in ((20, 20), (30, 70), (70, 40), (75, 95)):
         disks |= (rows - row) ** 2 + (columns - column) ** 2 <= 9**2
-    (tmp_path / "data").mkdir()
-    noise = np.random.default_rng(0).normal(0, 3, disks.shape)
-    Image.fromarray((np.where(disks, 200, 30) + noise).astype(np.uint8)).save(tmp_path / "data" / "cells.png")
-    assert infer(tmp_path / "data", tmp_path / "out", "nuclei.yaml", working_size=[32, 32]) == 0
-    np.testing.assert_array_equal(pixels(tmp_path / "out" / "cells_mask.png") > 0, disks)
+    loaded = torch.from_numpy(np.where(disks, 0.8, 0.1)).float().repeat(3, 1, 1)
+    # The network saw a copy with a fourth of the pixels a side: its scores make a contour in steps.
+    copy = torch.nn.functional.interpolate(loaded.unsqueeze(0), size=(24, 30), mode="area")[0]
+    meta = {"spatial_shape": [96, 120], "loaded_affine": torch.eye(4)}
+    parser = ConfigParser(ConfigParser.load_config_files([CONFIGS / "inference.json", OVERLAYS / "nuclei.yaml"]))
+    parser["merge_twins"] = False
+    parser["postprocessing#transforms#1#guide_key"] = None
+    scores = torch.cat([1 - copy[:1], copy[:1] + 0.6])  # of the ground, and of disks that are too large
+    sample = {"image": MetaTensor(copy, meta=meta), "original": MetaTensor(loaded, meta=meta), "pred": scores}
+    done = parser.get_parsed_content("postprocessing")(sample)
+    assert (done["clusters"][0].numpy() == 2).sum() > 1.2 * disks.sum()
+    np.testing.assert_array_equal(done["pred"][0].numpy() > 0, disks)
