@@ -248,7 +248,16 @@ def check_values(config: Mapping[str, Any]) -> None:
         and len(set(seeds)) == len(seeds)
     ):
         raise ValueError(f"seeds must be different whole numbers from 0 to 2**32 - 1, as [0,1,2], got {seeds}")
+    student_size, axes = config.get("student_size"), config.get("flip_axes")
     size, dims, grid = (config.get(name) for name in ("working_size", "spatial_dims", "patch_grid"))
+    if student_size is not None and is_plain(student_size) and isinstance(dims, int):
+        sides = student_size if isinstance(student_size, list | tuple) else []
+        if len(sides) != dims or not all(is_whole(side, 1) for side in sides):
+            raise ValueError(f"student_size must be a list of {dims} whole numbers of at least 1, got {student_size}")
+    if axes is not None and is_plain(axes) and isinstance(dims, int):
+        known = isinstance(axes, list | tuple) and all(is_whole(axis, 0) and axis < dims for axis in axes)
+        if not known or len(set(axes)) < len(axes):
+            raise ValueError(f"flip_axes must be a list of different ones of {list(range(dims))}, got {axes}")
     if size is not None and is_plain(size) and isinstance(dims, int) and isinstance(grid, int):
         sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
         if len(sides) != dims or not all(is_whole(side, grid) for side in sides):
