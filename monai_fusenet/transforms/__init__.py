@@ -1,5 +1,6 @@
 """What prepares an image and what finishes a result."""
 
+from monai_fusenet.labels import relabel_by_size
 from monai_fusenet.transforms.augment_pair import AugmentPaird
 from monai_fusenet.transforms.clusters import (
     ScoresToClustersd,
@@ -38,6 +39,7 @@ __all__ = [
     "count_clusters",
     "guided_upsampling",
     "merge_twin_scores",
+    "relabel_by_size",
     "shift_hue",
     "upsampled_argmax",
 ]
