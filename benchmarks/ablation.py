@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.quality import RESULTS, ROOT, add_rows, mean, read_rows, shipped, spread, truth
@@ -49,9 +50,9 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
     "no dropout": {"network_def#dropout": 0.0},
     "twins apart": {"merge_twins": False},
     "plain upsampling": {"postprocessing#transforms#1#guide_key": None},
-    "no margin, opening, refinement": dict.fromkeys(
-        ("foreground#margin", "foreground#opening", "foreground#refinement"), 0.0
-    ),
+    "regions as they are, none cut": {"foreground#opening": 0.0},
+    "no margin and no growth": {"foreground#margin": 0.0, "foreground#growth": 0.0},
+    "no refinement": {"foreground#refinement": 0.0},
     "no convex hulls": {"foreground#convex": False},
 }
 
@@ -93,9 +94,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         for kind in kinds:
             of_kind = [row for row in group if row["set"] == kind]
             cells.append(f"{mean(of_kind, 'deployed'):.3f}" if of_kind else "")
-        cells += [
-            f"{mean(group, level):.3f} ± {spread(group, level):.3f}" for level in ("deployed", "majority", "oracle")
-        ]
+        for level in ("deployed", "majority", "oracle"):
+            between_seeds = spread(group, level)
+            cells.append(f"{mean(group, level):.3f}" + ("" if np.isnan(between_seeds) else f" ± {between_seeds:.3f}"))
         collapsed = sum(int(row["clusters"]) == 1 for row in group) / len(group)
         cells += [f"{mean(group, 'clusters'):.1f}", f"{collapsed:.0%}", f"{mean(group, 'steps'):.0f}"]
         cells.append(f"{mean(group, 'seconds'):.1f}")
