@@ -521,6 +521,8 @@ def _folders_of_predictions(predictions_dir: str | Path) -> dict[int | None, Pat
         raise ValueError(f"predictions_dir must be a folder of masks <name>_mask.*, but {folder} is none")
     found = {path: re.fullmatch(r"seed_(\d+)", path.name) for path in sorted(folder.iterdir()) if path.is_dir()}
     seeds = {int(match[1]): path for path, match in found.items() if match}
+    if seeds and any(folder.glob("*_mask.*")):
+        logger.warning("%s: the masks beside the folders seed_<n> are not scored", folder)
     return {seed: seeds[seed] for seed in sorted(seeds)} or {None: folder}
 
 

@@ -377,6 +377,8 @@ class Distiller:
         ]
         if not taught:
             raise ValueError("no image has masks of all teachers: there is nothing to learn from")
+        if len(taught) < LEAST_IMAGES:
+            logger.warning("a network that sees %d images learns these by heart: give it more", len(taught))
         # Nothing but the small image is kept: what it was made from may be a hundred times as large.
         small = Compose([self.preprocessing, SelectItemsd(["image", "name"])])
         images = SeededCacheDataset(taught, small, progress=False)

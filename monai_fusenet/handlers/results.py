@@ -211,7 +211,9 @@ class ResultWriter:
             figure.savefig(temporary, metadata={"fingerprint": self._fingerprint(self._items_by_file[item["file"]])})
         count = int(clusters.cpu().numpy().max())  # torch knows no maximum of uint16
         fraction = float((mask > 0).float().mean())
-        message = "collapsed: one cluster" if count == 1 else "empty mask" if fraction == 0 else ""
+        messages = ["collapsed: one cluster" if count == 1 else "empty mask" if fraction == 0 else ""]
+        if records and records[-1].refits:
+            messages.append(f"fitted {records[-1].refits + 1} times, as all of it had become one cluster")
         peak = peak_memory()
         self._add(
             {
@@ -223,7 +225,7 @@ class ResultWriter:
                 "peak_mib": "" if peak is None else f"{peak:.0f}",
                 "mask_fraction": f"{fraction:.4f}",
                 "choice": choice,
-                "message": message,
+                "message": "; ".join(filter(None, messages)),
             }
         )
 

@@ -101,6 +101,7 @@ def test_more_rounds_continue(done, tmp_path, caplog):
     hear(caplog)
     assert distil(done[0], tmp_path / "out", rounds=1, logging_file=False) == 0
     assert distil(done[0], tmp_path / "out", logging_file=False) == 0
+    assert "a network that sees 3 images learns these by heart: give it more" in caplog.messages
     assert any(message.startswith("round 2: 3 of 3 images taught, mean agreement ") for message in caplog.messages)
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
 

@@ -1,6 +1,7 @@
 import csv
 import re
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -276,6 +277,19 @@ def test_what_is_odd_about_a_result(tmp_path):
     assert run(items, tmp_path / "one", inferer=OneHot(1))[0]["message"] == "collapsed: one cluster"
     row = run(items, tmp_path / "none", inferer=OneHot(2))[0]
     assert (row["message"], row["mask_fraction"]) == ("empty mask", "0.0000")
+
+
+class Refitted(Scripted):
+    def __call__(self, image, network):
+        scores = super().__call__(image, network)
+        self.record = [replace(self.record[0], refits=2)]
+        return scores
+
+
+def test_an_image_that_was_fitted_again_says_so(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    (row,) = run(items, tmp_path / "out", inferer=Refitted())
+    assert row["message"] == "fitted 3 times, as all of it had become one cluster"
 
 
 def test_a_choice_in_a_few_words():
