@@ -63,7 +63,7 @@ def test_masks_of_another_program(folder, tmp_path):
     assert not list((tmp_path / "out").glob("*_panel.png"))  # no image was fitted
 
 
-def test_several_seeds_in_one_report(folder, tmp_path, capsys, caplog):
+def test_several_seeds_in_one_report(folder, tmp_path, capsys):
     assert evaluate(folder, tmp_path / "one", seed=5) == 0
     assert evaluate(folder, tmp_path / "two", seeds=[5, 2]) == 0
     assert {path.name for path in (tmp_path / "two").iterdir()} == {
@@ -96,15 +96,16 @@ def test_several_seeds_in_one_report(folder, tmp_path, capsys, caplog):
     assert (tmp_path / "two/seed_5/scan0_panel.png").stat().st_mtime_ns == finished
     # What lies there for another seed or program is scored as it is.
     (tmp_path / "two/seed_3/scan1_mask.png").rename(tmp_path / "two/scan1_mask.png")
-    hear(caplog)
-    assert evaluate(folder, tmp_path / "three", predictions_dir=str(tmp_path / "two"), logging_file=False) == 2
+    assert evaluate(folder, tmp_path / "three", predictions_dir=str(tmp_path / "two")) == 2
     scored = {(row["seed"], row["file"]) for row in scores(tmp_path / "three") if row["method"] == "predictions"}
     expected = {(seed, f"images/scan{image}.png") for seed in "235" for image in (0, 1)} - {("3", "images/scan1.png")}
     assert scored == expected
     assert "<dt>images/scan1.png</dt><dd>seed 3: there is no prediction" in (
         tmp_path / "three" / "report.html"
     ).read_text(encoding="utf-8")
-    assert f"{tmp_path / 'two'}: the masks beside the folders seed_<n> are not scored" in caplog.messages
+    captured = capsys.readouterr()
+    warning = f"{tmp_path / 'two'}: the masks beside the folders seed_<n> are not scored"
+    assert warning in captured.out + captured.err
 
 
 @pytest.mark.parametrize("seeds", [3, [], [0, 0], [-1], ["a"], [2**32], [True]])
