@@ -66,11 +66,13 @@ def mean_pairwise_dice(masks: Tensor) -> float:
     """How well masks of one image agree: the mean Dice over all pairs of them.
 
     Args:
-        masks: (M, *spatial), foreground above 0, M at least 2.
+        masks: (M, *spatial), foreground above 0, M at least 1.
 
     Returns:
-        a number in [0, 1]; a pair of which one is empty counts 0, a pair of empty masks 1.
+        a number in [0, 1]; a pair of which one is empty counts 0, a pair of empty masks 1; one mask agrees with itself.
     """
+    if len(masks) == 1:
+        return 1.0
     masks = (masks > 0).float()
     pairs = torch.tensor(list(combinations(range(len(masks)), 2)))
     first, second = (masks[chosen].unsqueeze(1) for chosen in pairs.T)
@@ -166,7 +168,7 @@ class Teacher:
 
     Args:
         output_dir: each gets a folder in it: `seed_<seed>`, `classical`.
-        seeds: of the fits; at least one.
+        seeds: of the fits; none: k-means alone teaches, in seconds.
         network: what is fitted to each image.
         inferer: how; its own seed gives way to `seeds`.
         preprocessing: transform of an item to `image` and `original`.
@@ -223,10 +225,10 @@ class Teacher:
 
 
 def check_seeds(seeds: Any) -> list[int]:
-    """The seeds as a list; raises `ValueError` unless they are different whole numbers, at least one."""
-    listed = list(seeds) if isinstance(seeds, Sequence) and not isinstance(seeds, str) else []
-    if not listed or len(set(map(str, listed))) < len(listed):
-        raise ValueError(f"teacher_seeds must be a list of different whole numbers, at least one, got {seeds}")
+    """The seeds as a list; raises `ValueError` unless they are different whole numbers."""
+    listed = list(seeds) if isinstance(seeds, Sequence) and not isinstance(seeds, str) else None
+    if listed is None or len(set(map(str, listed))) < len(listed):
+        raise ValueError(f"teacher_seeds must be a list of different whole numbers, as [0,1], got {seeds}")
     for seed in listed:
         check_whole("each of teacher_seeds", seed, 0)
         if seed >= 2**32:
@@ -362,7 +364,7 @@ class Distiller:
 
         Args:
             items: images, see `find_images`.
-            teacher_dirs: folders of `<name>_mask.*`, two at least.
+            teacher_dirs: folders of `<name>_mask.*`, one at least; of one, all images count as sure.
 
         Returns:
             what each round did; `rounds.csv` holds the same.

@@ -71,6 +71,14 @@ def test_what_a_distillation_leaves(done):
     assert all(row["images"] == "3" and 0 <= float(row["agreement"]) <= 1 for row in rounds)
 
 
+def test_k_means_alone_may_teach(done, tmp_path):
+    assert distil(done[0], tmp_path / "out", teacher_seeds=[]) == 0
+    assert [path.name for path in (tmp_path / "out" / "teacher").iterdir()] == ["classical"]
+    assert [row["status"] for row in read_summary(tmp_path / "out" / "masks")] == ["ok"] * 3
+    mask = "teacher/classical/scan0_mask.png"
+    assert (tmp_path / "out" / mask).read_bytes() == (done[1] / mask).read_bytes()
+
+
 @pytest.mark.parametrize("masks", ["absent", "inverted"])
 def test_masks_change_no_weight(done, tmp_path, masks):
     copy_with_masks(done[0], tmp_path / "data", masks)
@@ -243,7 +251,7 @@ def test_a_broken_image_is_named_and_the_others_go_on(done, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"teacher_seeds": []}, "teacher cannot be built: teacher_seeds must be a list of different whole numbers"),
+        ({"teacher_seeds": 2}, "teacher cannot be built: teacher_seeds must be a list of different whole numbers"),
         ({"min_confidence": 2}, "distiller cannot be built: min_confidence must be a finite number from 0 to 1, got 2"),
         ({"rounds": 0}, "rounds must be a whole number of at least 1, got 0"),
         ({"student_def#out_channels": 2}, "distiller cannot be built: student_def must put out one channel"),
