@@ -243,7 +243,7 @@ class Round(NamedTuple):
         round: counted from 1.
         images: how many taught.
         agreement: mean Dice, over all images, between the masks before and after it.
-        seconds: wall-clock time.
+        seconds: wall-clock time; of a round that was interrupted, the rest of it.
     """
 
     round: int

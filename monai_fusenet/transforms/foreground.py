@@ -199,10 +199,12 @@ def _choose(
     candidates.sort(key=lambda candidate: candidate[0].score, reverse=True)
     mask = whole[within]  # a view
     regions: list[Region] = []
+    wanted = objects or 1
     for candidate, box, inside in candidates:
-        chosen = sum(region.chosen for region in regions) < (objects or 1) and not (mask[box] & inside).any()
+        chosen = wanted > 0 and not (mask[box] & inside).any()
         if chosen:
             mask[box] |= inside
+            wanted -= 1
         regions.append(candidate._replace(chosen=chosen))
     return whole, regions
 
