@@ -2,8 +2,10 @@
 
 The shipped defaults, and variants that differ in one thing, on even images (sorted by name, counted from 0) of
 `dermoscopy`, `nuclei`, `chest_xray` and `breast_ultrasound` below DATA, each with the preset of its kind: Dice at the
-levels deployed (nothing chosen with the truth), partition (majority) and oracle. Writes `ablation.csv`, a row for each
-fit, and `ablation.md` into `benchmarks/results/`; what is there already is not measured again.
+levels deployed (nothing chosen with the truth), partition (majority) and oracle; and one network trained on all images
+of a set by the workflow `training`, without labels, in `output/ablation`, as it is and adapted to each image. Writes
+`ablation.csv`, a row for each fit, and `ablation.md` into `benchmarks/results/`; what is there already is not measured
+again.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.bundle import run
 
-from benchmarks.quality import RESULTS, ROOT, add_rows, mean, read_rows, shipped, spread, truth
+from benchmarks.quality import INFERENCE, RESULTS, ROOT, add_rows, mean, read_rows, shipped, spread, truth
 from monai_fusenet.data import find_images
 from monai_fusenet.evaluation.levels import score_mask
 from monai_fusenet.metrics.partition import majority_mask, oracle_mask
@@ -54,14 +57,37 @@ SETTINGS: dict[str, Mapping[str, Any]] = {
     "no margin and no growth": {"foreground#margin": 0.0, "foreground#growth": 0.0},
     "no refinement": {"foreground#refinement": 0.0},
     "no convex hulls": {"foreground#convex": False},
+    "trained on the set, as it is": {},
+    "trained on the set, then adapted": {},
+}
+OVERLAYS = {
+    "trained on the set, as it is": ROOT / "configs" / "feedforward.yaml",
+    "trained on the set, then adapted": ROOT / "configs" / "adapt.yaml",
 }
 
 
-def score_setting(setting: str, kind: str, items: Sequence[Mapping[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
+def trained_on(folder: Path, seed: int) -> str:
+    """The weights that the workflow `training` leaves for a folder; trained unless they lie there."""
+    output_dir = Path("output") / "ablation" / f"{folder.name}_{seed}"
+    weights = output_dir / "model.pt"
+    if not weights.is_file():
+        config = str(INFERENCE.with_name("train.json"))
+        run("training", config_file=config, dataset_dir=str(folder), output_dir=str(output_dir), seed=seed)
+    return str(weights)
+
+
+def score_setting(
+    setting: str, folder: Path, items: Sequence[Mapping[str, Any]], seed: int
+) -> Iterator[dict[str, Any]]:
     """Fits every image with the defaults but for `setting` and the preset of its kind, and scores what comes out."""
-    options = {"seed": seed, **SETTINGS[setting]}
+    kind = folder.name
+    options = {"seed": seed, "bundle_root": str(INFERENCE.parents[1]), **SETTINGS[setting]}
+    overlays = list(PRESETS[kind])
+    if setting in OVERLAYS:
+        overlays.append(OVERLAYS[setting])
+        options["checkpoint"] = trained_on(folder, seed)
     preprocessing, network, inferer, postprocessing = shipped(
-        PRESETS[kind], options, "preprocessing", "network_def", "inferer", "postprocessing"
+        overlays, options, "preprocessing", "network", "inferer", "postprocessing"
     )
     for item in items:
         start = time.perf_counter()
@@ -131,7 +157,7 @@ def main() -> None:
                     for item in found[: arguments.images]
                     if (setting, kind, Path(item["file"]).name, str(seed)) not in done
                 ]
-                for row in score_setting(setting, kind, items, seed):
+                for row in score_setting(setting, arguments.data_dir / kind, items, seed) if items else ():
                     add_rows(path, COLUMNS, [row])
         print(table([row for row in read_rows(path) if row["setting"] == setting]), flush=True)
     rows = read_rows(path)
