@@ -10,12 +10,12 @@ import hashlib
 import inspect
 import json
 import logging
-import os
 import pydoc
 import re
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -174,21 +174,15 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
-def workflow_options(folder: str | Path) -> set[str]:
-    """The top-level keys of all workflows in a folder of configs: a preset may speak to several of them."""
-    files = sorted(Path(folder).glob("*.json"))
-    return {key for file in files for key in json.loads(file.read_text("utf-8")) if file.name != "metadata.json"}
-
-
-def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = (), others: Collection[str] = ()) -> None:
+def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = ()) -> None:
     """Finds misspelt options, which MONAI's parser takes without a word.
 
-    A top-level key that nothing in the config refers to, and a component's argument that it does not take.
+    A top-level key that nothing in the config refers to, and a component's argument that it does not take. Options of
+    a student are passed over everywhere: a preset may bring them.
 
     Args:
         config: the merged config, overrides included.
         run_ids: further entry points of the config.
-        others: options of other workflows, which say nothing here and do no harm.
 
     Raises:
         ValueError: names the first such option and the nearest known one.
@@ -196,7 +190,7 @@ def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = (), others
     entries = ENTRY_KEYS | PROPERTY_KEYS | set(run_ids)
     used = {name for text in _strings(config) for name in re.findall(r"[@%](\w+)", text)}
     for key in config:
-        if key not in used and key not in entries and key not in others:
+        if key not in used and key not in entries and key not in STUDENT_OPTIONS:
             # Plain values are options; blocks and what is computed from others are not.
             known = [
                 name
@@ -306,7 +300,7 @@ def start(device: str | torch.device, seed: int) -> None:
         if workflow is None:
             check_options(parser.get())
         else:
-            check_options(parser.get(), [workflow.run_id], workflow_options(workflow.config_root_path))
+            check_options(parser.get(), [workflow.run_id])
         check_values(parser.get())
     try:
         torch.empty(0, device=device)
@@ -327,8 +321,11 @@ def resolve_dir(path: str | Path) -> str:
     nearest = next(folder for folder in (resolved, *resolved.parents) if folder.exists())
     if not nearest.is_dir():
         raise ValueError(f"output_dir must be a folder, but {nearest} is a file")
-    if not os.access(nearest, os.W_OK):
-        raise ValueError(f"output_dir cannot be written: {nearest} is read-only")
+    try:
+        with tempfile.TemporaryFile(dir=nearest):  # os.access says yes to root, whatever the file system says
+            pass
+    except OSError as error:
+        raise ValueError(f"output_dir cannot be written: {nearest} is read-only ({error.strerror})") from error
     return str(resolved)
 
 
@@ -558,6 +555,9 @@ def evaluate(
     else:
         images_dir = Path(str(dataset_dir)).expanduser()
     strays = unmatched_masks(images_dir, items, writer.output_dir)
+    if predictions_dir is not None:  # it may lie in the folder of the images
+        predictions = Path(str(predictions_dir)).expanduser().resolve()
+        strays = [stray for stray in strays if predictions not in (images_dir / stray).resolve().parents]
     for stray in strays:
         logger.warning("%s belongs to no image", stray)
     if not any("label" in item for item in items):
@@ -719,7 +719,7 @@ def distil(
     if dataset_dir is None:
         logger.info("no dataset_dir: learning from SYNTHETIC phantoms, which say nothing about medical images")
         draw_phantoms(distiller.output_dir / "phantoms")
-    distiller.check_continuable()
+    distiller.check_continuable(items)
     items = [{key: item[key] for key in ("image", "file", "name")} for item in items]  # and no label from here on
     for evaluator, writer in teacher.passes(items):
         make_masks(evaluator, writer)

@@ -337,26 +337,33 @@ class Distiller:
         self.overwrite = overwrite
         self.num_workers = num_workers
 
-    def check_continuable(self) -> None:
+    def check_continuable(self, items: Items) -> None:
         """Looks, before the hours that teachers take, whether rounds that lie there may be continued.
 
         With `overwrite`, they are removed.
 
+        Args:
+            items: images, see `find_images`.
+
         Raises:
-            ValueError: when they come from other settings.
+            ValueError: when they come from other settings or images.
         """
-        rounds = self.output_dir / "rounds"
+        self.settings["images"] = [item["file"] for item in items]
         if self.overwrite:
-            shutil.rmtree(rounds, ignore_errors=True)
+            shutil.rmtree(self.output_dir / "rounds", ignore_errors=True)
+        self._refuse_rounds_of_others()
+
+    def _refuse_rounds_of_others(self) -> None:
+        rounds = self.output_dir / "rounds"
         first = rounds / "1" / "checkpoint.pt"
-        if not first.is_file():
+        if self.overwrite or not first.is_file():
             return
         before = load_checkpoint(first)["settings"]
         changed = sorted(name for name, value in self.settings.items() if before.get(name) != value)
         if changed:
             raise ValueError(
                 f"{rounds} comes from a training with another {' and '.join(changed)}; choose another --output_dir, "
-                "or delete that folder to train anew, on the same masks where the options of the teachers are the same"
+                "or delete that folder to train anew: teachers' masks that are there are kept"
             )
 
     def run(self, items: Items, teacher_dirs: Sequence[Path]) -> list[Round]:
@@ -378,7 +385,10 @@ class Distiller:
             if all(result_path(folder, item["name"], "mask") for folder in teacher_dirs)
         ]
         if not taught:
-            raise ValueError("no image has masks of all teachers: there is nothing to learn from")
+            raise ValueError(
+                f"none of {len(items)} images has masks of all teachers, see summary.csv in {teacher_dirs[0]}: "
+                "there is nothing to learn from"
+            )
         if len(taught) < LEAST_IMAGES:
             logger.warning("a network that sees %d images learns these by heart: give it more", len(taught))
         # Nothing but the small image is kept: what it was made from may be a hundred times as large.
@@ -388,7 +398,8 @@ class Distiller:
         prepared = [images[index] for index in range(len(images))]
         samples = [{"image": _plain(sample["image"]).clone(), "name": sample["name"]} for sample in prepared]
         masks = [self._teacher_masks(sample["name"], teacher_dirs) for sample in samples]
-        self.settings |= {"images": [item["image"] for item in taught], "teachers": _digest(masks)}
+        self.settings |= {"images": [item["file"] for item in items], "teachers": _digest(masks)}
+        self._refuse_rounds_of_others()
 
         targets = torch.stack([consensus(one) for one in masks]).unsqueeze(1)
         confidences = [mean_pairwise_dice(one > 0.5) if one.any() else None for one in masks]
@@ -419,8 +430,13 @@ class Distiller:
             )
             if history[-1].agreement > self.agreement:
                 break
+        else:
+            logger.info("masks still changed in the last round by more than agreement (%g) allows", self.agreement)
         if not before.any():
-            raise ValueError("the network has learnt that there is nothing in any image: another seed may mend it")
+            raise ValueError(
+                "the network has learnt that there is nothing in any image: more steps (--round_steps) or another "
+                "--seed may mend it"
+            )
         return history
 
     def _teacher_masks(self, name: str, folders: Sequence[Path]) -> Tensor:

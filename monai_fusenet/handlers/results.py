@@ -49,20 +49,28 @@ def peak_memory() -> float | None:
 def describe_choice(regions: Sequence[Region], most: int = 3) -> str:
     """Why these regions and no others, in a few words: the scores of the chosen and of the best rejected ones.
 
+    Between them stands what the score of the best is the product of, weights aside. A star marks a rejected one that
+    overlaps with a chosen one.
+
     Args:
         regions: candidates, best first, as `choose_foreground` returns them.
         most: how many scores of either kind are told.
 
     Example:
-        >>> describe_choice([Region(0.21, 0.1, 0.4, 0, 0.5, chosen=True), Region(0.04, 0.3, 0.1, 0.2, 0.5)])
-        'chosen 0.21; rejected 0.04'
+        >>> best = Region(0.2, 0.1, 0.4, 0, 0.5, chosen=True)
+        >>> describe_choice([best, Region(0.19, 0.1, 0.4, 0, 0.48, overlaps=True), Region(0.04, 0.3, 0.1, 0.2, 0.5)])
+        'chosen 0.2; contrast 0.5, centre 0.4, border 0; rejected 0.19*, 0.04'
     """
     parts = []
     for kind, chosen in (("chosen", True), ("rejected", False)):
-        scores = [region.score for region in regions if region.chosen == chosen]
-        if scores:
-            more = f" and {len(scores) - most} more" if len(scores) > most else ""
-            parts.append(f"{kind} {', '.join(f'{score:.2g}' for score in scores[:most])}{more}")
+        group = [region for region in regions if region.chosen == chosen]
+        if group:
+            scores = [f"{region.score:.2g}{'*' * region.overlaps}" for region in group[:most]]
+            more = f" and {len(group) - most} more" if len(group) > most else ""
+            parts.append(f"{kind} {', '.join(scores)}{more}")
+        if group and chosen:
+            best = group[0]
+            parts.append(f"contrast {best.contrast:.2g}, centre {best.centre:.2g}, border {best.border:.2g}")
     return "; ".join(parts) or "no candidate"
 
 
@@ -212,6 +220,9 @@ class ResultWriter:
         count = int(clusters.cpu().numpy().max())  # torch knows no maximum of uint16
         fraction = float((mask > 0).float().mean())
         messages = ["collapsed: one cluster" if count == 1 else "empty mask" if fraction == 0 else ""]
+        found, wanted = sum(region.chosen for region in sample.get("regions", ())), sample.get("objects_wanted", 0)
+        if 0 < found < wanted:
+            messages.append(f"{found} of {wanted} objects found")
         if records and records[-1].refits:
             messages.append(f"fitted {records[-1].refits + 1} times, as all of it had become one cluster")
         peak = peak_memory()

@@ -39,6 +39,7 @@ class Region(NamedTuple):
         contrast: mean grey value inside less that of a ring around it; for a dark object the other way round, and
             absolute when either will do.
         chosen: whether it is part of the foreground.
+        overlaps: whether it could not be, because it overlaps with one of a higher score that is.
     """
 
     score: float
@@ -47,6 +48,7 @@ class Region(NamedTuple):
     border: float
     contrast: float
     chosen: bool = False
+    overlaps: bool = False
 
 
 def _centre_prior(shape: tuple[int, ...]) -> np.ndarray:
@@ -201,11 +203,12 @@ def _choose(
     regions: list[Region] = []
     wanted = objects or 1
     for candidate, box, inside in candidates:
-        chosen = wanted > 0 and not (mask[box] & inside).any()
+        overlaps = bool((mask[box] & inside).any())
+        chosen = wanted > 0 and not overlaps
         if chosen:
             mask[box] |= inside
             wanted -= 1
-        regions.append(candidate._replace(chosen=chosen))
+        regions.append(candidate._replace(chosen=chosen, overlaps=overlaps))
     return whole, regions
 
 
@@ -355,7 +358,8 @@ class ClustersToMaskd(MapTransform):
     """Puts the foreground beside the clusters: (1, *spatial), uint8, 0 or 1, see `choose_foreground`.
 
     The image may have any resolution; it is brought to the grid of the clusters (nearest neighbour) where it differs.
-    All candidates are handed on as a list under `regions`, so that a choice can be explained.
+    All candidates are handed on as a list under `regions`, so that a choice can be explained, with the number of objects
+    that were to be chosen under `objects_wanted`, 0 for any.
 
     Args:
         keys: key of the clusters (1, *spatial).
@@ -428,6 +432,7 @@ class ClustersToMaskd(MapTransform):
         """Returns the sample with its mask and candidates."""
         sample = dict(data)
         image = np.asarray(torch.as_tensor(sample[self.image_key]).cpu())
+        sample["objects_wanted"] = self.rule["objects"] or 0
         for key in self.key_iterator(sample):
             clusters = sample[key]
             foreground, sample["regions"] = self._choose(np.asarray(clusters.cpu())[0], image)

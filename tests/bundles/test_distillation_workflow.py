@@ -111,12 +111,15 @@ def test_more_rounds_continue(done, tmp_path, caplog):
     assert distil(done[0], tmp_path / "out", logging_file=False) == 0
     assert "a network that sees 3 images learns these by heart: give it more" in caplog.messages
     assert any(message.startswith("round 2: 3 of 3 images taught, mean agreement ") for message in caplog.messages)
+    assert "masks still changed in the last round by more than agreement (1) allows" in caplog.messages
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
 
 
-def test_rounds_end_when_masks_no_longer_change(done, tmp_path):
-    assert distil(done[0], tmp_path / "out", agreement=0.0) == 0
+def test_rounds_end_when_masks_no_longer_change(done, tmp_path, caplog):
+    hear(caplog)
+    assert distil(done[0], tmp_path / "out", agreement=0.0, logging_file=False) == 0
     assert len(read_rounds(tmp_path / "out")) == 1
+    assert not any("still changed" in message for message in caplog.messages)
 
 
 def test_another_distillation_is_not_mixed_in(done, tmp_path):
@@ -126,10 +129,22 @@ def test_another_distillation_is_not_mixed_in(done, tmp_path):
     shutil.rmtree(teacher)
     assert distil(done[0], tmp_path / "out", learning_rate=0.5) == (
         f"error: {rounds} comes from a training with another learning_rate; choose another --output_dir, "
-        "or delete that folder to train anew, on the same masks where the options of the teachers are the same"
+        "or delete that folder to train anew: teachers' masks that are there are kept"
     )
     assert not teacher.exists()
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
+
+
+def test_a_folder_may_move_but_not_grow(done, tmp_path):
+    shutil.copytree(done[1], tmp_path / "out")
+    shutil.copytree(done[0], tmp_path / "moved")
+    assert distil(tmp_path / "moved", tmp_path / "out") == 0
+    assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
+    # A further image is noticed before the teachers begin.
+    shutil.copy(tmp_path / "moved/images/scan0.png", tmp_path / "moved/images/scan9.png")
+    status = distil(tmp_path / "moved", tmp_path / "out")
+    assert status.startswith(f"error: {tmp_path / 'out' / 'rounds'} comes from a training with another images; choose")
+    assert not (tmp_path / "out/teacher/seed_0/scan9_mask.png").exists()
 
 
 def test_a_student_anew_on_the_same_masks(done, tmp_path):

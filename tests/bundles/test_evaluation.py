@@ -61,6 +61,10 @@ def test_masks_of_another_program(folder, tmp_path):
     perfect = [row for row in scores(tmp_path / "out") if row["method"] == "predictions"]
     assert {float(row["dice"]) for row in perfect} == {1.0}
     assert not list((tmp_path / "out").glob("*_panel.png"))  # no image was fitted
+    # They may lie in the folder of the images.
+    shutil.copytree(folder, tmp_path / "data")
+    shutil.copytree(tmp_path / "masks", tmp_path / "data" / "theirs")
+    assert evaluate(tmp_path / "data", tmp_path / "two", predictions_dir=str(tmp_path / "data" / "theirs")) == 0
 
 
 def test_several_seeds_in_one_report(folder, tmp_path, capsys):

@@ -4,7 +4,7 @@ import pytest
 from bundle_tools import CONFIGS
 from monai.bundle import ConfigParser
 
-from monai_fusenet.bundle import check_options, workflow_options
+from monai_fusenet.bundle import check_options
 
 
 @pytest.fixture
@@ -44,8 +44,7 @@ def test_other_run_ids_are_welcome(config):
     check_options({**config, "my_run": ["$print(1)"]}, run_ids=["my_run"])
 
 
-def test_an_option_of_another_workflow_does_no_harm(config):
-    with pytest.raises(ValueError, match=r"^unknown option flip_axes"):
-        check_options({**config, "flip_axes": [1]})
-    check_options({**config, "flip_axes": [1]}, others={"flip_axes"})
-    assert {"flip_axes", "steps", "working_size"} - workflow_options(CONFIGS) == {"steps"}
+def test_a_preset_may_bring_options_of_a_student_and_no_others(config):
+    check_options({**config, "flip_axes": [1], "rounds": 1})
+    with pytest.raises(ValueError, match=r"^unknown option seeds; did you mean seed\?$"):
+        check_options({**config, "seeds": [0, 1]})

@@ -60,12 +60,6 @@ class OneHot:
         return nn.functional.one_hot(labels, self.count).movedim(-1, 0).unsqueeze(0).float()
 
 
-def mask_of_the_third_cluster(sample):
-    clusters = sample["clusters"]
-    mask = MetaTensor((clusters.as_tensor() == 3).to(torch.uint8), meta=clusters.meta)
-    return {**sample, "pred": mask, "regions": [region(0.25, chosen=True), region(0.031), region(0.002)]}
-
-
 def region(score, chosen=False):
     return Region(score, fraction=0.1, centre=0.2, border=0.0, contrast=0.5, chosen=chosen)
 
@@ -85,7 +79,13 @@ def write_pictures(folder, names=("a", "b", "c"), shape=(24, 17)):
     return [{"image": str(folder / f"{name}.png"), "file": f"{name}.png", "name": name} for name in names]
 
 
-def run(items, output_dir, inferer=None, working_size=None, **options):
+def mask_of_the_third_cluster(sample):
+    clusters = sample["clusters"]
+    mask = MetaTensor((clusters.as_tensor() == 3).to(torch.uint8), meta=clusters.meta)
+    return {**sample, "pred": mask, "regions": [region(0.25, chosen=True), region(0.031), region(0.002)]}
+
+
+def run(items, output_dir, inferer=None, working_size=None, choose=mask_of_the_third_cluster, **options):
     """A pass through a folder; returns the rows of the summary."""
     writer = ResultWriter(items, output_dir, **options)
     preprocessing = [LoadMedicalImaged("image"), CopyItemsd("image", names="original")]
@@ -96,9 +96,7 @@ def run(items, output_dir, inferer=None, working_size=None, **options):
         val_data_loader=DataLoader(ForgivingDataset(writer.pending, Compose(preprocessing)), batch_size=1),
         network=nn.Identity(),
         inferer=inferer or Scripted(),
-        postprocessing=Compose(
-            [CopyItemsd("pred", names="scores"), ScoresToClustersd("scores"), mask_of_the_third_cluster]
-        ),
+        postprocessing=Compose([CopyItemsd("pred", names="scores"), ScoresToClustersd("scores"), choose]),
         val_handlers=[writer],
     )
     evaluator.run()
@@ -262,7 +260,7 @@ def test_a_row_for_each_image(tmp_path):
             "clusters": "3",
             "steps": "11",
             "mask_fraction": f"{fraction:.4f}",
-            "choice": "chosen 0.25; rejected 0.031, 0.002",
+            "choice": "chosen 0.25; contrast 0.5, centre 0.2, border 0; rejected 0.031, 0.002",
             "message": "",
         }
 
@@ -277,6 +275,14 @@ def test_what_is_odd_about_a_result(tmp_path):
     assert run(items, tmp_path / "one", inferer=OneHot(1))[0]["message"] == "collapsed: one cluster"
     row = run(items, tmp_path / "none", inferer=OneHot(2))[0]
     assert (row["message"], row["mask_fraction"]) == ("empty mask", "0.0000")
+
+
+def test_fewer_objects_than_asked_for(tmp_path):
+    def want_two(sample):
+        return {**mask_of_the_third_cluster(sample), "objects_wanted": 2}
+
+    items = write_pictures(tmp_path / "images", names=["a"])
+    assert run(items, tmp_path / "out", choose=want_two)[0]["message"] == "1 of 2 objects found"
 
 
 class Refitted(Scripted):
@@ -295,10 +301,13 @@ def test_an_image_that_was_fitted_again_says_so(tmp_path):
 def test_a_choice_in_a_few_words():
     chosen = [region(score, chosen=True) for score in (0.5, 0.4, 0.3, 0.25, 0.2)]
     rejected = [region(score) for score in (0.1, 0.01, 0.001, 0.0001)]
+    rejected[1] = rejected[1]._replace(overlaps=True)
+    why = "contrast 0.5, centre 0.2, border 0"
     assert (
-        describe_choice([*chosen, *rejected]) == "chosen 0.5, 0.4, 0.3 and 2 more; rejected 0.1, 0.01, 0.001 and 1 more"
+        describe_choice([*chosen, *rejected])
+        == f"chosen 0.5, 0.4, 0.3 and 2 more; {why}; rejected 0.1, 0.01*, 0.001 and 1 more"
     )
-    assert describe_choice(chosen[:1]) == "chosen 0.5"
+    assert describe_choice(chosen[:1]) == f"chosen 0.5; {why}"
     assert describe_choice([]) == "no candidate"
 
 
@@ -308,7 +317,7 @@ def test_the_choice_stands_on_the_panel(tmp_path, monkeypatch):
         "monai_fusenet.handlers.results.draw_panels", lambda rows, titles: notes.append(rows[0].note) or Blank()
     )
     run(write_pictures(tmp_path / "images", names=["a"]), tmp_path / "out")
-    assert notes == ["chosen 0.25\nrejected 0.031, 0.002"]
+    assert notes == ["chosen 0.25\ncontrast 0.5, centre 0.2, border 0\nrejected 0.031, 0.002"]
 
 
 def test_a_system_that_does_not_tell_the_memory(tmp_path, monkeypatch):
