@@ -128,7 +128,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line for each setting as Markdown: means over images and seeds, with the spread of the seeds."""
     kinds = [kind for kind in PRESETS if any(row["set"] == kind for row in rows)]
     titles = ["setting", *(f"{kind}, deployed" for kind in kinds), "all, deployed", "majority", "oracle"]
-    titles += ["clusters", "one cluster", "steps", "seconds"]
+    titles += ["clusters", "one cluster", "fitted again", "steps", "seconds"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for setting in dict.fromkeys(row["setting"] for row in rows):
         group = [row for row in rows if row["setting"] == setting]
@@ -139,8 +139,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         for level in ("deployed", "majority", "oracle"):
             between_seeds = spread(group, level)
             cells.append(f"{mean(group, level):.3f}" + ("" if np.isnan(between_seeds) else f" ± {between_seeds:.3f}"))
-        collapsed = sum(int(row["clusters"]) == 1 for row in group) / len(group)
-        cells += [f"{mean(group, 'clusters'):.1f}", f"{collapsed:.0%}", f"{mean(group, 'steps'):.0f}"]
+        collapsed, again = (
+            sum(found) / len(group)
+            for found in zip(*((int(row["clusters"]) == 1, int(row["refits"]) > 0) for row in group), strict=True)
+        )
+        cells += [f"{mean(group, 'clusters'):.1f}", f"{collapsed:.0%}", f"{again:.0%}", f"{mean(group, 'steps'):.0f}"]
         cells.append(f"{mean(group, 'seconds'):.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -163,26 +166,31 @@ def main() -> None:
         parser.error(f"--images must be at least 1, got {arguments.images}")
     path = arguments.results / "ablation.csv"
     arguments.results.mkdir(parents=True, exist_ok=True)
+    images = {
+        kind: [item for item in find_images(arguments.data_dir / kind) if "label" in item][::2][: arguments.images]
+        for kind in arguments.sets
+    }
+    names = {kind: [Path(item["file"]).name for item in items] for kind, items in images.items()}
+
+    def asked_for(row: Mapping[str, Any]) -> bool:
+        is_setting = row["setting"] in arguments.settings and int(row["seed"]) in arguments.seeds
+        return is_setting and row["file"] in names.get(row["set"], ())
+
     fits: dict[Any, Any] = {}
     for setting in arguments.settings:
         for seed in arguments.seeds:
-            for kind in arguments.sets:
-                found = [item for item in find_images(arguments.data_dir / kind) if "label" in item][::2]
+            for kind, items in images.items():
                 done = {(row["setting"], row["set"], row["file"], row["seed"]) for row in read_rows(path)}
-                items = [
-                    item
-                    for item in found[: arguments.images]
-                    if (setting, kind, Path(item["file"]).name, str(seed)) not in done
-                ]
-                for row in score_setting(setting, arguments.data_dir / kind, items, seed, fits) if items else ():
+                left = [item for item in items if (setting, kind, Path(item["file"]).name, str(seed)) not in done]
+                for row in score_setting(setting, arguments.data_dir / kind, left, seed, fits) if left else ():
                     add_rows(path, COLUMNS, [row])
-        print(table([row for row in read_rows(path) if row["setting"] == setting]), flush=True)
-    rows = read_rows(path)
-    files = {kind: sorted({row["file"] for row in rows if row["set"] == kind}) for kind in PRESETS}
-    names = "; ".join(f"{kind}: {', '.join(found)}" for kind, found in files.items() if found)
-    seeds = ", ".join(sorted({row["seed"] for row in rows}))
-    text = f"Dice, seeds {seeds}, even images ({names}).\n\n{table(rows)}\n"
-    (arguments.results / "ablation.md").write_text(text, encoding="utf-8")
+        print(table([row for row in read_rows(path) if row["setting"] == setting and asked_for(row)]), flush=True)
+    text = "; ".join(f"{kind}: {', '.join(files)}" for kind, files in names.items())
+    heading = f"Dice at the level deployed, and at partition (majority) and oracle; seeds {arguments.seeds}, images at"
+    heading += f" even places ({text}); ± is the standard deviation of the means of the seeds. Made by"
+    heading += f" `python -m benchmarks.ablation DATA --images {arguments.images}`."
+    lines = table([row for row in read_rows(path) if asked_for(row)])
+    (arguments.results / "ablation.md").write_text(f"{heading}\n\n{lines}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

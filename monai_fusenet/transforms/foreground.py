@@ -358,7 +358,7 @@ class ClustersToMaskd(MapTransform):
     """Puts the foreground beside the clusters: (1, *spatial), uint8, 0 or 1, see `choose_foreground`.
 
     The image may have any resolution; it is brought to the grid of the clusters (nearest neighbour) where it differs.
-    All candidates are handed on as a list under `regions`, so that a choice can be explained, with the number of objects
+    All candidates are handed on as a list under `regions`, so that a choice can be explained, and the number of objects
     that were to be chosen under `objects_wanted`, 0 for any.
 
     Args:
