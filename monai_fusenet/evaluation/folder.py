@@ -22,7 +22,7 @@ from monai_fusenet.data import (
     load_image,
     spacing_of,
 )
-from monai_fusenet.evaluation.levels import score_baselines, score_image
+from monai_fusenet.evaluation.levels import BASELINE_PIXELS, score_baselines, score_image
 from monai_fusenet.handlers.panel import PanelRow, draw_panels
 from monai_fusenet.handlers.progress import ProgressHandler
 from monai_fusenet.handlers.results import read_summary, result_path
@@ -30,7 +30,6 @@ from monai_fusenet.reduction import reduced_shape, resize_area, resize_nearest
 
 __all__ = ["NotScored", "draw_example", "score_folder"]
 
-BASELINE_PIXELS = 2**19  # of an image with more, baselines are made and scored on a smaller grid
 EXAMPLE_PIXELS = 1400  # of the longer side of an example
 
 logger = logging.getLogger(__name__)

@@ -52,6 +52,7 @@ PARTITION_METRICS = ("ari", "voi", "boundary_f")
 METRICS = (*MASK_METRICS, *PARTITION_METRICS, "clusters")
 """The numeric columns of a row, besides ``collapsed``."""
 
+BASELINE_PIXELS = 2**19  # of an image with more, baselines are made and scored on a smaller grid
 BASELINES = (
     "whole image",
     "centred disk",

@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from monai_fusenet.evaluation.levels import BASELINES, CLUSTERINGS, LEVELS, METRICS, Row
+from monai_fusenet.evaluation.levels import BASELINE_PIXELS, BASELINES, CLUSTERINGS, LEVELS, METRICS, Row
 from monai_fusenet.files import atomic_path
 
 
@@ -98,6 +98,7 @@ _GLOSSARY = {
     "s/image": "seconds from the loaded image to the written result",
     "peak MiB": "the most main memory that the process used while it made the masks (that of a GPU does not count)",
     "+ same choice": "clusters of which the same label-free rule chose the mask that chooses among the method's own",
+    "baselines": f"those of an image of more than {BASELINE_PIXELS} pixels are made and scored on a smaller grid",
 }
 
 
