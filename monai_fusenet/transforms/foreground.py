@@ -56,7 +56,7 @@ def _centre_prior(shape: tuple[int, ...]) -> np.ndarray:
     return np.exp(-sum((axis / 2 / CENTRE_WIDTH) ** 2 for axis in axes) / 2)
 
 
-def _border(shape: tuple[int, ...]) -> np.ndarray:
+def border_of(shape: tuple[int, ...]) -> np.ndarray:
     border = np.ones(shape, dtype=bool)
     border[tuple(slice(1, -1) for _ in shape)] = False
     return border
@@ -118,7 +118,7 @@ def _level_sets(clusters: np.ndarray, grey: np.ndarray, polarity: str, within: n
         yield (first <= ranks) & (ranks <= last)
 
 
-def _opened(mask: np.ndarray, radius: float) -> np.ndarray:
+def opened_components(mask: np.ndarray, radius: float) -> np.ndarray:
     """Connected components of a mask, cut where they are thinner than two radii, from 1 on; 0: what is thin."""
     if radius == 0:
         return connected_components(mask, connectivity=1)
@@ -147,7 +147,7 @@ def _candidates(
     radii = sorted({share * opening for share in OPENINGS})
     for mask in _level_sets(clusters, grey, polarity, everywhere):
         for radius in radii:
-            for box, region in _connected(_opened(mask, radius), least):
+            for box, region in _connected(opened_components(mask, radius), least):
                 key = (*((side.start, side.stop) for side in box), region.tobytes())
                 if key not in seen:
                     seen.add(key)
@@ -173,7 +173,7 @@ def _choose(
     within = tuple(slice(cut, side - cut) for cut, side in zip(cuts, clusters.shape, strict=True))
     clusters, image = clusters[within], image[(slice(None), *within)]
     grey = image.mean(axis=0)
-    centre_prior, border = _centre_prior(grey.shape), _border(grey.shape)
+    centre_prior, border = _centre_prior(grey.shape), border_of(grey.shape)
     ring_width = max(1, round(RING_WIDTH * np.mean(grey.shape)))
     least = min_fraction * grey.size
     candidates: list[tuple[Region, Box, np.ndarray]] = []
@@ -219,13 +219,13 @@ def _finished(mask: np.ndarray, grey: np.ndarray, refinement: float, convex: boo
         start = mask.astype(np.int8)
         mask = morphological_chan_vese(grey, steps, init_level_set=start, smoothing=0) > 0
     if convex:
-        mask = _hulls(mask)
+        mask = convex_hulls(mask)
     if growth > 0 and mask.any():
         mask = ndimage.distance_transform_edt(~mask) <= growth * float(np.mean(mask.shape))
     return mask
 
 
-def _hulls(mask: np.ndarray) -> np.ndarray:
+def convex_hulls(mask: np.ndarray) -> np.ndarray:
     """The convex hulls of the connected parts of a mask."""
     filled = mask.copy()
     for box, inside in _connected(connected_components(mask, connectivity=1), 1):
@@ -449,6 +449,6 @@ class ConvexHullsd(MapTransform):
         sample = dict(data)
         for key in self.key_iterator(sample):
             mask = torch.as_tensor(sample[key])
-            hulls = torch.from_numpy(_hulls(np.asarray(mask.cpu())[0] > 0)).unsqueeze(0).to(mask)
+            hulls = torch.from_numpy(convex_hulls(np.asarray(mask.cpu())[0] > 0)).unsqueeze(0).to(mask)
             sample[key] = MetaTensor(hulls, meta=mask.meta) if isinstance(mask, MetaTensor) else hulls
         return sample

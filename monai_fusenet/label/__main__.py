@@ -1,0 +1,69 @@
+"""`python -m monai_fusenet.label --studies FOLDER`: a MONAI Label server for a folder of images."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+MAIN = "from monai_fusenet.label.app import FuseNetApp  # noqa: F401\n"
+
+
+def write_app(folder: str | Path) -> Path:
+    """Writes the `main.py` that `monailabel start_server --app` looks for into a folder, which is made if need be."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "main.py").write_text(MAIN, encoding="utf-8")
+    return folder
+
+
+def default_app(studies: str | Path) -> Path:
+    """A folder of the user's own for each folder of images."""
+    studies = Path(studies).resolve()
+    digest = hashlib.sha256(str(studies).encode()).hexdigest()[:8]
+    return Path.home() / ".monai_fusenet" / "label" / f"{studies.name}-{digest}"
+
+
+def instructions(studies: str | Path, host: str, port: int) -> str:
+    """Where to point clients, and what to do first."""
+    url = f"http://{host}:{port}"
+    return f"""MONAI Label serves {studies} at {url}
+  3D Slicer: module MONAI Label, server {url}
+  CVAT:      in the function.yaml of MONAI Label's plugin for CVAT, MONAI_LABEL_SERVER {url}
+  a script:  monailabel.client.MONAILabelClient("{url}")
+Clusters take seconds for each image, and the server waits for them; make all of them first:
+  curl -X POST {url}/batch/infer/fusenet_mask -H "Content-Type: application/json" -d '{{"multi_gpu": false}}'"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(prog="python -m monai_fusenet.label", description=__doc__)
+    parser.add_argument("--studies", required=True, help="folder of images")
+    parser.add_argument("--preset", default="generic", help="what kind of image it is: generic, skin, lung, nuclei")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    parser.add_argument("--port", default=8000, type=int)
+    parser.add_argument("--app", help="folder for weights, clusters and logs (default: in ~/.monai_fusenet/label)")
+    options = parser.parse_args(arguments)
+    try:
+        from monailabel.main import Main
+
+        from monai_fusenet.label.clustering import check_preset
+    except ImportError as error:
+        sys.exit(f"error: {error.name} is not installed; pip install 'monai-fusenet[label]'")
+    try:
+        check_preset(options.preset)
+        if not Path(options.studies).is_dir():
+            raise ValueError(f"studies must be a folder of images, but {options.studies} is none")
+        app = write_app(options.app or default_app(options.studies))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(instructions(options.studies, options.host, options.port), flush=True)
+    server = Main()
+    command = ["start_server", "--app", str(app), "--studies", options.studies, "--host", options.host]
+    command += ["--port", str(options.port), "--conf", "preset", options.preset]
+    server.action_start_server(server.args_parser().parse_args(command))
+
+
+if __name__ == "__main__":
+    main()

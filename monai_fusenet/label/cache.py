@@ -1,0 +1,150 @@
+"""Clusters of images on disk, shared by the processes of a server."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock
+
+from monai_fusenet.files import atomic_path
+from monai_fusenet.interaction import ClickSelector
+
+__all__ = ["ClusterCache", "Clusters", "content_digest"]
+
+logger = logging.getLogger(__name__)
+
+IN_MEMORY = 8  # images whose clusters stay in memory
+LOCKS = 64  # files; of two images that share one, the second waits for the first
+
+
+class Clusters(NamedTuple):
+    """What is kept of an image.
+
+    Attributes:
+        clusters: (*spatial) of the loaded image, integers 1..K by decreasing size.
+        uncertainty: how undecided the pixels are between clusters, in [0, 1].
+        original_affine: the affine of the file's grid, 4 x 4.
+        grid_shape: spatial shape in the file, axes of length 1 included.
+        has_geometry: False for pictures, whose first axis is the row.
+        selector: turns clicks into masks.
+    """
+
+    clusters: np.ndarray
+    uncertainty: float
+    original_affine: np.ndarray
+    grid_shape: tuple[int, ...]
+    has_geometry: bool
+    selector: ClickSelector
+
+
+def content_digest(path: str | Path) -> str:
+    """SHA-256 of a file, or of all files of a folder (a DICOM series), as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]:
+        with file.open("rb") as content:
+            while block := content.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+class ClusterCache:
+    """Clusters by key, as one file each; the most recently used ones also in memory.
+
+    Any number of processes may share the folder: files are complete or absent, and what one process is making the
+    others wait for. When the files exceed the bound, those that were not used for longest go. A disk that cannot be
+    written costs the saving and nothing else.
+
+    Args:
+        folder: where the files lie; made if need be.
+        max_bytes: bound on their sum.
+    """
+
+    def __init__(self, folder: str | Path, max_bytes: int = 2 * 2**30) -> None:
+        self.folder = Path(folder)
+        self.max_bytes = max_bytes
+        self._memory: OrderedDict[str, Clusters] = OrderedDict()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._memory or self._path(key).is_file()
+
+    def get(self, key: str, make: Callable[[], Clusters]) -> Clusters:
+        """What is kept under a key; where there is nothing, `make` makes it, once for all processes."""
+        found = self._memory.get(key) or self._read(key)
+        if found is None:
+            with self._alone(key):
+                found = self._read(key) or self._write(key, make())
+        self._memory[key] = found
+        self._memory.move_to_end(key)
+        while len(self._memory) > IN_MEMORY:
+            self._memory.popitem(last=False)
+        return found
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.npz"
+
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """Keeps other processes from making the same, where the disk lets it."""
+        lock = FileLock(self.folder / "locks" / f"{int(key[:8], 16) % LOCKS}.lock")
+        with ExitStack() as stack:
+            try:
+                (self.folder / "locks").mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock)
+            except OSError as error:
+                logger.warning("other processes may make the same clusters at the same time: %s", error)
+            yield
+
+    def _read(self, key: str) -> Clusters | None:
+        path = self._path(key)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            os.utime(path)  # used just now
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Exception as error:  # a damaged file makes numpy raise anything
+            logger.warning("%s is damaged (%s) and made anew", path, error)
+            return None
+        return Clusters(
+            clusters=arrays["clusters"],
+            uncertainty=float(arrays["uncertainty"]),
+            original_affine=arrays["original_affine"],
+            grid_shape=tuple(int(side) for side in arrays["grid_shape"]),
+            has_geometry=bool(arrays["has_geometry"]),
+            selector=ClickSelector.from_state(arrays),
+        )
+
+    def _write(self, key: str, made: Clusters) -> Clusters:
+        arrays: dict[str, Any] = {name: value for name, value in made._asdict().items() if name != "selector"}
+        arrays |= made.selector.state()
+        try:
+            with atomic_path(self._path(key)) as temporary:
+                np.savez_compressed(temporary, **arrays)
+            self._shrink()
+        except OSError as error:
+            logger.warning("clusters are not kept, they will be made again: cannot write %s (%s)", self.folder, error)
+        return made
+
+    def _shrink(self) -> None:
+        """Removes the files that were not used for longest, until the rest is within the bound."""
+        files = []
+        for path in self.folder.glob("*.npz"):
+            try:
+                state = path.stat()
+            except FileNotFoundError:  # another process was faster
+                continue
+            files.append((state.st_mtime, state.st_size, path))
+        excess = sum(size for _, size, _ in files) - self.max_bytes
+        for _, size, path in sorted(files)[:-1]:  # the newest one stays, however large
+            if excess <= 0:
+                break
+            path.unlink(missing_ok=True)
+            excess -= size

@@ -1,0 +1,202 @@
+"""From an image file to clusters and masks, as the bundle's configs say it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from torch import Tensor
+
+from monai_fusenet import __version__
+from monai_fusenet.__main__ import shipped
+from monai_fusenet.bundle import BOOKKEEPING, ENTRY_KEYS, initial_network
+from monai_fusenet.data import failure_reason, load_image
+from monai_fusenet.interaction import ClickSelector
+from monai_fusenet.label.cache import ClusterCache, Clusters, content_digest
+from monai_fusenet.transforms import ClustersToMaskd
+
+__all__ = ["Clusterer", "bundle_configs", "check_preset", "presets", "read_configs"]
+
+logger = logging.getLogger(__name__)
+
+GENERIC = "generic"  # the shipped config without an overlay
+NO_PRESETS = {"paper", "feedforward", "adapt", "volume"}  # overlays that say how to fit, not what is in the image
+RULE_KEYS = {"foreground"}  # what masks depend on, but not clusters
+
+
+def presets() -> list[str]:
+    """The names that `--preset` takes: `generic`, and the overlays that say what kind of image it is."""
+    names = sorted(path.stem for path in shipped("configs").glob("*.yaml"))
+    return [GENERIC, *(name for name in names if name not in NO_PRESETS)]
+
+
+def check_preset(preset: str) -> str:
+    """Returns the preset as it is; raises `ValueError` for an unknown one."""
+    if preset not in presets():
+        raise ValueError(f"preset must be one of {', '.join(presets())}, got {preset}")
+    return preset
+
+
+def bundle_configs(name: str, preset: str, spatial_dims: int, *overlays: str) -> list[str]:
+    """The files of a workflow of the bundle, in the order in which later ones overrule earlier ones.
+
+    Args:
+        name: `inference`, `train` or `distill`.
+        preset: see `presets`.
+        spatial_dims: 2 or 3.
+        overlays: names of further overlays.
+    """
+    configs = shipped("configs")
+    names = [*(["volume"] if spatial_dims == 3 else []), *([] if preset == GENERIC else [preset]), *overlays]
+    workflow = shipped("bundles") / "fusenet_segmentation" / "configs" / f"{name}.json"
+    return [str(workflow), *(str(configs / f"{overlay}.yaml") for overlay in names)]
+
+
+def read_configs(files: Sequence[str], **options: Any) -> ConfigParser:
+    """The merged config of some files, with options on top."""
+    parser = ConfigParser()
+    parser.read_config(list(files))
+    parser.update({"bundle_root": str(Path(files[0]).parents[1]), **options})
+    return parser
+
+
+class Clusterer:
+    """Makes clusters of images and chooses masks among them; asks the cache first.
+
+    Args:
+        cache: where clusters are kept.
+        preset: what kind of image it is, see `presets`.
+        trained: `model.pt` of a self-supervised training, where there may be one.
+        seed: of the fits.
+    """
+
+    def __init__(self, cache: ClusterCache, preset: str = GENERIC, trained: str | Path | None = None, seed: int = 0):
+        self.cache = cache
+        self.preset = check_preset(preset)
+        self.trained = None if trained is None else Path(trained)
+        self.seed = seed
+        self._parsers: dict[tuple[int, str, bool], ConfigParser] = {}
+
+    def key(self, path: str | Path, adapt: bool = False) -> str:
+        """The cache's key of an image: its content, all options that clusters depend on, and the weights."""
+        return hashlib.sha256(f"{content_digest(path)} {self.settings_digest(adapt)}".encode()).hexdigest()
+
+    def settings_digest(self, adapt: bool = False) -> str:
+        """A fingerprint of the options that clusters depend on, and of the weights that they start from."""
+        settings = [self._settings(spatial_dims, adapt) for spatial_dims in (2, 3)]
+        weights = content_digest(self._weights()) if adapt else None
+        text = json.dumps([settings, weights, __version__], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def clusters(self, path: str | Path, device: str = "cpu", adapt: bool = False) -> Clusters:
+        """The clusters of an image; without any in the cache, a network is fitted to it, which takes seconds.
+
+        Args:
+            path: file, or folder of one DICOM series.
+            device: where to fit.
+            adapt: start from the trained weights instead of from fresh ones.
+
+        Raises:
+            ValueError: when the image cannot be read or used, or trained weights are asked for and there are none.
+        """
+        return self.cache.get(self.key(path, adapt), lambda: self._make(path, device, adapt))
+
+    def image(self, path: str | Path) -> Tensor:
+        """An image as its clusters see it: (C, *spatial), a `MetaTensor`, values in [0, 1].
+
+        Raises:
+            ValueError: when it cannot be read or used.
+        """
+        return self._prepared(path)[0]["original"]
+
+    def mask(self, path: str | Path, clusters: np.ndarray, preset: str | None = None) -> np.ndarray:
+        """The foreground (*spatial) that the rule of the preset chooses, see `choose_foreground`; bool."""
+        image = self.image(path)
+        parser = self._parser(image.ndim - 1, check_preset(preset or self.preset), False)
+        rule: ClustersToMaskd = parser.get_parsed_content("foreground")
+        return rule.choose(clusters, np.asarray(image))
+
+    def _weights(self) -> Path:
+        if self.trained is None or not self.trained.is_file():
+            raise ValueError("there are no trained weights yet: run the training fusenet_clusters first")
+        return self.trained
+
+    def _parser(self, spatial_dims: int, preset: str, adapt: bool) -> ConfigParser:
+        key = (spatial_dims, preset, adapt)
+        if key not in self._parsers:
+            files = bundle_configs("inference", preset, spatial_dims, *(["adapt"] if adapt else []))
+            self._parsers[key] = read_configs(files, **{"seed": self.seed, "inferer#progress": False})
+        return self._parsers[key]
+
+    def _settings(self, spatial_dims: int, adapt: bool) -> Mapping[str, Any]:
+        config = self._parser(spatial_dims, self.preset, adapt).get()
+        left_out = {*BOOKKEEPING, *ENTRY_KEYS, *RULE_KEYS}
+        used = json.dumps(config)
+        return {key: value for key, value in config.items() if key not in left_out and f"@{key}" in used}
+
+    def _prepared(self, path: str | Path, adapt: bool = False) -> tuple[dict[str, Any], ConfigParser]:
+        """The sample that goes into the network, and the config that made it."""
+        spatial_dims = load_image(path).ndim - 1
+        if spatial_dims not in (2, 3):
+            raise ValueError(f"{Path(path).name}: expected an image of 2 or 3 axes, got {spatial_dims}")
+        parser = self._parser(spatial_dims, self.preset, adapt)
+        try:
+            return parser.get_parsed_content("preprocessing")({"image": str(path)}), parser
+        except RuntimeError as error:  # MONAI wraps what a transform raises
+            raise ValueError(failure_reason(error)) from error
+
+    def _make(self, path: str | Path, device: str, adapt: bool) -> Clusters:
+        name = Path(path).name
+        logger.info("%s: no clusters in the cache, fitting a network to it: this takes seconds", name)
+        start = time.perf_counter()
+        sample, parser = self._prepared(path, adapt)
+        network, inferer = (parser.get_parsed_content(part) for part in ("network_def", "inferer"))
+        if adapt:
+            network = initial_network(network, self._weights(), device)
+        with torch.no_grad():
+            sample["pred"] = inferer(_plain(sample["image"]).unsqueeze(0).to(device), network.to(device))[0].cpu()
+        for transform in parser.get_parsed_content("postprocessing").transforms:
+            if not isinstance(transform, ClustersToMaskd):
+                sample = transform(sample)
+        clusters, image = sample["clusters"].cpu().numpy()[0], sample["original"]
+        selector = ClickSelector(clusters, np.asarray(_plain(image)))
+        logger.info("%s: %d clusters in %.1f s", name, clusters.max(), time.perf_counter() - start)
+        return Clusters(
+            clusters=clusters,
+            uncertainty=uncertainty(_plain(torch.as_tensor(sample["scores"]))),
+            original_affine=np.asarray(image.meta["original_affine"]),
+            grid_shape=tuple(int(side) for side in image.meta["grid_shape"]),
+            has_geometry=bool(image.meta["has_geometry"]),
+            selector=selector,
+        )
+
+
+def uncertainty(scores: Tensor) -> float:
+    """How undecided pixels are between the clusters that win any: mean entropy of their softmax, in [0, 1].
+
+    Args:
+        scores: (K, *spatial).
+
+    Returns:
+        1 where all of these clusters are equally likely everywhere; 0 where each pixel is sure, or where one
+        cluster has all pixels.
+    """
+    present = scores[scores.argmax(dim=0).unique()].float()
+    if len(present) == 1:
+        return 0.0
+    shares = present.softmax(dim=0)
+    entropy = -(shares * shares.clamp_min(1e-12).log()).sum(dim=0).mean()
+    return float(entropy / torch.tensor(float(len(present))).log())
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

@@ -1,0 +1,174 @@
+"""The trainings of the app: self-supervised on all images, and supervised on the accepted masks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.data import MetaTensor
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.others.generic import device_list, name_to_device
+
+from monai_fusenet.checks import check_switch, check_whole
+from monai_fusenet.data import load_image
+from monai_fusenet.files import atomic_path
+from monai_fusenet.handlers.results import write_label_map
+from monai_fusenet.label.clustering import bundle_configs
+from monai_fusenet.label.feedforward import FeedForward
+from monai_fusenet.label.infer import read_label
+
+__all__ = ["AcceptedMasksTraining", "SelfSupervisedTraining"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Training(TrainTask):
+    """What the trainings share: options with defaults, and statistics on disk.
+
+    Args:
+        path: where the weights go.
+        work_dir: where the training keeps its state.
+        description: what users read.
+        config: options and their defaults.
+    """
+
+    def __init__(self, path: str | Path, work_dir: str | Path, description: str, config: Mapping[str, Any]) -> None:
+        super().__init__(description)
+        self.path = Path(path)
+        self.work_dir = Path(work_dir)
+        self._config = {**config, "pretrained": True, "device": device_list()}
+
+    def config(self) -> dict[str, Any]:
+        """Options that clients offer."""
+        return self._config
+
+    def stats(self) -> dict[str, Any]:
+        """What the last training left to say."""
+        try:
+            return json.loads(self.path.with_suffix(".json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Trains, puts the weights where the inference tasks look for them, and returns statistics."""
+        start = time.perf_counter()
+        options = {**self._config, **{key: value for key, value in request.items() if key in self._config}}
+        check_switch("pretrained", options["pretrained"])
+        options["device"] = name_to_device(options["device"])
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        told = self.train(datastore, options)
+        told |= {"seconds": round(time.perf_counter() - start, 1)}
+        with atomic_path(self.path.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(told), encoding="utf-8")
+        logger.info("trained: %s", told)
+        return told
+
+    def train(self, datastore: Datastore, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Trains and writes the weights; returns what there is to say."""
+        raise NotImplementedError
+
+
+class SelfSupervisedTraining(_Training):
+    """`fusenet_clusters`: one network for all images of the datastore, labelled or not, without any label.
+
+    Its weights are what fits start from when `weights` is `trained`.
+    """
+
+    def __init__(self, path: str | Path, work_dir: str | Path, preset: str) -> None:
+        description = "Self-supervised, on all images of the datastore: labels are not looked at"
+        super().__init__(path, work_dir, description, {"max_epochs": 20})
+        self.preset = preset
+
+    def train(self, datastore: Datastore, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs the bundle's workflow `training` on the images of one number of axes."""
+        check_whole("max_epochs", options["max_epochs"], 1)
+        items, spatial_dims = items_of_a_kind(datastore, datastore.list_images())
+        files = bundle_configs("train", self.preset, spatial_dims)
+        overrides = {name: options[name] for name in ("max_epochs", "device")}
+        if options["pretrained"] and self.path.is_file():
+            overrides["checkpoint"] = str(self.path)
+        workflow = ConfigWorkflow(
+            config_file=files,
+            logging_file=False,
+            workflow_type="train",
+            run_id="training",
+            items=items,
+            output_dir=str(self.work_dir),
+            overwrite=True,
+            **overrides,
+        )
+        left_out = 0
+        try:
+            workflow.initialize()
+            workflow.run()
+        except SystemExit as status:  # the bundle's way to end: 2 where some images could not be read
+            if status.code != 2:
+                raise ValueError(str(status.code)) from status
+            left_out = len(workflow.parser.get_parsed_content("train#dataset").failures)
+        with atomic_path(self.path) as temporary:
+            shutil.copyfile(self.work_dir / "model.pt", temporary)
+        return {"images": len(items) - left_out, "left_out": left_out, "epochs": options["max_epochs"]}
+
+
+class AcceptedMasksTraining(_Training):
+    """`fusenet_feedforward`: the feed-forward network, on the images whose masks were accepted."""
+
+    def __init__(self, model: FeedForward, work_dir: str | Path) -> None:
+        description = "The feed-forward network, on the masks that were accepted (label tag final)"
+        super().__init__(model.path, work_dir, description, {"steps": 300})
+        self.model = model
+
+    def train(self, datastore: Datastore, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Lays the accepted masks beside each other and trains on them."""
+        check_whole("steps", options["steps"], 1)
+        images = datastore.get_labeled_images()
+        if not images:
+            raise ValueError("no mask is accepted yet: save labels with the tag final, then train")
+        items, _ = items_of_a_kind(datastore, images)
+        masks_dir = self.work_dir / "masks"
+        shutil.rmtree(masks_dir, ignore_errors=True)
+        masks_dir.mkdir(parents=True)
+        for item in items:
+            image = load_image(item["image"])
+            label = read_label(
+                datastore.get_label_uri(item["name"], DefaultLabelTag.FINAL),
+                image.shape[1:],
+                image.meta["has_geometry"],
+            )
+            mask = MetaTensor(torch.from_numpy(np.asarray(label > 0)).unsqueeze(0), meta=image.meta)
+            write_label_map(mask, masks_dir, f"{item['name']}_mask", foreground=255)
+        result = self.model.train(
+            items, masks_dir, self.work_dir, options["steps"], options["device"], options["pretrained"]
+        )
+        return {"images": result.images, "steps": options["steps"], "agreement": round(result.agreement, 4)}
+
+
+def items_of_a_kind(datastore: Datastore, images: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
+    """Images of a datastore as samples, of the number of axes that most of them have, and that number.
+
+    Raises:
+        ValueError: when there is none that can be read.
+    """
+    by_axes: dict[int, list[dict[str, Any]]] = {}
+    for image in sorted(images):
+        path = datastore.get_image_uri(image)
+        try:
+            axes = load_image(path).ndim - 1
+        except ValueError as error:
+            logger.warning("left out %s: %s", image, error)
+            continue
+        by_axes.setdefault(axes, []).append({"image": path, "file": os.path.basename(path), "name": image})
+    if not by_axes:
+        raise ValueError(f"none of the {len(images)} images of the datastore can be read")
+    spatial_dims, items = max(by_axes.items(), key=lambda pair: len(pair[1]))
+    return items, spatial_dims
