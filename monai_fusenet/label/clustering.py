@@ -40,9 +40,9 @@ def presets() -> list[str]:
 
 
 def check_preset(preset: str) -> str:
-    """Returns the preset as it is; raises `ValueError` for an unknown one."""
-    if preset not in presets():
-        raise ValueError(f"preset must be one of {', '.join(presets())}, got {preset}")
+    """Returns the preset, one of `presets` or a user's own overlay; raises `ValueError` for any other."""
+    if preset not in presets() and not (preset.endswith(".yaml") and Path(preset).is_file()):
+        raise ValueError(f"preset must be one of {', '.join(presets())}, or a file .yaml, got {preset}")
     return preset
 
 
@@ -56,9 +56,9 @@ def bundle_configs(name: str, preset: str, spatial_dims: int, *overlays: str) ->
         overlays: names of further overlays.
     """
     configs = shipped("configs")
-    names = [*(["volume"] if spatial_dims == 3 else []), *([] if preset == GENERIC else [preset]), *overlays]
     workflow = shipped("bundles") / "fusenet_segmentation" / "configs" / f"{name}.json"
-    return [str(workflow), *(str(configs / f"{overlay}.yaml") for overlay in names)]
+    names = [*(["volume"] if spatial_dims == 3 else []), *([] if preset == GENERIC else [preset]), *overlays]
+    return [str(workflow), *(one if one.endswith(".yaml") else str(configs / f"{one}.yaml") for one in names)]
 
 
 def read_configs(files: Sequence[str], **options: Any) -> ConfigParser:
@@ -74,7 +74,7 @@ class Clusterer:
 
     Args:
         cache: where clusters are kept.
-        preset: what kind of image it is, see `presets`.
+        preset: what kind of image it is, see `check_preset`.
         trained: `model.pt` of a self-supervised training, where there may be one.
         seed: of the fits.
     """
@@ -165,8 +165,9 @@ class Clusterer:
         with torch.no_grad():
             sample["pred"] = inferer(_plain(sample["image"]).unsqueeze(0).to(device), network.to(device))[0].cpu()
         for transform in parser.get_parsed_content("postprocessing").transforms:
-            if not isinstance(transform, ClustersToMaskd):
-                sample = transform(sample)
+            if isinstance(transform, ClustersToMaskd):
+                break
+            sample = transform(sample)
         clusters, image = sample["clusters"].cpu().numpy()[0], sample["original"]
         selector = ClickSelector(clusters, np.asarray(_plain(image)))
         logger.info("%s: %d clusters in %.1f s", name, clusters.max(), time.perf_counter() - start)

@@ -19,12 +19,14 @@ from monai_fusenet.transforms.color_jitter import (
     shift_hue,
 )
 from monai_fusenet.transforms.foreground import ClustersToMaskd, ConvexHullsd, Region, choose_foreground
+from monai_fusenet.transforms.label_server import ForLabelServerd
 from monai_fusenet.transforms.quantize import From8Bitd, QuantizeTo8Bitd
 
 __all__ = [
     "AugmentPaird",
     "ClustersToMaskd",
     "ConvexHullsd",
+    "ForLabelServerd",
     "From8Bitd",
     "QuantizeTo8Bitd",
     "RandColorJitter",

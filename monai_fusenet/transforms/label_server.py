@@ -1,0 +1,52 @@
+"""What MONAI Label's own app for bundles expects of a mask, where it differs from everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+__all__ = ["ForLabelServerd"]
+
+
+class ForLabelServerd(MapTransform):
+    """Lays out a 2-D mask for the writer of MONAI Label; leaves all samples that come from elsewhere alone.
+
+    That writer takes 2-D masks without a channel and with the column first, as MONAI's own readers load pictures; it
+    knows no default type of pixels that fits a mask, and writes a mask of a JPEG as a JPEG, which is lossy.
+
+    Args:
+        keys: key of the mask (1, *spatial).
+        image_key: key of the image, by whose `meta` the writer checks the mask's shape.
+        path_key: what MONAI Label adds to a sample, and nobody else.
+
+    Shape:
+        a picture (1, H, W) -> (W, H); other 2-D images (1, X, Y) -> (X, Y); volumes stay as they are
+    """
+
+    def __init__(self, keys: KeysCollection = "pred", image_key: str = "image", path_key: str = "image_path") -> None:
+        super().__init__(keys)
+        self.image_key = image_key
+        self.path_key = path_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the sample, as MONAI Label wants it if it comes from there."""
+        sample = dict(data)
+        if self.path_key not in sample:
+            return sample
+        image = sample[self.image_key]
+        is_picture = not image.meta["has_geometry"]
+        sample["result_dtype"] = sample.get("result_dtype") or "uint8"
+        sample["result_extension"] = sample.get("result_extension") or (".png" if is_picture else ".nii.gz")
+        for key in self.key_iterator(sample):
+            mask = torch.as_tensor(sample[key])
+            if mask.ndim != 3:
+                continue
+            plane = mask.as_tensor()[0] if isinstance(mask, MetaTensor) else mask[0]
+            sample[key] = plane.T if is_picture else plane
+            image.meta["spatial_shape"] = tuple(sample[key].shape)
+        return sample

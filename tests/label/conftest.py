@@ -1,0 +1,24 @@
+import importlib.util
+
+import pytest
+from label_tools import Server, draw_studies
+
+REASON = "needs monailabel: pip install -e '.[label]'"
+
+
+def pytest_collection_modifyitems(items):
+    if importlib.util.find_spec("monailabel") is None:
+        for item in items:
+            if "tests/label/" in item.path.as_posix() and item.path.name != "test_cache.py":
+                item.add_marker(pytest.mark.skip(reason=REASON))
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    return draw_studies(tmp_path_factory.mktemp("studies"))
+
+
+@pytest.fixture(scope="module")
+def server(studies, tmp_path_factory):
+    with Server(studies, tmp_path_factory.mktemp("app")) as running:
+        yield running

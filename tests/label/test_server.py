@@ -1,0 +1,249 @@
+"""The real server on loopback, through MONAI Label's own client, in the order in which a person works."""
+
+import re
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import nibabel as nib
+import numpy as np
+import pytest
+from label_tools import AFFINE, Server, dice, draw_volume, middle, picture
+from PIL import Image
+
+from monai_fusenet.data import load_image
+from monai_fusenet.interaction import next_click
+
+
+def click(server, image, foreground, background=(), **options):
+    params = {"foreground": foreground, "background": list(background), **options}
+    return server.infer("fusenet_click", image, params)[0]
+
+
+def refusal(server, model, image, params):
+    """The message of a request that is refused."""
+    from monailabel.client.client import MONAILabelClientException
+
+    with pytest.raises(MONAILabelClientException) as refused:
+        server.client().infer(model, image, params)
+    assert server.get("/info/")[0] == 200  # it is still up
+    return refused.value.msg
+
+
+def test_it_says_where_to_point_clients(server):
+    text = server.log.read_text()
+    assert f"at http://127.0.0.1:{server.port}" in text
+    for client in ("3D Slicer", "CVAT", "MONAILabelClient"):
+        assert client in text
+
+
+def test_info_names_all_tasks(server):
+    info = server.client().info()
+    assert {"fusenet_clusters", "fusenet_mask", "fusenet_click", "fusenet_scribbles"} == set(info["models"])
+    assert set(info["trainers"]) == {"fusenet_clusters", "fusenet_feedforward"}
+    assert next(iter(info["strategies"])) == "uncertainty"
+
+
+def test_the_datastore_shows_all_endings(server):
+    assert set(server.client().datastore()["objects"]) == {"a", "b", "c", "d", "volume", "damaged"}
+
+
+def test_clusters_are_contiguous_labels_on_the_grid_of_the_image(server):
+    labels, told = server.infer("fusenet_clusters", "a")
+    assert labels.dtype == np.uint8
+    assert labels.shape == picture("a")[1].shape
+    assert list(np.unique(labels)) == list(range(1, labels.max() + 1))
+    assert list(told["label_names"].values()) == list(range(1, labels.max() + 1))
+    assert "a.png: no clusters in the cache, fitting a network to it" in server.log.read_text()
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.jpg"])
+def test_one_click_gives_the_object(server, name):
+    _, truth = picture(name)
+    mask = click(server, name[0], [middle(truth)])
+    assert mask.dtype == np.uint8
+    assert set(np.unique(mask)) == {0, 1}  # a JPEG would blur these
+    assert dice(mask > 0, truth) > 0.9
+
+
+def test_further_clicks_correct(server):
+    _, truth = picture("a")
+    half = truth.copy()
+    half[:, : middle(truth)[0]] = False  # what the image does not show: the annotator wants the right half alone
+    foreground, background, scores = [], [], []
+    mask = np.zeros_like(half)
+    for _ in range(6):
+        (row, column), is_foreground = next_click(half, mask)
+        (foreground if is_foreground else background).append([column, row])
+        mask = click(server, "a", foreground, background) > 0
+        scores.append(dice(mask, half))
+        assert all(mask[row, column] for column, row in foreground)
+        assert not any(mask[row, column] for column, row in background)
+    assert scores[-1] > 0.9
+    assert scores[-1] > scores[0] + 0.05
+
+
+def test_scribbles(server, tmp_path):
+    _, truth = picture("a")
+    column, row = middle(truth)
+    strokes = np.zeros(truth.shape, dtype=np.uint8)
+    strokes[row, column - 8 : column + 9] = 3
+    strokes[2] = 2
+    Image.fromarray(strokes).save(tmp_path / "strokes.png")
+    mask, _ = server.infer("fusenet_scribbles", "a", label_in=str(tmp_path / "strokes.png"))
+    assert dice(mask > 0, truth) > 0.9
+    # Slicer sends a volume of one slice with the column first.
+    nib.save(nib.Nifti1Image(strokes.T[..., None], np.eye(4)), tmp_path / "strokes.nii.gz")
+    other, _ = server.infer("fusenet_scribbles", "a", label_in=str(tmp_path / "strokes.nii.gz"))
+    assert np.array_equal(mask, other)
+
+
+def test_a_volume_keeps_its_grid(server):
+    _, truth = draw_volume()
+    file, _ = server.client().infer("fusenet_click", "volume", {"foreground": [middle(truth)]})
+    written = nib.load(file)
+    assert np.allclose(written.affine, AFFINE)
+    assert dice(np.asarray(written.dataobj) > 0, truth) > 0.85
+
+
+def test_one_slice_of_a_volume_by_option(server):
+    _, truth = draw_volume()
+    i, j, k = middle(truth)
+    mask = click(server, "volume", [[i, j, k]], scope="slice") > 0
+    assert not mask[..., :k].any()
+    assert not mask[..., k + 1 :].any()
+    assert dice(mask[..., k], truth[..., k]) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("model", "image", "params", "message"),
+    [
+        ("fusenet_click", "nowhere", {"foreground": [[3, 3]]}, "404.*there is no image 'nowhere'"),
+        ("fusenet_click", "a", {"foreground": [[121, 3]]}, r"400.*\[121, 3\] lies outside the image of 121 x 90"),
+        ("fusenet_click", "a", {"foreground": [[-1, 3]]}, r"400.*\[-1, 3\] lies outside the image"),
+        ("fusenet_click", "a", {}, "400.*no click"),
+        ("fusenet_click", "a", {"foreground": "here"}, "400.*foreground must be a list of clicks"),
+        ("fusenet_click", "volume", {"foreground": [[3, 3]]}, "400.*must have 3 coordinates"),
+        ("fusenet_click", "damaged", {"foreground": [[3, 3]]}, "400.*cannot read .*damaged.png"),
+        ("fusenet_mask", "a", {"preset": "teeth"}, "400.*preset must be one of .*got teeth"),
+        ("fusenet_mask", "a", {"weights": "trained"}, "400.*no trained weights yet"),
+        ("fusenet_scribbles", "a", {}, "400.*no scribbles"),
+        ("fusenet_other", "a", {}, "400.*no model 'fusenet_other'"),
+        ("fusenet_feedforward", "a", {}, "400.*no trained network yet"),
+    ],
+)
+def test_bad_requests_get_one_clear_line(server, model, image, params, message):
+    assert re.search(message, refusal(server, model, image, params))
+
+
+def test_two_clients_at_once(server):
+    _, truth = picture("a")
+    with ThreadPoolExecutor(2) as pool:
+        masks = list(pool.map(lambda _: click(server, "a", [middle(truth)]), range(6)))
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
+
+
+def test_batch_names_what_fails_and_does_the_rest(server):
+    status, _ = server.get("/batch/infer/fusenet_mask", {"multi_gpu": False})
+    assert status == 200
+    assert server.wait_for("batch/infer")["status"] == "DONE"
+    objects = server.client().datastore()["objects"]
+    assert {name for name, one in objects.items() if "original" in one["labels"]} == {"a", "b", "c", "d", "volume"}
+    for name in ("a.png", "b.jpg", "c.JPEG", "d.BMP"):
+        label = np.asarray(Image.open(server.studies / "labels" / "original" / f"{name[0]}.png"))
+        assert dice(label > 0, picture(name)[1]) > 0.85
+    assert "damaged failed: cannot read" in server.log.read_text()
+
+
+def test_the_most_uncertain_image_comes_next(server, tmp_path):
+    client = server.client()
+    _, truth = picture("a")
+    Image.fromarray(truth.astype(np.uint8)).save(tmp_path / "a.png")
+    client.save_label("a", str(tmp_path / "a.png"), "final")
+    scores = {
+        name: one["image"]["info"]["fusenet_uncertainty"]
+        for name, one in client.datastore()["objects"].items()
+        if name not in ("a", "damaged")
+    }
+    served = [client.next_sample("uncertainty", {})["id"] for _ in range(4)]
+    assert served == sorted(scores, key=scores.get, reverse=True)
+    assert client.next_sample("uncertainty", {})["id"] == "damaged"  # has no score
+
+
+def test_a_cached_click_takes_milliseconds(server, tmp_path):
+    large = Image.fromarray(picture("a")[0]).resize((1024, 768))
+    large.save(tmp_path / "large.png")
+    client = server.client()
+    client.upload_image(str(tmp_path / "large.png"), "large")
+    server.infer("fusenet_clusters", "large")
+    seconds = []
+    for index in range(15):
+        start = time.perf_counter()
+        click(server, "large", [[400 + 10 * index, 380]])
+        seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) < 0.15
+
+
+def test_trainings_and_what_they_are_for(server):
+    client = server.client()
+    client.train_start("fusenet_clusters", {"max_epochs": 1})
+    assert server.wait_for("train")["status"] == "DONE"
+    labels, _ = server.infer("fusenet_clusters", "b", {"weights": "trained"})
+    assert list(np.unique(labels)) == list(range(1, labels.max() + 1))
+    stats = client.info()["train_stats"]["fusenet_clusters"]
+    assert stats["images"] == 5  # the four pictures and the large one: labels or none, but no volume
+
+    client.train_start("fusenet_feedforward", {"steps": 30})
+    assert server.wait_for("train")["status"] == "DONE"
+    assert client.info()["train_stats"]["fusenet_feedforward"]["images"] == 1  # the one that was accepted
+    mask, _ = server.infer("fusenet_feedforward", "a")
+    assert mask.shape == picture("a")[1].shape
+    assert dice(mask > 0, picture("a")[1]) > 0.5
+
+
+def test_a_full_disk_costs_the_cache_alone(studies, tmp_path_factory):
+    app = tmp_path_factory.mktemp("plain")
+    (app / "main.py").write_text("from monai_fusenet.label.app import FuseNetApp\n")  # as README has it
+    (app / "full").write_text("a file, below which nothing can be written")
+    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
+    command += ["--host", "127.0.0.1", "--port", "PORT", "--conf", "cache_dir", str(app / "full" / "cache")]
+    command += ["--conf", "preset", str(app / "small.yaml")]
+    with Server(studies, app, command=command) as server:
+        _, truth = picture("a")
+        for _ in range(2):
+            assert dice(click(server, "a", [middle(truth)]) > 0, truth) > 0.9
+        assert "clusters are not kept" in server.log.read_text()
+
+
+def test_the_launcher_says_what_is_wrong(tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "-m", "monai_fusenet.label", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    missing = run("--studies", str(tmp_path / "nowhere"))
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "must be a folder of images" in missing.stderr
+    unknown = run("--studies", str(tmp_path), "--preset", "teeth")
+    assert unknown.returncode == 1
+    assert "preset must be one of generic, lung, nuclei, skin" in unknown.stderr
+
+
+def test_three_clicks_on_real_images(shared_dir, tmp_path):
+    source, studies, app = shared_dir / "data" / "dermoscopy", tmp_path / "studies", tmp_path / "app"
+    studies.mkdir()
+    app.mkdir()
+    names = ("ISIC_0014600.jpg", "Test_1.bmp")
+    for name in names:
+        (studies / name).write_bytes((source / "images" / name).read_bytes())
+    with Server(studies, app, preset="skin") as server:
+        for name in names:
+            stem = name.split(".")[0]
+            truth = np.asarray(load_image(source / "masks" / f"{stem}.png"))[0] > 127
+            foreground, background, mask = [], [], np.zeros_like(truth)
+            for _ in range(3):
+                (row, column), is_foreground = next_click(truth, mask)
+                (foreground if is_foreground else background).append([column, row])
+                mask = click(server, stem, foreground, background) > 0
+            assert dice(mask, truth) > 0.9
