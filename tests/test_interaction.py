@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+
+from monai_fusenet.interaction import ClickSelector, next_click, signed_distance
+
+
+def scene(spatial_dims=2):
+    """Two dark balls on bright ground, unequal sides: clusters, image, and the two masks."""
+    shape = (70, 91) if spatial_dims == 2 else (30, 41, 26)
+    grid = np.indices(shape) / np.array(shape).reshape(-1, *[1] * spatial_dims)
+    balls = [
+        sum((axis - middle) ** 2 for axis, middle in zip(grid, centre, strict=True)) < 0.17**2
+        for centre in ([0.3, 0.28, 0.5][:spatial_dims], [0.65, 0.72, 0.5][:spatial_dims])
+    ]
+    dark = balls[0] | balls[1]
+    noise = np.random.default_rng(0).normal(0, 0.03, (3, *shape))
+    image = np.clip(np.where(dark, 0.3, 0.8) + noise, 0, 1).astype(np.float32)
+    return np.where(dark, 2, 1).astype(np.uint8), image, balls
+
+
+def centre(mask):
+    return tuple(np.argwhere(mask).mean(axis=0).round().astype(int))
+
+
+def dice(mask, truth):
+    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_click_takes_its_object_and_another_click_adds_the_other(spatial_dims):
+    clusters, image, (first, second) = scene(spatial_dims)
+    selector = ClickSelector(clusters, image)
+    assert dice(selector([centre(first)]), first) > 0.9
+    assert dice(selector([centre(second)]), second) > 0.9
+    assert dice(selector([centre(first), centre(second)]), first | second) > 0.9
+
+
+def test_a_background_click_sends_the_outline_back():
+    clusters, image, (first, _) = scene()
+    selector = ClickSelector(clusters, image)
+    row, column = centre(first)
+    before, after = selector([(row, column)]), selector([(row, column)], [(row, column + 11)])
+    assert before[row, column + 10]
+    assert not after[row, column + 10 : column + 13].any()
+    assert after[row, column - 5]
+
+
+def test_every_click_is_obeyed_at_its_pixel():
+    clusters, image, _ = scene()
+    selector = ClickSelector(clusters, image)
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        points = [tuple(point) for point in np.unique(random.integers(0, (70, 91), (9, 2)), axis=0)]
+        mask = selector(points[:5], points[5:])
+        assert all(mask[point] for point in points[:5])
+        assert not any(mask[point] for point in points[5:])
+
+
+def test_clicks_lead_to_any_shape():
+    clusters, image, (first, _) = scene()
+    truth = first.copy()
+    truth[: centre(first)[0]] = False  # half an object: nothing in the image says so
+    selector = ClickSelector(clusters, image)
+    clicks, mask, scores = {True: [], False: []}, np.zeros_like(truth), []
+    for _ in range(8):
+        point, is_foreground = next_click(truth, mask)
+        clicks[is_foreground].append(point)
+        mask = selector(clicks[True], clicks[False])
+        scores.append(dice(mask, truth))
+    assert scores[-1] > 0.9 > scores[0]
+
+
+def test_the_order_of_corrections_does_not_matter():
+    clusters, image, (first, second) = scene()
+    selector = ClickSelector(clusters, image)
+    background = [(3, 3), (60, 10), (10, 80)]
+    one = selector([centre(first), centre(second)], background)
+    assert np.array_equal(one, selector([centre(first), centre(second)], background[::-1]))
+
+
+def test_a_single_cluster_or_a_tiny_object_can_be_clicked_too():
+    image = np.random.default_rng(0).random((3, 40, 50)).astype(np.float32)
+    assert ClickSelector(np.ones((40, 50), np.uint8), image)([(20, 20)])[20, 20]
+    clusters = np.ones((400, 500), np.uint8)
+    clusters[200:204, 300:304] = 2
+    mask = ClickSelector(clusters, image)([(201, 301)])
+    assert mask[201, 301]
+    assert mask.mean() < 0.01
+
+
+def test_its_state_brings_it_back():
+    clusters, image, (first, second) = scene()
+    selector = ClickSelector(clusters, image)
+    again = ClickSelector.from_state(selector.state())
+    clicks = ([centre(first)], [centre(second), (35, 30)])
+    assert dice(selector(*clicks), again(*clicks)) > 0.999  # the image is kept in half precision
+
+
+@pytest.mark.parametrize(
+    ("foreground", "background", "message"),
+    [
+        ([], [(1, 1)], "at least one foreground click"),
+        ([(70, 1)], [], r"\(70, 1\) lies outside the image, whose shape is \(70, 91\)"),
+        ([(1, 1)], [(-1, 1)], "lies outside"),
+        ([(1, 1, 1)], [], "lies outside"),
+    ],
+)
+def test_bad_clicks(foreground, background, message):
+    clusters, image, _ = scene()
+    with pytest.raises(ValueError, match=message):
+        ClickSelector(clusters, image)(foreground, background)
+
+
+def test_bad_image():
+    with pytest.raises(ValueError, match="the axes of the clusters and one of channels"):
+        ClickSelector(np.ones((4, 5)), np.ones((4, 5)))
+
+
+def test_signed_distance_on_a_line():
+    assert signed_distance(np.array([[1, 1, 0, 0, 0]], bool)).tolist() == [[2, 1, -1, -2, -3]]
+    assert (signed_distance(np.ones((3, 5), bool)) > 0).all()
+    assert (signed_distance(np.zeros((3, 5), bool)) < 0).all()
+
+
+def test_next_click():
+    truth, mask = np.zeros((9, 12), bool), np.zeros((9, 12), bool)
+    assert next_click(truth, mask) is None
+    truth[1:6, 2:7] = True
+    assert next_click(truth, mask) == ((3, 4), True)
+    mask[0:9, 1:12] = True
+    assert next_click(truth, mask)[1] is False
+    assert next_click(truth, truth) is None
