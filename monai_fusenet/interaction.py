@@ -13,28 +13,33 @@ from torch.nn import functional as F
 from monai_fusenet.reduction import reduced_shape, resize_area, resize_nearest
 from monai_fusenet.transforms.foreground import border_of, convex_hulls, opened_components
 
-__all__ = ["ClickSelector", "next_click"]
+__all__ = ["STATE_VERSION", "ClickSelector", "next_click"]
+
+STATE_VERSION = 1  # to be raised with every change of what `ClickSelector.state` holds, or of how it comes about
 
 GRID_PIXELS = {2: 2**14, 3: 2**15}  # by number of axes: on a grid of about so many, shapes are judged and corrected
 RING_WIDTH = 0.04  # of the mean side: how far on either side of its outline a candidate's contrast is measured
-OPENINGS = (0, 0.01, 0.02, 0.03)  # of the mean side: half the widths of bridges at which components are cut
+OPENINGS = (0, 0.02, 0.04, 0.08)  # of the mean side: half the widths of bridges at which components are cut
 MIN_FRACTION, MAX_FRACTION = 0.002, 0.9  # share of the image that a candidate covers
 SHAPE_FIELDS = ("distances", "scores", "radii", "depths", "hulls")
 MOST_SHAPES = 400  # candidates that are kept, the most contrasted ones, for time and memory
 
-# How much speaks for a candidate, chosen on the even images of a set of dermoscopy (`benchmarks/clicks.py`).
-CONTRAST_WEIGHT = 0.5  # exponents
+# How much speaks for a candidate: exponents, chosen on the even images of dermoscopy and of drawn ones
+# (`python -m benchmarks.clicks`).
+CONTRAST_WEIGHT = 1.0
 COMPACTNESS_WEIGHT = 3.0
 BORDER_WEIGHT = 4.0
-DEPTH_WEIGHT = 3.0
-HULL_BONUS = 1.5  # logarithm: people outline convexly
+DEPTH_WEIGHT = 4.0
+SOLIDITY_WEIGHT = 2.0  # a hull that is mostly filled by its shape; people outline convexly, but not that much
+HULL_BONUS = 0.5  # logarithm, for what people's outlines have in common
 VIOLATION_COST = 1.0  # logarithm, for a click on the wrong side of an outline by the radius of the shape
-TEMPERATURE = 0.3  # the smaller, the more the likeliest candidate decides alone
+TEMPERATURE = 0.2  # the smaller, the more the likeliest candidate decides alone
+LEAST_SPREAD = 1e-4  # variance that is added to that of the values, so that flat images count as finite
 
 # How a correction spreads from its click.
-CORRECTION_RANGE = 0.7  # in radii of the object
-COLOUR_RANGE = 0.2  # in grey values, [0, 1]
-COLOUR_SHARE = 0.5  # of the correction that stays among pixels of the click's colour
+CORRECTION_RANGE = 0.9  # in radii of the object
+COLOUR_RANGE = 0.3  # in values of the image, [0, 1]
+COLOUR_SHARE = 0.7  # of the correction that stays among pixels of the click's colour
 OWN_OBJECT_DEPTH = 0.5  # a click at least so deep in a shape apart, as a share of its depth, asks for that shape
 MARGIN = 1.0  # grid pixels by which a click is on its side of the outline in the end
 NOISE = 1e-3  # keeps clicks of both kinds in one grid pixel solvable
@@ -118,17 +123,19 @@ class ClickSelector:
         ring_width = max(1, round(RING_WIDTH * self._side))
         border = border_of(self.grid)
         distances, scores, radii, depths, hulls = [], [], [], [], []
-        for shape, is_hull in self._shapes():
+        for shape, is_hull, solidity in self._shapes():
             distance = signed_distance(shape)
-            inner, outer = (distance > 0) & (distance <= ring_width), (distance < 0) & (distance >= -ring_width)
-            contrast = float(np.abs(self._image[:, inner].mean(axis=1) - self._image[:, outer].mean(axis=1)).mean())
-            radius = _radius(shape)
-            depth = _depth(shape)
+            sides = (distance > 0) & (distance <= ring_width), (distance < 0) & (distance >= -ring_width)
+            inner, outer = (self._image[:, side] for side in sides)
+            difference = np.abs(inner.mean(axis=1) - outer.mean(axis=1)).mean()
+            spread = np.sqrt((inner.var(axis=1) + outer.var(axis=1)).mean() + LEAST_SPREAD)
+            radius, depth = _radius(shape), _depth(shape)
             touching = float((border & shape).sum() / border.sum())
             scores.append(
-                CONTRAST_WEIGHT * np.log(contrast + 1e-3)
+                CONTRAST_WEIGHT * np.log(difference / spread + 1e-2)
                 + COMPACTNESS_WEIGHT * np.log(depth / radius)
                 + BORDER_WEIGHT * np.log(1.001 - touching)
+                + SOLIDITY_WEIGHT * np.log(solidity)
                 + HULL_BONUS * is_hull
             )
             distances.append((2 * distance).round().clip(-127, 127).astype(np.int8))
@@ -142,8 +149,8 @@ class ClickSelector:
         self._depths = np.array(depths)[order]
         self._hulls = np.array(hulls, dtype=bool)[order]
 
-    def _shapes(self) -> Iterator[tuple[np.ndarray, bool]]:
-        """Candidates (*grid), bool, and whether each is a hull; none comes twice."""
+    def _shapes(self) -> Iterator[tuple[np.ndarray, bool, float]]:
+        """Candidates (*grid), bool, whether each is a hull, and how much of it its shape fills; none comes twice."""
         grey = self._image.mean(axis=0)
         found = np.unique(self._clusters)
         brightness = [grey[self._clusters == cluster].mean() for cluster in found]
@@ -163,7 +170,7 @@ class ClickSelector:
                         key = np.packbits(candidate).tobytes()
                         if key not in seen and candidate.mean() <= MAX_FRACTION:
                             seen.add(key)
-                            yield candidate, is_hull
+                            yield candidate, is_hull, float(shape.sum() / candidate.sum())
 
     def __call__(self, foreground: Sequence[Point], background: Sequence[Point] = ()) -> np.ndarray:
         """The mask that the clicks ask for.

@@ -30,7 +30,7 @@ def instructions(studies: str | Path, host: str, port: int) -> str:
     url = f"http://{host}:{port}"
     return f"""MONAI Label serves {studies} at {url}
   3D Slicer: module MONAI Label, server {url}
-  CVAT:      in the function.yaml of MONAI Label's plugin for CVAT, MONAI_LABEL_SERVER {url}
+  CVAT:      MONAI Label's plugin for CVAT, with MONAI_LABEL_SERVER={url} MONAI_LABEL_MODEL=fusenet_click
   a script:  monailabel.client.MONAILabelClient("{url}")
 Clusters take seconds for each image, and the server waits for them; make all of them first:
   curl -X POST {url}/batch/infer/fusenet_mask -H "Content-Type: application/json" -d '{{"multi_gpu": false}}'"""
@@ -43,8 +43,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--preset", default="generic", help="what kind of image it is: generic, skin, lung, nuclei")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument("--port", default=8000, type=int)
+    parser.add_argument(
+        "--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="cache_dir, cache_gib, seed"
+    )
     parser.add_argument("--app", help="folder for weights, clusters and logs (default: in ~/.monai_fusenet/label)")
     options = parser.parse_args(arguments)
+    if not Path(options.studies).is_dir():
+        sys.exit(f"error: studies must be a folder of images, but {options.studies} is none")
     try:
         from monailabel.main import Main
 
@@ -53,8 +58,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error.name} is not installed; pip install 'monai-fusenet[label]'")
     try:
         check_preset(options.preset)
-        if not Path(options.studies).is_dir():
-            raise ValueError(f"studies must be a folder of images, but {options.studies} is none")
         app = write_app(options.app or default_app(options.studies))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -62,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
     server = Main()
     command = ["start_server", "--app", str(app), "--studies", options.studies, "--host", options.host]
     command += ["--port", str(options.port), "--conf", "preset", options.preset]
+    for name, value in options.conf:
+        command += ["--conf", name, value]
     server.action_start_server(server.args_parser().parse_args(command))
 
 

@@ -20,7 +20,7 @@ from monai_fusenet import __version__
 from monai_fusenet.__main__ import shipped
 from monai_fusenet.bundle import BOOKKEEPING, ENTRY_KEYS, initial_network
 from monai_fusenet.data import failure_reason, load_image
-from monai_fusenet.interaction import ClickSelector
+from monai_fusenet.interaction import STATE_VERSION, ClickSelector
 from monai_fusenet.label.cache import ClusterCache, Clusters, content_digest
 from monai_fusenet.transforms import ClustersToMaskd
 
@@ -94,7 +94,7 @@ class Clusterer:
         """A fingerprint of the options that clusters depend on, and of the weights that they start from."""
         settings = [self._settings(spatial_dims, adapt) for spatial_dims in (2, 3)]
         weights = content_digest(self._weights()) if adapt else None
-        text = json.dumps([settings, weights, __version__], sort_keys=True, default=str)
+        text = json.dumps([settings, weights, __version__, STATE_VERSION], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def clusters(self, path: str | Path, device: str = "cpu", adapt: bool = False) -> Clusters:

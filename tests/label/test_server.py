@@ -68,6 +68,13 @@ def test_one_click_gives_the_object(server, name):
     assert dice(mask > 0, truth) > 0.9
 
 
+def test_an_image_that_comes_with_the_request(server):
+    """As CVAT sends it."""
+    _, truth = picture("a")
+    mask, _ = server.infer("fusenet_click", "", {"foreground": [middle(truth)]}, file=str(server.studies / "a.png"))
+    assert np.array_equal(mask, click(server, "a", [middle(truth)]))
+
+
 def test_further_clicks_correct(server):
     _, truth = picture("a")
     half = truth.copy()
