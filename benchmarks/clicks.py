@@ -110,15 +110,16 @@ def measure(name: str, folder: Path, seed: int, cache: ClusterCache) -> list[dic
 
 def report(rows: list[dict[str, object]], seeds: list[int]) -> str:
     """Mean Dice by set, part of it, and method."""
+    counts = [f"{clicks} click{'s' if clicks > 1 else ''}" for clicks in SHOWN]
     lines = [
         "# Clicks",
         "",
         "Mean Dice of simulated annotators after 1, 3 and 5 clicks; `python -m benchmarks.clicks DATA` repeats it.",
         f"Clusters of fits with seed {', '.join(map(str, seeds))}. The constants of the selector were chosen on the",
-        "even images of dermoscopy (sorted by name, counted from 0), with seed 0. A random walker with a single click",
-        "has seeds of one kind, and takes the whole image.",
+        "even images (sorted by name, counted from 0) with seed 0. A random walker with a single click has seeds of one",
+        "kind, and takes the whole image.",
         "",
-        f"| images | method | {' | '.join(f'{clicks} clicks' for clicks in SHOWN)} | worst image after 3 |",
+        f"| images | method | {' | '.join(counts)} | worst image after 3 |",
         f"|---|---|{'---|' * len(SHOWN)}---|",
     ]
     for name in SETS:

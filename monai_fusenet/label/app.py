@@ -21,7 +21,7 @@ from monai_fusenet import __version__
 from monai_fusenet.data import IMAGE_SUFFIXES, failure_reason
 from monai_fusenet.label.cache import ClusterCache
 from monai_fusenet.label.clustering import GENERIC, Clusterer
-from monai_fusenet.label.feedforward import FeedForward
+from monai_fusenet.label.feedforward import FeedForwardModel
 from monai_fusenet.label.infer import ClickTask, ClustersTask, FeedForwardTask, MaskTask, ScribblesTask
 from monai_fusenet.label.scoring import MostUncertain, UncertaintyScoring
 from monai_fusenet.label.train import AcceptedMasksTraining, SelfSupervisedTraining
@@ -50,7 +50,7 @@ class FuseNetApp(MONAILabelApp):
         self.clusterer = Clusterer(
             cache, conf.get("preset", GENERIC), folder / "model" / "fusenet_clusters.pt", int(conf.get("seed", 0))
         )
-        self.model = FeedForward(folder / "model" / "fusenet_feedforward.pt", self.clusterer.preset)
+        self.model = FeedForwardModel(folder / "model" / "fusenet_feedforward.pt", self.clusterer.preset)
         description = "Label-free clusters by FuseNet: one click chooses the object, on any new kind of image"
         super().__init__(app_dir, studies, conf, "monai_fusenet", description, __version__)
 

@@ -17,12 +17,12 @@ from monai_fusenet.distillation import Distiller, Round
 from monai_fusenet.files import atomic_path
 from monai_fusenet.label.clustering import bundle_configs, read_configs
 
-__all__ = ["FeedForward"]
+__all__ = ["FeedForwardModel"]
 
 logger = logging.getLogger(__name__)
 
 
-class FeedForward:
+class FeedForwardModel:
     """The network, its weights on disk, and how it is trained and used.
 
     Args:

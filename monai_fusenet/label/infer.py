@@ -21,7 +21,7 @@ from monai_fusenet.handlers.results import write_label_map
 from monai_fusenet.interaction import ClickSelector
 from monai_fusenet.label.cache import Clusters
 from monai_fusenet.label.clustering import Clusterer, presets
-from monai_fusenet.label.feedforward import FeedForward
+from monai_fusenet.label.feedforward import FeedForwardModel
 
 __all__ = ["ClickTask", "ClustersTask", "FeedForwardTask", "MaskTask", "ScribblesTask", "read_label"]
 
@@ -204,7 +204,7 @@ class ScribblesTask(_Interactive):
 class FeedForwardTask(InferTask):
     """`fusenet_feedforward`: the network that was trained on accepted masks; there is none before that training."""
 
-    def __init__(self, model: FeedForward, results_dir: str | Path) -> None:
+    def __init__(self, model: FeedForwardModel, results_dir: str | Path) -> None:
         description = "A feed-forward network, trained on the masks that were accepted"
         super().__init__(InferType.SEGMENTATION, FOREGROUND, 2, description, {"device": device_list()})
         self.model = model

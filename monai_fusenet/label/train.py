@@ -24,7 +24,7 @@ from monai_fusenet.data import load_image
 from monai_fusenet.files import atomic_path
 from monai_fusenet.handlers.results import write_label_map
 from monai_fusenet.label.clustering import bundle_configs
-from monai_fusenet.label.feedforward import FeedForward
+from monai_fusenet.label.feedforward import FeedForwardModel
 from monai_fusenet.label.infer import read_label
 
 __all__ = ["AcceptedMasksTraining", "SelfSupervisedTraining"]
@@ -123,7 +123,7 @@ class SelfSupervisedTraining(_Training):
 class AcceptedMasksTraining(_Training):
     """`fusenet_feedforward`: the feed-forward network, on the images whose masks were accepted."""
 
-    def __init__(self, model: FeedForward, work_dir: str | Path) -> None:
+    def __init__(self, model: FeedForwardModel, work_dir: str | Path) -> None:
         description = "The feed-forward network, on the masks that were accepted (label tag final)"
         super().__init__(model.path, work_dir, description, {"steps": 300})
         self.model = model
