@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import re
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ from typing import Any
 import torch
 from fastapi import HTTPException
 from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelException
@@ -59,7 +64,14 @@ class FuseNetApp(MONAILabelApp):
         field = "MONAI_LABEL_DATASTORE_FILE_EXT"
         if getattr(settings, field) == type(settings).model_fields[field].default:
             setattr(settings, field, FILE_PATTERNS)
-        return super().init_datastore()
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return ConfinedDatastore(
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
 
     def init_infers(self) -> dict[str, Any]:
         """The inference tasks by name."""
@@ -96,22 +108,44 @@ class FuseNetApp(MONAILabelApp):
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answers a request for a label map.
 
+        Of the machine's files, a request reaches the images of the datastore, those of a session, and what was sent
+        with it; of its folders, it writes into those of labels alone.
+
         Raises:
             HTTPException: 404 for an unknown image, 400 for a request or an image that makes no sense, 507 where
                 nothing can be written; with one line that says what was expected and what came.
         """
-        image = request.get("image")
-        known = datastore or self.datastore()
+        image, label = request.get("image"), request.get("label")
+        if not isinstance(image, str) or not self._may_read(image, datastore or self.datastore()):
+            raise HTTPException(404, f"there is no image {image!r:.100}; GET /datastore/?output=all lists all")
+        if label is not None and not is_upload(label):
+            raise HTTPException(400, "label must be sent as a file with the request, not as a path")
+        if "label_tag" in request:
+            check_name("label_tag", request["label_tag"])
         try:
-            if isinstance(image, str) and not Path(image).exists() and not known.get_image_uri(image):
-                raise HTTPException(404, f"there is no image {image!r}; GET /datastore/?output=all lists all")
             return super().infer(request, datastore)
         except MONAILabelException as error:
             raise HTTPException(400, str(error.msg)) from error
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise HTTPException(400, failure_reason(error)) from error
         except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+            if not is_full:
+                raise HTTPException(400, failure_reason(error)) from error
             raise HTTPException(507, f"the label map cannot be written: {error}") from error
+
+    def _may_read(self, image: str, datastore: Datastore) -> bool:
+        """Whether an image is one of the datastore, of a session, or came with the request."""
+        if datastore.get_image_uri(image) or is_upload(image):
+            return True
+        try:
+            path = Path(image).resolve()
+            is_there = path.is_file() or path.is_dir()  # no device, no pipe
+        except (OSError, ValueError):
+            return False
+        sessions = self.sessions()
+        roots = [self.studies] if sessions is None else [self.studies, sessions.store_path]
+        return is_there and any(Path(root).resolve() in path.parents for root in roots)
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Pre-annotates, and then scores what has clusters now, so that the next sample is the right one."""
@@ -119,6 +153,38 @@ class FuseNetApp(MONAILabelApp):
         for method in self._scoring_methods.values():
             method({}, datastore or self.datastore())
         return result
+
+
+class ConfinedDatastore(LocalDatastore):
+    """MONAI Label's datastore of a folder, which no name that a client makes up leads out of."""
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Adds an image; HTTP 400 unless its id is a plain name."""
+        if image_id:
+            check_name("image", image_id)
+        return super().add_image(image_id, image_filename, image_info)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Saves a label; HTTP 400 unless its tag is a plain name, 404 for an unknown image."""
+        check_name("tag", label_tag)
+        if not self.get_image_uri(image_id):
+            raise HTTPException(404, f"there is no image {image_id!r:.100}; GET /datastore/?output=all lists all")
+        return super().save_label(image_id, label_filename, label_tag, label_info)
+
+
+def check_name(what: str, name: Any) -> None:
+    """Raises HTTP 400 unless a name stays in the folder in which it is used."""
+    if not isinstance(name, str) or not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
+        raise HTTPException(400, f"{what} must be a name without slashes that begins with no dot, got {name!r:.100}")
+
+
+def is_upload(path: Any) -> bool:
+    """Whether a path is that of a file which came with a request, as MONAI Label names it."""
+    if not isinstance(path, str) or "\0" in path:
+        return False
+    folder, name = os.path.split(path)
+    at_home = folder == tempfile.gettempdir() and re.fullmatch(r"tmp\w{8}(\..*)?", name)
+    return bool(at_home) and os.path.isfile(path) and not os.path.islink(path)
 
 
 class ForgivingBatch(BatchInferTask):
@@ -132,7 +198,9 @@ class ForgivingBatch(BatchInferTask):
                 return infer(one, images)
             except HTTPException as error:
                 logger.warning("%s failed: %s", one.get("image"), error.detail)
-                return {}
+            except Exception:
+                logger.exception("%s failed", one.get("image"))
+            return {}
 
         if not torch.cuda.is_available():
             request = {**request, "multi_gpu": False}

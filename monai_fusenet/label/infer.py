@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import uuid
 from collections import OrderedDict
@@ -32,6 +33,8 @@ NAMED_CLUSTERS = 16  # names that clients are told of in advance; an answer name
 WEIGHTS = ["fresh", "trained"]
 SCOPES = ["volume", "slice"]
 SLICES_IN_MEMORY = 8
+MOST_CLICKS = 100  # of either kind: the time that clicks take grows with a power of their number
+FARTHEST = 1e9  # no image is as large
 SCRIBBLE_POINTS = 64  # of either kind, spread over the scribbles: more say nothing new and cost time
 BACKGROUND_SCRIBBLE, FOREGROUND_SCRIBBLE = 2, 3  # labels that MONAI Label's clients draw with
 
@@ -58,7 +61,7 @@ class _ClustersUser(InferTask):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         options = {"device": device_list(), "weights": WEIGHTS, **(config or {})}
-        super().__init__(type, dict(labels), 2, description, options)
+        super().__init__(type, dict(labels), 3, description, options)  # 3: Slicer sends the clicks of all slices
         self.clusterer = clusterer
         self.results_dir = Path(results_dir)
 
@@ -71,12 +74,16 @@ class _ClustersUser(InferTask):
         start = time.perf_counter()
         path = str(request["image"])
         adapt = option("weights", request.get("weights"), WEIGHTS) == "trained"
+        self.check(request)
         found = self.clusterer.clusters(path, name_to_device(request.get("device")), adapt)
         labels, names = self.segment(path, found, request)
         file = write_result(labels, found, self.results_dir)
         seconds = time.perf_counter() - start
         logger.info("%s of %s in %.0f ms", type(self).__name__, Path(path).name, 1000 * seconds)
         return str(file), {"label_names": names, "latencies": {"total": round(seconds, 3)}}
+
+    def check(self, request: Mapping[str, Any]) -> None:
+        """Raises `ValueError` for what is wrong with a request, before a fit takes its seconds."""
 
     def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
         """Labels (*spatial) of an image and their names."""
@@ -103,6 +110,10 @@ class MaskTask(_ClustersUser):
         description = "The object, chosen without a label by what is known of this kind of image (preset)"
         options = {"preset": ordered}
         super().__init__(clusterer, results_dir, InferType.SEGMENTATION, FOREGROUND, description, options)
+
+    def check(self, request: Mapping[str, Any]) -> None:
+        """The preset."""
+        option("preset", request.get("preset"), self._config["preset"])
 
     def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
         """The mask of the preset asked for, or else of the server's."""
@@ -164,16 +175,21 @@ class ClickTask(_Interactive):
         description = "One click on the object; each further click, on object or background, corrects"
         super().__init__(clusterer, results_dir, InferType.DEEPGROW, description)
 
+    def check(self, request: Mapping[str, Any]) -> None:
+        """The clicks and the scope."""
+        option("scope", request.get("scope"), SCOPES)
+        read_clicks(request, "background")
+        if not read_clicks(request, "foreground"):
+            raise ValueError(
+                'no click: expected "foreground": [[x, y], ...] with at least one click on the object (pictures; '
+                "[i, j, k] for volumes)"
+            )
+
     def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
         """The mask of the clicks in `foreground` and `background`."""
         foreground, background = (
             [to_index(point, found) for point in read_clicks(request, kind)] for kind in ("foreground", "background")
         )
-        if not foreground:
-            raise ValueError(
-                'no click: expected "foreground": [[x, y], ...] with at least one click on the object (pictures; '
-                "[i, j, k] for volumes)"
-            )
         return self.select(path, found, request, foreground, background), FOREGROUND
 
 
@@ -185,18 +201,33 @@ class ScribblesTask(_Interactive):
         description = "Strokes on the object, and on background that was taken for it"
         super().__init__(clusterer, results_dir, InferType.SCRIBBLES, description, options)
 
-    def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
-        """The mask of the strokes in the label map `label`."""
+    def check(self, request: Mapping[str, Any]) -> None:
+        """The label map, its labels and the scope."""
+        option("scope", request.get("scope"), SCOPES)
         if not request.get("label"):
             raise ValueError("no scribbles: expected a label map with the request, on the image's grid")
-        labels = read_label(request["label"], found.clusters.shape, found.has_geometry)
-        wanted = {name: request.get(name, self._config[name]) for name in ("scribbles_fg_label", "scribbles_bg_label")}
-        foreground, background = (spread_points(labels == int(value)) for value in wanted.values())
+        for kind in ("fg", "bg"):
+            self._stroke(request, kind)
+
+    def _stroke(self, request: Mapping[str, Any], kind: str) -> int:
+        """The label of strokes on the object (`fg`) or the background (`bg`)."""
+        name = f"scribbles_{kind}_label"
+        value = request.get(name, self._config[name])
+        if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(r"\d{1,5}", str(value)):
+            raise ValueError(f"{name} must be a whole number, got {value!r:.100}")
+        return int(value)
+
+    def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
+        """The mask of the strokes in the label map `label`."""
+        labels = read_label(request["label"], found.clusters.shape, found.has_geometry, found.original_affine)
+        wanted = [self._stroke(request, kind) for kind in ("fg", "bg")]
+        foreground, background = (spread_points(labels == value) for value in wanted)
         if not foreground:
-            present = ", ".join(str(value) for value in np.unique(labels) if value) or "none"
+            present = [f"{value:g}" for value in np.unique(labels) if value]
+            more = f" and {len(present) - 8} more" if len(present) > 8 else ""
             raise ValueError(
-                f"no scribble on the object: expected label {wanted['scribbles_fg_label']} in the label map, "
-                f"which holds {present}"
+                f"no scribble on the object: expected label {wanted[0]} in the label map, which holds "
+                f"{', '.join(present[:8]) or 'none'}{more}"
             )
         return self.select(path, found, request, foreground, background), FOREGROUND
 
@@ -245,16 +276,20 @@ def option(name: str, value: Any, allowed: Sequence[str]) -> str:
 
 
 def read_clicks(request: Mapping[str, Any], kind: str) -> list[list[float]]:
-    """The clicks of a kind in a request, as they came; raises `ValueError` unless they are lists of numbers."""
+    """The clicks of a kind in a request, as they came; raises `ValueError` unless they are some lists of numbers."""
     clicks = request.get(kind) or []
-    is_list = isinstance(clicks, list)
-    for click in clicks if is_list else []:
-        is_list &= isinstance(click, list) and all(
-            isinstance(number, int | float) and np.isfinite(number) for number in click
+
+    def is_click(click: Any) -> bool:
+        return isinstance(click, list) and all(
+            isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < FARTHEST
+            for number in click
         )
-    if not is_list:
-        raise ValueError(f"{kind} must be a list of clicks, as [[120, 80], [30, 44]], got {clicks}")
-    return list(clicks)
+
+    if not isinstance(clicks, list) or not all(map(is_click, clicks)):
+        raise ValueError(f"{kind} must be a list of clicks, as [[120, 80], [30, 44]], got {str(clicks)[:100]}")
+    if len(clicks) > MOST_CLICKS:
+        raise ValueError(f"{kind} must hold at most {MOST_CLICKS} clicks, got {len(clicks)}; draw scribbles instead")
+    return clicks
 
 
 def to_index(click: Sequence[float], found: Clusters) -> tuple[int, ...]:
@@ -283,7 +318,9 @@ def to_index(click: Sequence[float], found: Clusters) -> tuple[int, ...]:
     return index
 
 
-def read_label(path: str | Path, shape: Sequence[int], has_geometry: bool) -> np.ndarray:
+def read_label(
+    path: str | Path, shape: Sequence[int], has_geometry: bool, affine: np.ndarray | None = None
+) -> np.ndarray:
     """A label map that a client made for an image, on the grid of the image as it was loaded.
 
     Slicer knows no pictures and sends what was drawn on one as a volume of one slice, whose first axis is the column.
@@ -292,6 +329,7 @@ def read_label(path: str | Path, shape: Sequence[int], has_geometry: bool) -> np
         path: the label map.
         shape: spatial shape of the image.
         has_geometry: False for pictures.
+        affine: that of the image's file; a label map with another one lies elsewhere. `None`: not looked at.
 
     Returns:
         (*spatial), labels as they are in the file.
@@ -305,6 +343,13 @@ def read_label(path: str | Path, shape: Sequence[int], has_geometry: bool) -> np
         array = array.T
     if array.shape != tuple(shape):
         raise ValueError(f"the label map must have the image's shape {tuple(shape)}, got {array.shape}")
+    if has_geometry and label.meta["has_geometry"] and affine is not None:
+        own = np.asarray(label.meta["original_affine"], dtype=float)
+        if not np.allclose(own, affine, atol=1e-2):
+            raise ValueError(
+                f"the label map must have the image's affine {np.round(affine, 3).tolist()}, got "
+                f"{np.round(own, 3).tolist()}"
+            )
     return array
 
 

@@ -1,5 +1,6 @@
 """The real server on loopback, through MONAI Label's own client, in the order in which a person works."""
 
+import os
 import re
 import statistics
 import subprocess
@@ -101,6 +102,10 @@ def test_scribbles(server, tmp_path):
     Image.fromarray(strokes).save(tmp_path / "strokes.png")
     mask, _ = server.infer("fusenet_scribbles", "a", label_in=str(tmp_path / "strokes.png"))
     assert dice(mask > 0, truth) > 0.9
+    # A label map that lies elsewhere is none of the image.
+    nib.save(nib.Nifti1Image(np.full((40, 36, 24), 3, np.uint8), np.diag([-1, 1, 1, 1])), tmp_path / "turned.nii.gz")
+    with pytest.raises(Exception, match="affine"):
+        server.client().infer("fusenet_scribbles", "volume", {}, label_in=str(tmp_path / "turned.nii.gz"))
     # Slicer sends a volume of one slice with the column first.
     nib.save(nib.Nifti1Image(strokes.T[..., None], np.eye(4)), tmp_path / "strokes.nii.gz")
     other, _ = server.infer("fusenet_scribbles", "a", label_in=str(tmp_path / "strokes.nii.gz"))
@@ -132,6 +137,11 @@ def test_one_slice_of_a_volume_by_option(server):
         ("fusenet_click", "a", {"foreground": [[-1, 3]]}, r"400.*\[-1, 3\] lies outside the image"),
         ("fusenet_click", "a", {}, "400.*no click"),
         ("fusenet_click", "a", {"foreground": "here"}, "400.*foreground must be a list of clicks"),
+        ("fusenet_click", "a", {"foreground": [[True, 3]]}, "400.*foreground must be a list of clicks"),
+        ("fusenet_click", "a", {"foreground": [[10**400, 3]]}, "400.*foreground must be a list of clicks"),
+        ("fusenet_click", "a", {"foreground": [[3, 3]] * 101}, "400.*foreground must hold at most 100 clicks, got 101"),
+        ("fusenet_click", "a", {"foreground": [[3, 3]], "scope": "all"}, "400.*scope must be one of volume, slice"),
+        ("fusenet_click", "a", {"foreground": [[3, 3]], "device": 5}, "400"),
         ("fusenet_click", "volume", {"foreground": [[3, 3]]}, "400.*must have 3 coordinates"),
         ("fusenet_click", "damaged", {"foreground": [[3, 3]]}, "400.*cannot read .*damaged.png"),
         ("fusenet_mask", "a", {"preset": "teeth"}, "400.*preset must be one of .*got teeth"),
@@ -143,6 +153,48 @@ def test_one_slice_of_a_volume_by_option(server):
 )
 def test_bad_requests_get_one_clear_line(server, model, image, params, message):
     assert re.search(message, refusal(server, model, image, params))
+
+
+def test_what_is_wrong_is_said_before_a_fit(server):
+    logged = len(server.log.read_text())
+    for model, params in (("click", {}), ("mask", {"preset": "teeth"}), ("scribbles", {"scribbles_fg_label": None})):
+        refusal(server, f"fusenet_{model}", "c", params)
+    assert "fitting a network" not in server.log.read_text()[logged:]
+
+
+def test_no_request_reads_other_files(server, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.fromarray(picture("a")[0]).save(secret)
+    relative = os.path.relpath(secret, server.app)
+    for image in (str(secret), relative, str(tmp_path), "/dev/zero", "..", "a" * 5000):
+        assert re.search("404.*there is no image", refusal(server, "fusenet_click", image, {"foreground": [[3, 3]]}))
+    message = refusal(server, "fusenet_scribbles", "a", {"label": str(secret)})
+    assert re.search("400.*label must be sent as a file with the request", message)
+    status, _ = server.get("/batch/infer/fusenet_mask", {"multi_gpu": False, "images": [str(secret)]})
+    assert status == 200
+    server.wait_for("batch/infer")
+    assert "secret.png failed: there is no image" in re.sub(r"/\S*/", "", server.log.read_text())
+    # A file in the folder of images, by its path.
+    assert click(server, str(server.studies / "a.png"), [middle(picture("a")[1])]).any()
+
+
+def test_no_request_writes_elsewhere(server, tmp_path):
+    from monailabel.client.client import MONAILabelClientException
+
+    client, file = server.client(), tmp_path / "mask.png"
+    Image.fromarray(picture("a")[1].astype(np.uint8)).save(file)
+    escaped = str(tmp_path / "escaped")
+    for tag in ("../../escaped", escaped, ".", ".."):
+        params = {"foreground": [[3, 3]], "save_label": True, "label_tag": tag}
+        assert "400" in refusal(server, "fusenet_click", "a", params)
+        with pytest.raises(MONAILabelClientException) as refused:
+            client.save_label("a", str(file), tag)
+        assert "without slashes" in refused.value.msg
+    with pytest.raises(MONAILabelClientException) as refused:
+        client.upload_image(str(file), "../escaped")
+    assert "without slashes" in refused.value.msg
+    folders = (tmp_path, server.studies, server.studies.parent, server.studies.parent.parent, server.app)
+    assert not any(list(folder.glob("escaped*")) for folder in folders)
 
 
 def test_two_clients_at_once(server):
