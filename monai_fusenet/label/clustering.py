@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_fusenet import __version__
 from monai_fusenet.__main__ import shipped
@@ -106,7 +106,8 @@ class Clusterer:
             adapt: start from the trained weights instead of from fresh ones.
 
         Raises:
-            ValueError: when the image cannot be read or used, or trained weights are asked for and there are none.
+            ValueError: when the image cannot be read or used, or trained weights are asked for and there are none that
+                fit it.
         """
         return self.cache.get(self.key(path, adapt), lambda: self._make(path, device, adapt))
 
@@ -129,6 +130,17 @@ class Clusterer:
         if self.trained is None or not self.trained.is_file():
             raise ValueError("there are no trained weights yet: run the training fusenet_clusters first")
         return self.trained
+
+    def _start_from_weights(self, network: nn.Module, name: str, device: str) -> nn.Module:
+        try:
+            return initial_network(network, self._weights(), device)
+        except SystemExit as status:  # the bundle's way to end, which would take a whole batch along
+            if "does not fit" not in str(status):
+                raise ValueError(str(status).removeprefix("error: ")) from status
+            raise ValueError(
+                f"the trained weights do not fit {name}: they are for images of another number of axes or channels; "
+                "run the training fusenet_clusters on such images, with pretrained false"
+            ) from status
 
     def _parser(self, spatial_dims: int, preset: str, adapt: bool) -> ConfigParser:
         key = (spatial_dims, preset, adapt)
@@ -161,7 +173,7 @@ class Clusterer:
         sample, parser = self._prepared(path, adapt)
         network, inferer = (parser.get_parsed_content(part) for part in ("network_def", "inferer"))
         if adapt:
-            network = initial_network(network, self._weights(), device)
+            network = self._start_from_weights(network, name, device)
         with torch.no_grad():
             sample["pred"] = inferer(_plain(sample["image"]).unsqueeze(0).to(device), network.to(device))[0].cpu()
         for transform in parser.get_parsed_content("postprocessing").transforms:
