@@ -20,7 +20,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from monai_fusenet.checks import check_switch, check_whole
-from monai_fusenet.data import load_image
+from monai_fusenet.data import failure_reason, load_image
 from monai_fusenet.files import atomic_path
 from monai_fusenet.handlers.results import write_label_map
 from monai_fusenet.label.clustering import bundle_configs
@@ -90,9 +90,10 @@ class SelfSupervisedTraining(_Training):
         self.preset = preset
 
     def train(self, datastore: Datastore, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Runs the bundle's workflow `training` on the images of one number of axes."""
+        """Runs the bundle's workflow `training` on the images of one number of axes; all others count as left out."""
         check_whole("max_epochs", options["max_epochs"], 1)
-        items, spatial_dims = items_of_a_kind(datastore, datastore.list_images())
+        images = datastore.list_images()
+        items, spatial_dims = items_of_a_kind(datastore, images)
         files = bundle_configs("train", self.preset, spatial_dims)
         overrides = {name: options[name] for name in ("max_epochs", "device")}
         if options["pretrained"] and self.path.is_file():
@@ -107,17 +108,20 @@ class SelfSupervisedTraining(_Training):
             overwrite=True,
             **overrides,
         )
-        left_out = 0
+        unread = 0
         try:
             workflow.initialize()
             workflow.run()
         except SystemExit as status:  # the bundle's way to end: 2 where some images could not be read
             if status.code != 2:
-                raise ValueError(str(status.code)) from status
-            left_out = len(workflow.parser.get_parsed_content("train#dataset").failures)
+                message = str(status.code).removeprefix("error: ")
+                hint = "; train with pretrained false to start anew" if "does not fit" in message else ""
+                raise ValueError(message + hint) from status
+            unread = len(workflow.parser.get_parsed_content("train#dataset").failures)
         with atomic_path(self.path) as temporary:
             shutil.copyfile(self.work_dir / "model.pt", temporary)
-        return {"images": len(items) - left_out, "left_out": left_out, "epochs": options["max_epochs"]}
+        used = len(items) - unread
+        return {"images": used, "left_out": len(images) - used, "epochs": options["max_epochs"]}
 
 
 class AcceptedMasksTraining(_Training):
@@ -129,7 +133,14 @@ class AcceptedMasksTraining(_Training):
         self.model = model
 
     def train(self, datastore: Datastore, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Lays the accepted masks beside each other and trains on them."""
+        """Lays the accepted masks beside each other and trains on them.
+
+        An image counts as left out when it or its mask cannot be read, they differ in shape, its number of axes is
+        that of the minority, or its mask is empty.
+
+        Raises:
+            ValueError: when no mask is accepted yet, or none can be used.
+        """
         check_whole("steps", options["steps"], 1)
         images = datastore.get_labeled_images()
         if not images:
@@ -138,19 +149,33 @@ class AcceptedMasksTraining(_Training):
         masks_dir = self.work_dir / "masks"
         shutil.rmtree(masks_dir, ignore_errors=True)
         masks_dir.mkdir(parents=True)
+        taught, reasons = [], []
         for item in items:
             image = load_image(item["image"])
-            label = read_label(
-                datastore.get_label_uri(item["name"], DefaultLabelTag.FINAL),
-                image.shape[1:],
-                image.meta["has_geometry"],
-            )
+            try:
+                label = read_label(
+                    datastore.get_label_uri(item["name"], DefaultLabelTag.FINAL),
+                    image.shape[1:],
+                    image.meta["has_geometry"],
+                )
+            except (ValueError, OSError) as error:  # one bad mask must not end the training on all others
+                reasons.append(f"{item['name']}: {failure_reason(error)}")
+                logger.warning("left out the accepted mask of %s", reasons[-1])
+                continue
+            taught.append(item)
             mask = MetaTensor(torch.from_numpy(np.asarray(label > 0)).unsqueeze(0), meta=image.meta)
             write_label_map(mask, masks_dir, f"{item['name']}_mask", foreground=255)
+        if not taught:
+            raise ValueError(f"none of the {len(items)} accepted masks can be used; the first, of {reasons[0]}")
         result = self.model.train(
-            items, masks_dir, self.work_dir, options["steps"], options["device"], options["pretrained"]
+            taught, masks_dir, self.work_dir, options["steps"], options["device"], options["pretrained"]
         )
-        return {"images": result.images, "steps": options["steps"], "agreement": round(result.agreement, 4)}
+        return {
+            "images": result.images,
+            "left_out": len(images) - result.images,
+            "steps": options["steps"],
+            "agreement": round(result.agreement, 4),
+        }
 
 
 def items_of_a_kind(datastore: Datastore, images: Sequence[str]) -> tuple[list[dict[str, Any]], int]:

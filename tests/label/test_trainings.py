@@ -1,12 +1,17 @@
 """The trainings and their weights, called directly: no server."""
 
+import logging
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from label_tools import SMALL, draw_studies
+from label_tools import SMALL, draw_studies, picture
+from PIL import Image
 
 from monai_fusenet.label.cache import ClusterCache
 from monai_fusenet.label.clustering import Clusterer, bundle_configs, read_configs
+from monai_fusenet.label.feedforward import FeedForwardModel
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +46,72 @@ def test_damaged_weights_are_told(images, tmp_path, preset, weights_2d):
     clusterer = Clusterer(ClusterCache(tmp_path / "cache"), preset, weights_2d)
     with pytest.raises(ValueError, match=r"^checkpoint .* holds no weights that torch can read"):
         clusterer.clusters(images / "a.png", adapt=True)
+
+
+@pytest.fixture
+def folder(images, tmp_path):
+    """A copy of the images, to which labels may be added: four pictures, a volume and a damaged file."""
+    return shutil.copytree(images, tmp_path / "studies")
+
+
+def datastore_of(folder):
+    from monailabel.datastore.local import LocalDatastore
+
+    return LocalDatastore(str(folder), extensions=["*.png", "*.jpg", "*.JPEG", "*.BMP", "*.nii.gz"], auto_reload=False)
+
+
+def accept(folder, name, mask=None):
+    """Lays the mask of a picture where the accepted ones are; the drawn one unless another is given."""
+    path = folder / "labels" / "final" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((picture(name)[1] if mask is None else mask).astype(np.uint8)).save(path)
+    return path
+
+
+def accepted_masks_training(tmp_path, preset):
+    from monai_fusenet.label.train import AcceptedMasksTraining
+
+    return AcceptedMasksTraining(FeedForwardModel(tmp_path / "model" / "own.pt", preset), tmp_path / "work")
+
+
+def test_a_bad_accepted_mask_is_named_and_the_others_teach(folder, tmp_path, preset, caplog):
+    accept(folder, "a")
+    truncated = accept(folder, "b")
+    truncated.write_bytes(truncated.read_bytes()[:60])
+    accept(folder, "c", np.ones((7, 9)))
+    caplog.set_level(logging.WARNING)
+    training = accepted_masks_training(tmp_path, preset)
+    told = training({"steps": 1, "device": "cpu"}, datastore_of(folder))
+    assert (told["images"], told["left_out"]) == (1, 2)
+    assert training.stats() == told
+    assert "left out the accepted mask of b: cannot read" in caplog.text
+    assert "left out the accepted mask of c: the label map must have the image's shape" in caplog.text
+
+
+def test_no_usable_mask_is_an_error_that_names_an_image(folder, tmp_path, preset):
+    training = accepted_masks_training(tmp_path, preset)
+    with pytest.raises(ValueError, match="no mask is accepted yet"):
+        training({"device": "cpu"}, datastore_of(folder))
+    accept(folder, "a", np.ones((7, 9)))
+    with pytest.raises(ValueError, match="none of the 1 accepted masks can be used; the first, of a: the label map"):
+        training({"device": "cpu"}, datastore_of(folder))
+
+
+def self_supervised_training(weights, tmp_path, preset):
+    from monai_fusenet.label.train import SelfSupervisedTraining
+
+    return SelfSupervisedTraining(weights, tmp_path / "work", preset)
+
+
+def test_self_supervised_training_counts_what_it_leaves_out(folder, tmp_path, preset):
+    training = self_supervised_training(tmp_path / "model" / "own.pt", tmp_path, preset)
+    told = training({"max_epochs": 1, "device": "cpu"}, datastore_of(folder))
+    assert (told["images"], told["left_out"]) == (4, 2)  # the volume and the damaged file
+
+
+def test_a_training_that_cannot_go_on_from_its_weights_says_how_to_start_anew(folder, tmp_path, preset, weights_2d):
+    for path in folder.glob("[a-d].*"):
+        path.unlink()
+    training = self_supervised_training(weights_2d, tmp_path, preset)
+    with pytest.raises(ValueError, match=r"does not fit this network: .*; train with pretrained false"):
+        training({"max_epochs": 1, "device": "cpu"}, datastore_of(folder))
