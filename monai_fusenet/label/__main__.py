@@ -11,11 +11,25 @@ MAIN = "from monai_fusenet.label.app import FuseNetApp  # noqa: F401\n"
 
 
 def write_app(folder: str | Path) -> Path:
-    """Writes the `main.py` that `monailabel start_server --app` looks for into a folder, which is made if need be."""
+    """Writes the `main.py` that `monailabel start_server --app` looks for into a folder, which is made if need be.
+
+    Raises:
+        ValueError: when a `main.py` of somebody else is there.
+    """
     folder = Path(folder)
+    main = folder / "main.py"
+    if main.exists():
+        if main.is_file() and _code(main.read_text("utf-8", errors="replace")) == _code(MAIN):
+            return folder
+        raise ValueError(f"{main} is another app's and stays as it is: choose another folder for --app")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "main.py").write_text(MAIN, encoding="utf-8")
+    main.write_text(MAIN, encoding="utf-8")
     return folder
+
+
+def _code(text: str) -> list[str]:
+    """Lines without comments, of code that has no # in texts."""
+    return [code for line in text.splitlines() if (code := line.split("#")[0].strip())]
 
 
 def default_app(studies: str | Path) -> Path:
@@ -53,19 +67,20 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         from monailabel.main import Main
 
-        from monai_fusenet.label.clustering import check_preset
+        from monai_fusenet.label.clustering import read_conf
     except ImportError as error:
         sys.exit(f"error: {error.name} is not installed; pip install 'monai-fusenet[label]'")
     try:
-        check_preset(options.preset)
+        conf = {"preset": options.preset, **dict(options.conf)}
+        read_conf(conf)
         app = write_app(options.app or default_app(options.studies))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(instructions(options.studies, options.host, options.port), flush=True)
     server = Main()
     command = ["start_server", "--app", str(app), "--studies", options.studies, "--host", options.host]
-    command += ["--port", str(options.port), "--conf", "preset", options.preset]
-    for name, value in options.conf:
+    command += ["--port", str(options.port)]
+    for name, value in conf.items():
         command += ["--conf", name, value]
     server.action_start_server(server.args_parser().parse_args(command))
 

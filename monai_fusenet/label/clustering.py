@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,18 +19,26 @@ from torch import Tensor, nn
 from monai_fusenet import __version__
 from monai_fusenet.__main__ import shipped
 from monai_fusenet.bundle import BOOKKEEPING, ENTRY_KEYS, initial_network
+from monai_fusenet.checks import check_number, check_whole
 from monai_fusenet.data import failure_reason, load_image
 from monai_fusenet.interaction import STATE_VERSION, ClickSelector
 from monai_fusenet.label.cache import ClusterCache, Clusters, content_digest
 from monai_fusenet.transforms import ClustersToMaskd
 
-__all__ = ["Clusterer", "bundle_configs", "check_preset", "presets", "read_configs"]
+__all__ = ["Clusterer", "Conf", "bundle_configs", "check_preset", "presets", "read_conf", "read_configs"]
 
 logger = logging.getLogger(__name__)
 
 GENERIC = "generic"  # the shipped config without an overlay
 NO_PRESETS = {"paper", "feedforward", "adapt", "volume"}  # overlays that say how to fit, not what is in the image
 RULE_KEYS = {"foreground"}  # what masks depend on, but not clusters
+# What MONAI Label itself reads (server_mode), and what its own test suites hand to every app.
+MONAI_LABEL_CONF = {
+    *("server_mode", "auto_update_scoring", "debug", "epistemic_enabled", "epistemic_samples", "heuristic_planner"),
+    *("models", "skip_scoring", "skip_strategies", "tracking"),
+}
+
+Number = TypeVar("Number", int, float)
 
 
 def presets() -> list[str]:
@@ -67,6 +75,50 @@ def read_configs(files: Sequence[str], **options: Any) -> ConfigParser:
     parser.read_config(list(files))
     parser.update({"bundle_root": str(Path(files[0]).parents[1]), **options})
     return parser
+
+
+class Conf(NamedTuple):
+    """What `--conf NAME VALUE` says to the app.
+
+    Attributes:
+        cache_dir: where clusters are kept; `None`: in the app's folder.
+        cache_gib: bound on them, in GiB.
+        seed: of the fits.
+        preset: what kind of image it is, see `check_preset`.
+    """
+
+    cache_dir: Path | None
+    cache_gib: float
+    seed: int
+    preset: str
+
+
+def read_conf(conf: Mapping[str, str]) -> Conf:
+    """The options of the app from the texts that MONAI Label hands on.
+
+    Raises:
+        ValueError: for an unknown name or a value out of range; it names the option, what was expected and what came.
+    """
+    unknown = sorted(set(conf) - set(Conf._fields) - MONAI_LABEL_CONF)
+    if unknown:
+        raise ValueError(f"--conf must be one of {', '.join(Conf._fields)}, got {', '.join(unknown)}")
+    cache_gib = _number(float, "cache_gib", conf.get("cache_gib", "2"), "a finite number of at least 0")
+    check_number("cache_gib", cache_gib, 0)
+    seed = _number(int, "seed", conf.get("seed", "0"), "a whole number of at least 0")
+    check_whole("seed", seed, 0)
+    cache_dir = conf.get("cache_dir")
+    try:
+        folder = Path(cache_dir).expanduser() if cache_dir else None
+    except RuntimeError as error:  # ~nobody
+        raise ValueError(f"cache_dir must be a folder, got {cache_dir}: {error}") from error
+    return Conf(folder, cache_gib, seed, check_preset(conf.get("preset", GENERIC)))
+
+
+def _number(kind: Callable[[str], Number], name: str, text: str, expected: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ValueError(f"{name} must be {expected}, got {text}") from error
 
 
 class Clusterer:

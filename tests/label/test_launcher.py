@@ -1,0 +1,68 @@
+"""The command line of the server, called directly: nothing is served."""
+
+from pathlib import Path
+
+import pytest
+
+from monai_fusenet.label.__main__ import MAIN, main, write_app
+from monai_fusenet.label.clustering import read_conf
+
+
+def test_conf_has_defaults_and_is_read():
+    assert read_conf({}) == (None, 2, 0, "generic")
+    given = {"cache_dir": "~/kept", "cache_gib": "0.5", "seed": "7", "preset": "skin", "server_mode": "true"}
+    assert read_conf(given) == (Path.home() / "kept", 0.5, 7, "skin")
+
+
+BAD_CONF = [
+    ("seed", "abc", "seed must be a whole number of at least 0, got abc"),
+    ("seed", "-1", "seed must be a whole number of at least 0, got -1"),
+    ("seed", "1.5", "seed must be a whole number of at least 0, got 1.5"),
+    ("cache_gib", "much", "cache_gib must be a finite number of at least 0, got much"),
+    ("cache_gib", "nan", "cache_gib must be a finite number of at least 0, got nan"),
+    ("cache_gib", "inf", "cache_gib must be a finite number of at least 0, got inf"),
+    ("cache_gib", "-1", "cache_gib must be a finite number of at least 0, got -1"),
+    ("cache_dir", "~no such user/x", "cache_dir must be a folder, got ~no such user/x"),
+    ("preset", "nope", "preset must be one of generic, lung, nuclei, skin, or a file .yaml, got nope"),
+    ("cache_gb", "4", "--conf must be one of cache_dir, cache_gib, seed, preset, got cache_gb"),
+]
+
+
+@pytest.fixture
+def refused(tmp_path, capsys, monkeypatch):
+    """Runs the command line, which must end before it serves; returns the message."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "studies").mkdir()
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(["--studies", str(tmp_path / "studies"), *arguments])
+        assert "serves" not in capsys.readouterr().out
+        message = ended.value.code
+        assert isinstance(message, str)  # which Python prints, with status 1
+        assert message.startswith("error: ")
+        assert "\n" not in message
+        return message
+
+    return run
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD_CONF)
+def test_bad_conf_is_one_line_before_anything_is_served(refused, tmp_path, name, value, message):
+    assert message in refused("--app", str(tmp_path / "own"), "--conf", name, value)
+    assert not (tmp_path / "own").exists()
+
+
+def test_an_app_of_somebody_else_is_not_overwritten(refused, tmp_path):
+    app = tmp_path / "own"
+    app.mkdir()
+    (app / "main.py").write_text("class MyApp: ...\n")
+    assert "main.py is another app's and stays as it is" in refused("--app", str(app))
+    assert (app / "main.py").read_text() == "class MyApp: ...\n"
+
+
+def test_an_app_of_ours_is_used_again(tmp_path):
+    assert (write_app(tmp_path / "new") / "main.py").read_text() == MAIN
+    assert write_app(tmp_path / "new") == tmp_path / "new"
+    (tmp_path / "main.py").write_text("from monai_fusenet.label.app import FuseNetApp\n")  # as README has it
+    assert write_app(tmp_path) == tmp_path
