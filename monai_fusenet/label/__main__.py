@@ -1,4 +1,7 @@
-"""`python -m monai_fusenet.label --studies FOLDER`: a MONAI Label server for a folder of images."""
+"""`python -m monai_fusenet.label --studies FOLDER`: a MONAI Label server for a folder of images.
+
+Web pages of other origins may not read its answers, unless MONAI_LABEL_CORS_ORIGINS in the environment lists them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 
 MAIN = "from monai_fusenet.label.app import FuseNetApp  # noqa: F401\n"
 
@@ -46,8 +50,34 @@ def instructions(studies: str | Path, host: str, port: int) -> str:
   3D Slicer: module MONAI Label, server {url}
   CVAT:      MONAI Label's plugin for CVAT, with MONAI_LABEL_SERVER={url} MONAI_LABEL_MODEL=fusenet_click
   a script:  monailabel.client.MONAILabelClient("{url}")
+Web pages of other origins may not read its answers, unless MONAI_LABEL_CORS_ORIGINS in the environment lists them.
 Clusters take seconds for each image, and the server waits for them; make all of them first:
   curl -X POST {url}/batch/infer/fusenet_mask -H "Content-Type: application/json" -d '{{"multi_gpu": false}}'"""
+
+
+def limited_server(host: str, port: int) -> Any:
+    """MONAI Label's server, whose answers web pages of its own origin alone may read.
+
+    MONAI Label's default is every page that is open in a browser on this machine. `MONAI_LABEL_CORS_ORIGINS` in the
+    environment or in a file `.env` overrules this: a JSON list of origins; `[]` brings that default back.
+    """
+    from monailabel.config import settings
+    from monailabel.main import Main
+
+    origins = [f"http://{name}:{port}" for name in dict.fromkeys(("127.0.0.1", "localhost", host))]
+    if "MONAI_LABEL_CORS_ORIGINS" in settings.model_fields_set:
+        # pydantic's URLs end with a slash, which no browser sends
+        origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+    # Hidden while MONAI Label writes its settings as JSON, which does not work for URLs, into the environment, from
+    # where the processes of trainings and batches read them and write them as JSON again.
+    settings.MONAI_LABEL_CORS_ORIGINS = []
+
+    class LimitedServer(Main):
+        def start_server_init_settings(self, args: argparse.Namespace) -> None:
+            super().start_server_init_settings(args)
+            settings.MONAI_LABEL_CORS_ORIGINS = origins
+
+    return LimitedServer()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not Path(options.studies).is_dir():
         sys.exit(f"error: studies must be a folder of images, but {options.studies} is none")
     try:
-        from monailabel.main import Main
+        import monailabel.main  # noqa: F401
 
         from monai_fusenet.label.clustering import read_conf
     except ImportError as error:
@@ -77,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(instructions(options.studies, options.host, options.port), flush=True)
-    server = Main()
+    server = limited_server(options.host, options.port)
     command = ["start_server", "--app", str(app), "--studies", options.studies, "--host", options.host]
     command += ["--port", str(options.port)]
     for name, value in conf.items():

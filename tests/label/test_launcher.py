@@ -1,11 +1,15 @@
 """The command line of the server, called directly: nothing is served."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from monai_fusenet.label.__main__ import MAIN, main, write_app
 from monai_fusenet.label.clustering import read_conf
+
+VARIABLE = "MONAI_LABEL_CORS_ORIGINS"
 
 
 def test_conf_has_defaults_and_is_read():
@@ -66,3 +70,40 @@ def test_an_app_of_ours_is_used_again(tmp_path):
     assert write_app(tmp_path / "new") == tmp_path / "new"
     (tmp_path / "main.py").write_text("from monai_fusenet.label.app import FuseNetApp\n")  # as README has it
     assert write_app(tmp_path) == tmp_path
+
+
+@pytest.fixture
+def origins(tmp_path, monkeypatch):
+    """Runs the command line up to where it would serve, in an environment with or without the variable.
+
+    Returns the origins that the server lets in, and those that its background processes read.
+    """
+    import monailabel.main
+    import uvicorn
+    from monailabel import config
+
+    monkeypatch.chdir(tmp_path)  # no .env of somebody else
+    served = []
+
+    def read(host, variable=None):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MONAI_LABEL")}
+        monkeypatch.setattr(os, "environ", environment | ({} if variable is None else {VARIABLE: variable}))
+        settings = config.Settings()
+        for module in (config, monailabel.main):
+            monkeypatch.setattr(module, "settings", settings)
+        monkeypatch.setattr(uvicorn, "run", lambda *_, **__: served.append(settings.MONAI_LABEL_CORS_ORIGINS))
+        arguments = ["--studies", str(tmp_path), "--app", str(tmp_path / "app"), "--host", host, "--port", "8123"]
+        main(arguments)
+        background = json.loads(json.dumps(config.Settings().model_dump()))  # as they do, which fails for URLs
+        return served.pop(), background[VARIABLE]
+
+    return read
+
+
+def test_web_pages_of_its_own_origin_alone_read_its_answers(origins, capsys):
+    own = ["http://127.0.0.1:8123", "http://localhost:8123"]
+    assert origins("127.0.0.1") == (own, [])
+    assert origins("192.168.0.7") == ([*own, "http://192.168.0.7:8123"], [])
+    assert origins("127.0.0.1", '["https://viewer.example"]') == (["https://viewer.example"], [])
+    assert origins("127.0.0.1", "[]") == ([], [])  # MONAI Label's default: all
+    assert VARIABLE in capsys.readouterr().out
