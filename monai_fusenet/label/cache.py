@@ -7,7 +7,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,20 +107,22 @@ class ClusterCache:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
-            os.utime(path)  # used just now
+            found = Clusters(
+                clusters=arrays["clusters"],
+                uncertainty=float(arrays["uncertainty"]),
+                original_affine=arrays["original_affine"],
+                grid_shape=tuple(int(side) for side in arrays["grid_shape"]),
+                has_geometry=bool(arrays["has_geometry"]),
+                selector=ClickSelector.from_state(arrays),
+            )
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except Exception as error:  # a damaged file makes numpy raise anything
+        except Exception as error:  # a damaged file makes numpy raise anything, and one of others may lack a field
             logger.warning("%s is damaged (%s) and made anew", path, error)
             return None
-        return Clusters(
-            clusters=arrays["clusters"],
-            uncertainty=float(arrays["uncertainty"]),
-            original_affine=arrays["original_affine"],
-            grid_shape=tuple(int(side) for side in arrays["grid_shape"]),
-            has_geometry=bool(arrays["has_geometry"]),
-            selector=ClickSelector.from_state(arrays),
-        )
+        with suppress(OSError):  # a folder that may only be read
+            os.utime(path)  # used just now
+        return found
 
     def _write(self, key: str, made: Clusters) -> Clusters:
         arrays: dict[str, Any] = {name: value for name, value in made._asdict().items() if name != "selector"}

@@ -54,6 +54,23 @@ def test_a_damaged_file_is_made_anew(tmp_path, caplog):
     ClusterCache(tmp_path).get(KEY, never)
 
 
+def test_a_file_that_lacks_a_field_is_made_anew(tmp_path, caplog):
+    np.savez(tmp_path / f"{KEY}.npz", clusters=np.ones((3, 4), dtype=np.uint8))
+    assert ClusterCache(tmp_path).get(KEY, made).uncertainty == 0.25
+    assert "is damaged" in caplog.text
+    assert "uncertainty" in caplog.text
+    ClusterCache(tmp_path).get(KEY, never)
+
+
+def test_a_folder_that_may_only_be_read_serves_what_it_has(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    ClusterCache(tmp_path).get(KEY, made)
+    monkeypatch.setattr(os, "utime", refuse)
+    ClusterCache(tmp_path).get(KEY, never)
+
+
 def test_a_full_disk_costs_the_saving_alone(tmp_path, monkeypatch, caplog):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
