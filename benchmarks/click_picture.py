@@ -5,6 +5,7 @@ From a drawn image and one that scikit-image installs (colon glands); the clicks
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,7 @@ CLICKS: list[tuple[str, list[list[int]]]] = [
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="python -m benchmarks.click_picture", description=__doc__).parse_args()
     figure = Figure(figsize=(9, 3 * len(CLICKS)), layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.subplots(len(CLICKS), 3, squeeze=False)
