@@ -25,7 +25,7 @@ from monailabel.tasks.activelearning.random import Random
 from monai_fusenet import __version__
 from monai_fusenet.data import IMAGE_SUFFIXES, failure_reason
 from monai_fusenet.label.cache import ClusterCache
-from monai_fusenet.label.clustering import GENERIC, Clusterer
+from monai_fusenet.label.clustering import Clusterer, read_conf
 from monai_fusenet.label.feedforward import FeedForwardModel
 from monai_fusenet.label.infer import ClickTask, ClustersTask, FeedForwardTask, MaskTask, ScribblesTask
 from monai_fusenet.label.scoring import MostUncertain, UncertaintyScoring
@@ -49,12 +49,10 @@ class FuseNetApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         folder, conf = Path(app_dir), dict(conf or {})
-        cache_dir = Path(conf.get("cache_dir") or folder / "cache").expanduser()
-        cache = ClusterCache(cache_dir, max_bytes=round(float(conf.get("cache_gib", 2)) * 2**30))
+        options = read_conf(conf)
+        cache = ClusterCache(options.cache_dir or folder / "cache", max_bytes=round(options.cache_gib * 2**30))
         self.results_dir = folder / "results"
-        self.clusterer = Clusterer(
-            cache, conf.get("preset", GENERIC), folder / "model" / "fusenet_clusters.pt", int(conf.get("seed", 0))
-        )
+        self.clusterer = Clusterer(cache, options.preset, folder / "model" / "fusenet_clusters.pt", options.seed)
         self.model = FeedForwardModel(folder / "model" / "fusenet_feedforward.pt", self.clusterer.preset)
         description = "Label-free clusters by FuseNet: one click chooses the object, on any new kind of image"
         super().__init__(app_dir, studies, conf, "monai_fusenet", description, __version__)
