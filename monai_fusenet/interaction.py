@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations_with_replacement
 
 import numpy as np
 import torch
@@ -10,18 +11,19 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from torch.nn import functional as F
 
+from monai_fusenet.evaluation.baselines import kmeans_clusters
 from monai_fusenet.reduction import reduced_shape, resize_area, resize_nearest
 from monai_fusenet.transforms.foreground import border_of, convex_hulls, opened_components
 
 __all__ = ["STATE_VERSION", "ClickSelector", "next_click"]
 
-STATE_VERSION = 1  # to be raised with every change of what `ClickSelector.state` holds, or of how it comes about
+STATE_VERSION = 2  # to be raised with every change of what `ClickSelector.state` holds, or of how it comes about
 
 GRID_PIXELS = {2: 2**14, 3: 2**15}  # by number of axes: on a grid of about so many, shapes are judged and corrected
 RING_WIDTH = 0.04  # of the mean side: how far on either side of its outline a candidate's contrast is measured
 OPENINGS = (0, 0.02, 0.04, 0.08)  # of the mean side: half the widths of bridges at which components are cut
 MIN_FRACTION, MAX_FRACTION = 0.002, 0.9  # share of the image that a candidate covers
-SHAPE_FIELDS = ("distances", "scores", "radii", "depths", "hulls")
+SHAPE_FIELDS = ("distances", "scores", "radii", "depths", "hulls", "plain")
 MOST_SHAPES = 400  # candidates that are kept, the most contrasted ones, for time and memory
 
 # How much speaks for a candidate: exponents, chosen on the even images of dermoscopy and of drawn ones
@@ -32,6 +34,7 @@ BORDER_WEIGHT = 4.0
 DEPTH_WEIGHT = 4.0
 SOLIDITY_WEIGHT = 2.0  # a hull that is mostly filled by its shape; people outline convexly, but not that much
 HULL_BONUS = 0.5  # logarithm, for what people's outlines have in common
+PLAIN_COST = 2.0  # logarithm, for shapes of 2-means, so that they are chosen where clusters offer nothing
 VIOLATION_COST = 1.0  # logarithm, for a click on the wrong side of an outline by the radius of the shape
 TEMPERATURE = 0.2  # the smaller, the more the likeliest candidate decides alone
 LEAST_SPREAD = 1e-4  # variance that is added to that of the values, so that flat images count as finite
@@ -60,11 +63,11 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
 class ClickSelector:
     """Turns clicks on one image into a mask.
 
-    Candidates are shapes that the clusters offer: of each run of clusters that are neighbours in brightness, the
-    connected components, whole and cut at thin bridges, and their convex hulls. The first foreground click weighs
-    them: by contrast along their outline, compactness, distance from the image border, and how deep inside them it
-    lies; every further click takes weight from those on whose wrong side it is. The outline is where the mean of their
-    signed distances, so weighted, is zero.
+    Candidates are shapes that the clusters offer, and, for images on which a fit has failed, those of 2-means: of each
+    run of clusters that are neighbours in brightness, the connected components, whole and cut at thin bridges, and
+    their convex hulls. The first foreground click weighs them: by contrast along their outline, compactness, distance
+    from the image border, and how deep inside them it lies; every further click takes weight from those on whose wrong
+    side it is. The outline is where the mean of their signed distances, so weighted, is zero.
 
     A click that the outline still contradicts corrects it. In a shape apart it adds that shape. Elsewhere it is taken
     to be about as far from the true outline as from the current one, as the middle of an error is; the signed distance
@@ -122,8 +125,8 @@ class ClickSelector:
         """Collects the candidates and all about them that does not depend on clicks."""
         ring_width = max(1, round(RING_WIDTH * self._side))
         border = border_of(self.grid)
-        distances, scores, radii, depths, hulls = [], [], [], [], []
-        for shape, is_hull, solidity in self._shapes():
+        distances, scores, radii, depths, hulls, plain = [], [], [], [], [], []
+        for shape, is_hull, solidity, is_plain in self._shapes():
             distance = signed_distance(shape)
             sides = (distance > 0) & (distance <= ring_width), (distance < 0) & (distance >= -ring_width)
             inner, outer = (self._image[:, side] for side in sides)
@@ -137,28 +140,30 @@ class ClickSelector:
                 + BORDER_WEIGHT * np.log(1.001 - touching)
                 + SOLIDITY_WEIGHT * np.log(solidity)
                 + HULL_BONUS * is_hull
+                - PLAIN_COST * is_plain
             )
             distances.append((2 * distance).round().clip(-127, 127).astype(np.int8))
             radii.append(radius)
             depths.append(depth)
             hulls.append(is_hull)
+            plain.append(is_plain)
         order = np.argsort(scores)[::-1][:MOST_SHAPES]
         self._distances = np.array(distances, dtype=np.int8).reshape(-1, *self.grid)[order]  # in half pixels
         self._scores = np.array(scores)[order]
         self._radii = np.array(radii)[order]
         self._depths = np.array(depths)[order]
         self._hulls = np.array(hulls, dtype=bool)[order]
+        self._plain = np.array(plain, dtype=bool)[order]
 
-    def _shapes(self) -> Iterator[tuple[np.ndarray, bool, float]]:
-        """Candidates (*grid), bool, whether each is a hull, and how much of it its shape fills; none comes twice."""
-        grey = self._image.mean(axis=0)
-        found = np.unique(self._clusters)
-        brightness = [grey[self._clusters == cluster].mean() for cluster in found]
-        ranks = np.argsort(np.argsort(brightness))[np.searchsorted(found, self._clusters)]
+    def _shapes(self) -> Iterator[tuple[np.ndarray, bool, float, bool]]:
+        """Candidates (*grid), bool, whether each is a hull, how much of it its shape fills, and whether it comes from
+        2-means alone; none comes twice.
+        """
         seen: set[bytes] = set()
-        runs = [(first, last) for first in range(len(found)) for last in range(first, len(found))]
-        for first, last in runs:
-            level = (first <= ranks) & (ranks <= last)
+        # Where a fit has failed, 2-means of the values still offers something to choose.
+        levels = [(level, False) for level in self._levels(self._clusters)]
+        levels += [(level, True) for level in self._levels(self._two_means())]
+        for level, is_plain in levels:
             for opening in OPENINGS:
                 components = opened_components(level, opening * self._side)
                 sizes = np.bincount(components.ravel())
@@ -170,7 +175,20 @@ class ClickSelector:
                         key = np.packbits(candidate).tobytes()
                         if key not in seen and candidate.mean() <= MAX_FRACTION:
                             seen.add(key)
-                            yield candidate, is_hull, float(shape.sum() / candidate.sum())
+                            yield candidate, is_hull, float(shape.sum() / candidate.sum()), is_plain
+
+    def _levels(self, clusters: np.ndarray) -> Iterator[np.ndarray]:
+        """Masks (*grid) of each run of clusters that are neighbours in brightness."""
+        grey = self._image.mean(axis=0)
+        found = np.unique(clusters)
+        brightness = [grey[clusters == cluster].mean() for cluster in found]
+        ranks = np.argsort(np.argsort(brightness))[np.searchsorted(found, clusters)]
+        for first, last in combinations_with_replacement(range(len(found)), 2):
+            yield (first <= ranks) & (ranks <= last)
+
+    def _two_means(self) -> np.ndarray:
+        image = self._image if len(self._image) == 3 else self._image.mean(axis=0, keepdims=True)
+        return kmeans_clusters(image, 2)
 
     def __call__(self, foreground: Sequence[Point], background: Sequence[Point] = ()) -> np.ndarray:
         """The mask that the clicks ask for.
@@ -210,8 +228,10 @@ class ClickSelector:
         """Signed distance (*grid) of the shape that the clicks choose, shapes apart included."""
         first = tuple(inside[0])
         depth_at_first = self._at(inside[:1])[:, 0]
-        if not (depth_at_first > 0).any():
-            distance = signed_distance(self._component_at(first))
+        component = self._component_at(first)
+        is_tiny = component.mean() < MIN_FRACTION and not (depth_at_first[~self._plain] > 0).any()
+        if is_tiny or not (depth_at_first > 0).any():
+            distance = signed_distance(component)
         else:
             wrong = np.maximum(-self._at(inside[1:]), 0).sum(axis=1) + np.maximum(self._at(outside), 0).sum(axis=1)
             logits = (

@@ -130,3 +130,17 @@ def test_next_click():
     mask[0:9, 1:12] = True
     assert next_click(truth, mask)[1] is False
     assert next_click(truth, truth) is None
+
+
+@pytest.mark.parametrize("shape", [(60, 47), (24, 20, 16)])
+def test_an_object_that_no_cluster_shows_is_found_by_its_values(shape):
+    """A fit may put the object and most of the ground into one cluster."""
+    axes = np.mgrid[tuple(slice(0, side) for side in shape)]
+    sides = zip(axes, shape, strict=True)
+    truth = sum(((axis - 0.45 * side) / (0.25 * side)) ** 2 for axis, side in sides) < 1
+    image = np.where(truth, 0.8, 0.3) + np.random.default_rng(0).normal(0, 0.03, shape)
+    clusters = np.ones(shape, dtype=np.uint8)
+    clusters[:3] = 2
+    centre = tuple(np.argwhere(truth).mean(axis=0).round().astype(int))
+    mask = ClickSelector(clusters, image[None])([centre])
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.95
