@@ -35,6 +35,7 @@ __all__ = ["FILE_PATTERNS", "FuseNetApp"]
 
 logger = logging.getLogger(__name__)
 
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 FILE_PATTERNS = [f"*{form}" for suffix in IMAGE_SUFFIXES for form in (suffix, suffix.upper())]
 
 
@@ -127,8 +128,7 @@ class FuseNetApp(MONAILabelApp):
         except (ValueError, TypeError, OverflowError) as error:
             raise HTTPException(400, failure_reason(error)) from error
         except OSError as error:
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-            if not is_full:
+            if error.errno not in UNWRITABLE:
                 raise HTTPException(400, failure_reason(error)) from error
             raise HTTPException(507, f"the label map cannot be written: {error}") from error
 

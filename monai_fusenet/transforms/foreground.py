@@ -57,6 +57,7 @@ def _centre_prior(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def border_of(shape: tuple[int, ...]) -> np.ndarray:
+    """Where the outermost pixels of an image of a shape are, bool."""
     border = np.ones(shape, dtype=bool)
     border[tuple(slice(1, -1) for _ in shape)] = False
     return border
