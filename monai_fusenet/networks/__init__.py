@@ -4,6 +4,7 @@ from monai_fusenet.networks.fusenet import FuseNet, FuseNetOutput
 from monai_fusenet.networks.fusion import FusionBlock, MixFeedForward
 from monai_fusenet.networks.pixel_encoder import ChannelAffine, PixelEncoder
 from monai_fusenet.networks.projection import PatchTokens, ProjectionHead
+from monai_fusenet.networks.slices import SlicewiseNetwork
 
 __all__ = [
     "ChannelAffine",
@@ -14,4 +15,5 @@ __all__ = [
     "PatchTokens",
     "PixelEncoder",
     "ProjectionHead",
+    "SlicewiseNetwork",
 ]
