@@ -3,11 +3,20 @@
 from monai_fusenet.data.datalist import find_images, unmatched_masks
 from monai_fusenet.data.dataset import SeededCacheDataset
 from monai_fusenet.data.errors import failure_reason
-from monai_fusenet.data.preparation import CheckImaged, ScaleByPercentilesd, ToChannelsd, UnionMaskd
+from monai_fusenet.data.preparation import (
+    CT_WINDOWS,
+    CheckImaged,
+    ScaleByPercentilesd,
+    ToChannelsd,
+    UnionMaskd,
+    WindowCTd,
+    WorkingGridd,
+)
 from monai_fusenet.data.reading import IMAGE_SUFFIXES, LoadMedicalImaged, load_image, spacing_of
 from monai_fusenet.data.samples import draw_phantoms, phantom_images, sample_images
 
 __all__ = [
+    "CT_WINDOWS",
     "IMAGE_SUFFIXES",
     "CheckImaged",
     "LoadMedicalImaged",
@@ -15,6 +24,8 @@ __all__ = [
     "SeededCacheDataset",
     "ToChannelsd",
     "UnionMaskd",
+    "WindowCTd",
+    "WorkingGridd",
     "draw_phantoms",
     "failure_reason",
     "find_images",

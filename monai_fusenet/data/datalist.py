@@ -26,8 +26,9 @@ MASK_FOLDERS = (
     *("imd*_lesion", "isic*_groundtruth", "isbi*_groundtruth"),
 )
 IGNORED = (".*", "imd*_roi", "isic_*_superpixels.png")
-MASK_ENDING = re.compile(r"_(mask|segmentation)(_\d+)?$", re.IGNORECASE)  # a number: one file per lesion, as in BUSI
-MASK_ENDING_IN_MASK_FOLDER = re.compile(r"_(mask|segmentation|lesion)(_\d+)?$", re.IGNORECASE)
+# A number: one file per lesion, as in BUSI; seg: BraTS.
+MASK_ENDING = re.compile(r"[_-](mask|segmentation|seg)(_\d+)?$", re.IGNORECASE)
+MASK_ENDING_IN_MASK_FOLDER = re.compile(r"[_-](mask|segmentation|seg|lesion)(_\d+)?$", re.IGNORECASE)
 
 
 class _Found(NamedTuple):
@@ -51,7 +52,11 @@ class _Found(NamedTuple):
         return [MASK_ENDING.sub("", self.stem)]
 
 
-def find_images(dataset_dir: str | os.PathLike, exclude_dir: str | os.PathLike | None = None) -> list[dict[str, Any]]:
+def find_images(
+    dataset_dir: str | os.PathLike,
+    exclude_dir: str | os.PathLike | None = None,
+    sequences: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
     """Finds the images below a folder, and their masks where there are any.
 
     Read are a Decathlon `dataset.json` directly in the folder, else every folder below it, in these layouts: images
@@ -64,22 +69,30 @@ def find_images(dataset_dir: str | os.PathLike, exclude_dir: str | os.PathLike |
     Args:
         dataset_dir: the folder.
         exclude_dir: a folder that is not searched, such as the output folder.
+        sequences: endings of the stems of files that are channels of one image, in the order of the channels, such as
+            `["_t1", "_t2", "_flair"]` or `["_0000", "_0001"]`; a file (or series) `<case>/t1` of the ending `t1` is of
+            the image `<case>`. Files of no such ending are passed over, where an ending is missing, `image` names a
+            file that is not there. Not for a `dataset.json`, whose files hold their channels.
 
     Returns:
         One dictionary per image, sorted by `file`:
 
-        - `image`: absolute path of the file, or of the folder of a DICOM series;
+        - `image`: absolute path of the file, or of the folder of a DICOM series; with `sequences`, a list of these;
         - `label`, where there is a mask: its absolute path, or a list of several (left and right lung, one per
           lesion) whose union is the mask;
-        - `file`: the path relative to `dataset_dir`, with forward slashes;
+        - `file`: the path relative to `dataset_dir`, with forward slashes, without its ending;
         - `name`: unique, for naming results: the stem; where stems collide the relative path joined by underscores.
 
     Raises:
-        ValueError: if the folder does not exist, is a file, is `exclude_dir` itself or holds no image, if
+        ValueError: if the folder does not exist, is a file, is `exclude_dir` itself or holds no image, if `sequences`
+            are not different words of which no one ends in another, if
             `dataset.json` is broken or lists files that do not exist, or if a folder mixes DICOM series.
     """
     root = _existing_folder(dataset_dir)
-    items = _from_decathlon(root) if (root / "dataset.json").is_file() else _from_folders(root, exclude_dir)
+    if sequences is None and (root / "dataset.json").is_file():
+        items = _from_decathlon(root)
+    else:
+        items = _from_folders(root, exclude_dir, sequences)
     items.sort(key=lambda item: item["file"])
     for item, name in zip(items, unique_names([item["file"] for item in items]), strict=True):
         item["name"] = name
@@ -159,7 +172,9 @@ def _existing_folder(dataset_dir: str | os.PathLike) -> Path:
     return root
 
 
-def _from_folders(root: Path, exclude_dir: str | os.PathLike | None) -> list[dict[str, Any]]:
+def _from_folders(
+    root: Path, exclude_dir: str | os.PathLike | None, sequences: Sequence[str] | None
+) -> list[dict[str, Any]]:
     found = list(_search(root, exclude_dir))
     masks = [one for one in found if one.is_mask]
     images = [one for one in found if not one.is_mask]
@@ -167,15 +182,58 @@ def _from_folders(root: Path, exclude_dir: str | os.PathLike | None) -> list[dic
     if not images:
         found_instead = f"{len(masks)} files named like masks and no other" if masks else "no file"
         raise ValueError(f"no image in {root}: found {found_instead} that ends in {' '.join(IMAGE_SUFFIXES)}")
-    items_by_place = defaultdict(list)
-    for image in images:
-        item: dict[str, Any] = {"image": str(image.path), "file": image.file}
-        items_by_place[image.group, image.stem].append(item)
+    items_by_place: dict[tuple[tuple[str, ...], str], list[dict[str, Any]]] = defaultdict(list)
+    if sequences is None:
+        for image in images:
+            items_by_place[image.group, image.stem].append({"image": str(image.path), "file": image.file})
+    else:
+        for case, item in _cases(root, images, sequences):
+            items_by_place[case].append(item)
     for mask in masks:
         place = next((p for p in ((mask.group, stem) for stem in mask.image_stems()) if p in items_by_place), None)
         for item in items_by_place[place] if place else ():
             item["label"] = [*ensure_tuple(item["label"]), str(mask.path)] if "label" in item else str(mask.path)
     return [item for items in items_by_place.values() for item in items]
+
+
+def _cases(
+    root: Path, images: Sequence[_Found], sequences: Sequence[str]
+) -> Iterator[tuple[tuple[tuple[str, ...], str], dict[str, Any]]]:
+    """Joins files of one stem but for its ending; each with the group and the stem that its mask has."""
+    endings = [ending.lower() for ending in _checked_sequences(sequences)]
+    cases: dict[tuple[Path, str], dict[str, _Found]] = defaultdict(dict)
+    for image in images:
+        ending = next((ending for ending in endings if image.stem.lower().endswith(ending)), None)
+        if ending is None:
+            continue
+        case = cases[image.path.parent, image.stem[: len(image.stem) - len(ending)]]
+        if ending in case:
+            raise ValueError(f"{case[ending].path} and {image.path} are the same sequence of one image: keep one")
+        case[ending] = image
+    if not cases:
+        raise ValueError(f"no image in {root} has a stem that ends in {' or '.join(sequences)}, see sequences")
+    for (folder, stem), case in cases.items():
+        known = next(iter(case.values()))
+        suffix = known.path.name[len(known.stem) :]
+        paths = [
+            str(case[ending].path if ending in case else folder / f"{stem}{named}{suffix}")
+            for ending, named in zip(endings, sequences, strict=True)
+        ]
+        group = known.group
+        if not stem and group:  # the files of a case have a folder of their own
+            stem, group, folder = group[-1], group[:-1], folder.parent
+        yield (group, stem), {"image": paths, "file": (folder / stem).relative_to(root).as_posix()}
+
+
+def _checked_sequences(sequences: Any) -> Sequence[str]:
+    listed = list(sequences) if isinstance(sequences, Sequence) and not isinstance(sequences, str) else []
+    if not listed or not all(isinstance(ending, str) and ending for ending in listed):
+        raise ValueError(f"sequences must be a list of endings of file names, as ['_t1','_t2'], got {sequences}")
+    for index, ending in enumerate(listed):
+        for other in listed[:index] + listed[index + 1 :]:
+            if other.lower().endswith(ending.lower()):
+                raise ValueError(f"of sequences, {other} ends in {ending}: files of both could not be told apart")
+    return listed
 
 
 def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[_Found]:

@@ -1,20 +1,32 @@
-"""Dictionary transforms between a loaded file and a network: channels, checks, and label to mask."""
+"""Dictionary transforms between a loaded file and a network: channels, checks, grids, and label to mask."""
 
-from collections.abc import Hashable, Mapping
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, ScaleIntensityRange
+from monai.transforms import MapTransform, Resize, ScaleIntensityRange
 from monai.transforms.utils_pytorch_numpy_unification import percentile
+from monai.utils import ensure_tuple_rep
 from monai.utils.misc import ImageMetaKey
 from torch import Tensor
 
-from monai_fusenet.checks import check_number
+from monai_fusenet.checks import check_number, check_switch
+from monai_fusenet.data.reading import spacing_of
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's conversion to grey
+
+CT_WINDOWS = {  # level and width in HU, as radiologists and their workstations commonly have them
+    "lung": (-600, 1500),
+    "mediastinum": (50, 350),
+    "abdomen": (40, 400),
+    "liver": (60, 160),
+    "brain": (40, 80),
+    "bone": (400, 1800),
+}
 
 
 class ToChannelsd(MapTransform):
@@ -60,7 +72,8 @@ class ToChannelsd(MapTransform):
         if len(image) == self.channels:
             return image
         raise ValueError(
-            f"{_name_of(image)}expected an image of {self.channels} channels, or grey, got {found} channels"
+            f"{_name_of(image)}expected an image of {self.channels} channels, or grey, got {found} channels; "
+            "in_channels says how many"
         )
 
 
@@ -121,9 +134,11 @@ class ScaleByPercentilesd(MapTransform):
     greatest value take their place: MONAI's `ScaleIntensityRangePercentiles` leaves such an image as it is.
 
     Args:
-        keys: keys of images of shape (C, *spatial), all channels scaled alike.
+        keys: keys of images of shape (C, *spatial).
         lower: percentile that becomes 0, in [0, 100].
         upper: percentile that becomes 1, in [0, 100], above `lower`.
+        channel_wise: scale each channel by itself, as several MR sequences need it; otherwise all alike, so that
+            colours stay what they are.
         allow_missing_keys: whether samples may lack a key.
 
     Raises:
@@ -131,26 +146,138 @@ class ScaleByPercentilesd(MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, lower: float = 0.5, upper: float = 99.5, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        lower: float = 0.5,
+        upper: float = 99.5,
+        channel_wise: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         check_number("lower", lower, 0, 100)
         check_number("upper", upper, 0, 100)
+        check_switch("channel_wise", channel_wise)
         if lower >= upper:
             raise ValueError(f"lower must be below upper, got {lower} and {upper}")
         self.lower = lower
         self.upper = upper
+        self.channel_wise = channel_wise
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns a new dictionary with scaled images."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            values = sample[key].as_tensor() if isinstance(sample[key], MetaTensor) else sample[key]
-            low, high = (float(percentile(values, part)) for part in (self.lower, self.upper))
-            if low == high:
-                low, high = values.min().item(), values.max().item()
-            sample[key] = ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(sample[key])
+            image = sample[key]
+            values = image.as_tensor() if isinstance(image, MetaTensor) else image
+            parts = values.split(1) if self.channel_wise else [values]
+            scaled = torch.cat([self._scale(part) for part in parts])
+            if isinstance(image, MetaTensor):
+                scaled = MetaTensor(scaled, meta=image.meta, applied_operations=image.applied_operations)
+            sample[key] = scaled
         return sample
+
+    def _scale(self, values: Tensor) -> Tensor:
+        low, high = (float(percentile(values, part)) for part in (self.lower, self.upper))
+        if low == high:
+            low, high = values.min().item(), values.max().item()
+        return torch.as_tensor(ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(values))
+
+
+class WindowCTd(MapTransform):
+    """Scales the Hounsfield units of a CT linearly to [0, 1] within a window, and clips what lies beyond.
+
+    Args:
+        keys: keys of images of shape (C, *spatial), values in HU.
+        window: a name of `CT_WINDOWS`, or level and width in HU.
+        allow_missing_keys: whether samples may lack a key.
+
+    Raises:
+        ValueError: if the window is unknown, or not two finite numbers of which the width is above 0.
+    """
+
+    def __init__(self, keys: KeysCollection, window: str | Sequence[float], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        pair = CT_WINDOWS.get(window, ()) if isinstance(window, str) else window
+        numbers = [part for part in pair if isinstance(part, int | float) and math.isfinite(part)]
+        if len(pair) != 2 or len(numbers) != 2 or numbers[1] <= 0:
+            known = ", ".join(CT_WINDOWS)
+            raise ValueError(f"window must be one of {known}, or [level, width] in HU, got {window}")
+        level, width = numbers
+        self.scale = ScaleIntensityRange(level - width / 2, level + width / 2, 0.0, 1.0, clip=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns a new dictionary with scaled images."""
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            sample[key] = self.scale(sample[key])
+        return sample
+
+
+class WorkingGridd(MapTransform):
+    """Resamples images to the grid that is worked on: voxels that are cubes, of so many millimetres or so many in all.
+
+    Args:
+        keys: keys of images (C, *spatial), from `load_image`; where one has no geometry, a pixel is 1 mm wide.
+        size: where `spacing` is None, the image gets about as many voxels as a grid of this size has, or as it has
+            itself, if these are fewer.
+        spacing: millimetres, one number or one for each axis.
+        keep_slices: leave the last axis as it is, unless it is longer than `size` says and `spacing` is None; for
+            networks that look at slices, which are often thick.
+        min_side: fewest voxels along any axis.
+        allow_missing_keys: whether samples may lack a key.
+
+    Shape:
+        (C, *spatial) -> (C, *grid)
+
+    Raises:
+        ValueError: if a number is not above 0, or there are not as many as the image has spatial axes.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        size: Sequence[int],
+        spacing: float | Sequence[float] | None = None,
+        keep_slices: bool = False,
+        min_side: int = 1,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.size = tuple(size)
+        for length in spacing if isinstance(spacing, Sequence) else [spacing]:
+            if spacing is not None:
+                check_number("working_spacing", length, 1e-3)
+        if isinstance(spacing, Sequence) and len(spacing) != len(self.size):
+            raise ValueError(f"working_spacing must be one number of mm, or one for each axis, got {spacing}")
+        self.spacing = spacing
+        self.keep_slices = keep_slices
+        self.min_side = min_side
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns a new dictionary with resampled images."""
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            image = sample[key]
+            shape = self.shape_of(image.shape[1:], spacing_of(image) or (1.0,) * (image.ndim - 1))
+            sample[key] = Resize(shape, mode="bilinear", anti_aliasing=True)(image)
+        return sample
+
+    def shape_of(self, shape: Sequence[int], spacing: Sequence[float]) -> list[int]:
+        """The grid for an image of a shape and spacing (mm)."""
+        if len(shape) != len(self.size):
+            raise ValueError(f"expected an image of {len(self.size)} spatial axes, got the shape {tuple(shape)}")
+        if not all(math.isfinite(length) and length > 0 for length in spacing):
+            raise ValueError(f"the sides of a voxel must be finite and above 0 mm, got {tuple(spacing)}")
+        axes = len(shape) - self.keep_slices
+        extent = [side * length for side, length in zip(shape[:axes], spacing, strict=False)]
+        slices = list(shape[axes:])
+        if self.spacing is None:
+            slices = [min(own, most) for own, most in zip(slices, self.size[axes:], strict=True)]
+            voxels = min(math.prod(self.size[:axes]), math.prod(shape[:axes]))
+            steps = [(math.prod(extent) / voxels) ** (1 / axes)] * axes
+        else:
+            steps = list(ensure_tuple_rep(self.spacing, len(shape))[:axes])
+        return [max(self.min_side, round(length / step)) for length, step in zip(extent, steps, strict=True)] + slices
 
 
 class UnionMaskd(MapTransform):

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,78 @@ def test_decathlon_files_must_exist(tmp_path):
 # DICOM
 
 VOXELS = (np.arange(4 * 7 * 5).reshape(4, 7, 5) * 3).astype(np.int16)
+
+
+def cases(folder: Path, *sequences: str) -> dict[str, tuple[str, list[str]]]:
+    """File of each image -> its name and the files of its channels, relative to the folder."""
+    return {
+        item["file"]: (item["name"], [Path(path).relative_to(folder).as_posix() for path in item["image"]])
+        for item in find_images(folder, sequences=sequences)
+    }
+
+
+def test_files_of_several_sequences_are_one_image(tmp_path):
+    lay_out(
+        tmp_path, "images/a_t2.nii.gz", "images/a_t1.nii.gz", "images/b_T1.nrrd", "images/b_t2.nrrd", "images/c.png"
+    )
+    lay_out(tmp_path, "masks/a.nii.gz", "masks/b_seg.nii.gz")
+    assert cases(tmp_path, "_t1", "_t2") == {
+        "images/a": ("a", ["images/a_t1.nii.gz", "images/a_t2.nii.gz"]),
+        "images/b": ("b", ["images/b_T1.nrrd", "images/b_t2.nrrd"]),
+    }
+    assert cases(tmp_path, "_t2") == {
+        "images/a": ("a", ["images/a_t2.nii.gz"]),
+        "images/b": ("b", ["images/b_t2.nrrd"]),
+    }
+    expected = {"images/a": ["masks/a.nii.gz"], "images/b": ["masks/b_seg.nii.gz"]}
+    assert pairs(tmp_path, sequences=["_t1", "_t2"]) == expected
+
+
+def test_cases_of_nnunet(tmp_path):
+    lay_out(tmp_path, "imagesTr/x_0000.nii.gz", "imagesTr/x_0001.nii.gz", "labelsTr/x.nii.gz", "dataset.json")
+    assert pairs(tmp_path, sequences=["_0000", "_0001"]) == {"imagesTr/x": ["labelsTr/x.nii.gz"]}
+
+
+def test_a_case_may_have_a_folder_of_its_own(tmp_path, write_dicom_series):
+    for sequence, uid in (("t1", "1.2.3.4"), ("t2", "1.2.3.5")):
+        write_dicom_series(tmp_path / "anna" / sequence, np.zeros((3, 6, 5), np.int16), uid=uid)
+    lay_out(tmp_path, "cases/bob/t1.nii", "cases/bob/t2.nii", "masks/anna.nii.gz", "masks/cases/bob.nii")
+    assert cases(tmp_path, "t1", "t2") == {
+        "anna": ("anna", ["anna/t1", "anna/t2"]),
+        "cases/bob": ("bob", ["cases/bob/t1.nii", "cases/bob/t2.nii"]),
+    }
+    expected = {"anna": ["masks/anna.nii.gz"], "cases/bob": ["masks/cases/bob.nii"]}
+    assert pairs(tmp_path, sequences=["t1", "t2"]) == expected
+
+
+def test_a_missing_sequence_fails_when_it_is_loaded(tmp_path):
+    lay_out(tmp_path, "images/a_t1.nii.gz", "images/a_t2.nii.gz", "images/b_t2.nii.gz")
+    _, item = find_images(tmp_path, sequences=["_t1", "_t2"])
+    with pytest.raises(ValueError, match=r"images/b_t1\.nii\.gz"):
+        load_image(item["image"])
+
+
+@pytest.mark.parametrize(
+    ("sequences", "complaint"),
+    [
+        ("_t1", "sequences must be a list of endings of file names, as ['_t1','_t2'], got _t1"),
+        ([], "sequences must be a list of endings of file names, as ['_t1','_t2'], got []"),
+        (["_t1", ""], "sequences must be a list of endings of file names, as ['_t1','_t2'], got ['_t1', '']"),
+        (["t1", "_t1"], "of sequences, _t1 ends in t1: files of both could not be told apart"),
+        (["_T1", "_t1"], "of sequences, _t1 ends in _T1: files of both could not be told apart"),
+        (["_t3", "_t4"], "no image in {folder} has a stem that ends in _t3 or _t4, see sequences"),
+    ],
+)
+def test_sequences_that_are_none(tmp_path, sequences, complaint):
+    lay_out(tmp_path, "a_t1.nii", "a_t2.nii")
+    with pytest.raises(ValueError, match=f"^{re.escape(complaint.format(folder=tmp_path))}$"):
+        find_images(tmp_path, sequences=sequences)
+
+
+def test_a_sequence_in_two_files(tmp_path):
+    lay_out(tmp_path, "a_t1.nii", "a_t1.nrrd", "a_t2.nii")
+    with pytest.raises(ValueError, match=r"a_t1\.nii and .*a_t1\.nrrd are the same sequence of one image: keep one$"):
+        find_images(tmp_path, sequences=["_t1", "_t2"])
 
 
 def test_series_in_sub_folders_are_one_image_each(tmp_path, write_dicom_series):

@@ -12,6 +12,8 @@ from monai_fusenet.data import (
     ScaleByPercentilesd,
     ToChannelsd,
     UnionMaskd,
+    WindowCTd,
+    WorkingGridd,
     failure_reason,
 )
 
@@ -70,7 +72,9 @@ def test_fitting_images_stay_as_they_are():
 
 @pytest.mark.parametrize(("found", "wanted"), [(4, 3), (2, 1), (5, 3), (3, 2)])
 def test_four_sequences_are_not_taken_for_rgba(found, wanted):
-    message = f"scan 1.png: expected an image of {wanted} channels, or grey, got {found} channels"
+    message = (
+        f"scan 1.png: expected an image of {wanted} channels, or grey, got {found} channels; in_channels says how many"
+    )
     with pytest.raises(ValueError, match=f"^{message}$"):
         to_channels(image_of(found), wanted)
 
@@ -210,3 +214,85 @@ def test_three_sequences_are_not_taken_for_rgb():
     image.meta["has_geometry"] = True
     with pytest.raises(ValueError, match="expected an image of 1 channels, or grey, got 3 channels"):
         to_channels(image, 1)
+
+
+# ScaleByPercentilesd, channel by channel
+
+
+def test_sequences_are_scaled_each_by_itself():
+    first = torch.arange(101.0).reshape(1, 101, 1)
+    image = MetaTensor(torch.cat([first, 1000 - 2 * first]), meta={"has_geometry": True})
+    scaled = ScaleByPercentilesd("image", 10, 90, channel_wise=True)({"image": image})["image"]
+    expected = ((first[0] - 10) / 80).clip(0, 1)
+    torch.testing.assert_close(scaled.as_tensor(), torch.stack([expected, 1 - expected]))
+    assert scaled.meta["has_geometry"]
+    together = ScaleByPercentilesd("image", 10, 90)({"image": image})["image"]
+    assert together[0].max() < 0.1 < 0.9 < together[1].min() + 0.2
+
+
+# WindowCTd
+
+
+@pytest.mark.parametrize(("window", "black", "white"), [("lung", -1350, 150), ("brain", 0, 80), ([100, 50.0], 75, 125)])
+def test_hounsfield_units_in_a_window(window, black, white):
+    values = torch.tensor([[black - 100.0, black, (black + white) / 2, white, white + 5000.0]])
+    scaled = WindowCTd("image", window)({"image": values})["image"]
+    torch.testing.assert_close(scaled, torch.tensor([[0, 0, 0.5, 1, 1]]))
+
+
+@pytest.mark.parametrize("window", ["lungs", [40], [40, 0], [40, -400], [0, float("nan")], ["40", "400"]])
+def test_windows_that_are_none(window):
+    with pytest.raises(ValueError, match=r"^window must be one of lung, .*, bone, or \[level, width\] in HU, got"):
+        WindowCTd("image", window)
+
+
+# WorkingGridd
+
+
+def volume_of(shape, spacing, seed=0):
+    values = torch.from_numpy(np.random.default_rng(seed).random((1, *shape)).astype(np.float32))
+    return MetaTensor(values, affine=np.diag([*spacing, 1.0]), meta={"has_geometry": True})
+
+
+@pytest.mark.parametrize(
+    ("options", "grid"),
+    [
+        ({"spacing": 4}, [30, 15, 10]),  # 120 x 60 x 40 mm
+        ({"spacing": [8, 5.0, 2]}, [15, 12, 20]),
+        ({"spacing": 10, "keep_slices": True}, [12, 6, 8]),
+        ({"size": [20, 18, 8]}, [26, 13, 9]),  # 2880 voxels: cubes of 100 mm3, 4.64 mm wide
+        ({"size": [15, 12, 4], "keep_slices": True}, [19, 9, 4]),
+        ({"size": [15, 12, 99], "keep_slices": True}, [19, 9, 8]),
+        ({"size": [500, 500, 500]}, [43, 21, 14]),  # no more voxels than there are: 2.82 mm
+        ({"spacing": 30, "min_side": 3}, [4, 3, 3]),
+    ],
+)
+def test_the_grid_that_is_worked_on(options, grid):
+    image = volume_of((40, 40, 8), (3.0, 1.5, 5.0))
+    resampled = WorkingGridd("image", **{"size": [32, 32, 32], **options})({"image": image})["image"]
+    assert list(resampled.shape) == [1, *grid]
+    extent = np.multiply(image.shape[1:], (3.0, 1.5, 5.0))
+    np.testing.assert_allclose(np.diag(resampled.affine)[:3] * grid, extent)  # the same block of space
+
+
+def test_a_picture_has_pixels_of_one():
+    picture = MetaTensor(torch.rand(3, 40, 90), meta={"has_geometry": False})
+    assert WorkingGridd("image", (30, 30))({"image": picture})["image"].shape == (3, 20, 45)
+
+
+@pytest.mark.parametrize("spacing", [0, -1.0, float("nan"), "2", [1, 1, 0], True])
+def test_spacings_that_are_none(spacing):
+    with pytest.raises(ValueError, match=r"^working_spacing must be a finite number of at least 0\.001, got"):
+        WorkingGridd("image", (8, 8, 8), spacing)
+
+
+def test_a_spacing_for_each_axis():
+    message = r"^working_spacing must be one number of mm, or one for each axis, got \[1, 2\]$"
+    with pytest.raises(ValueError, match=message):
+        WorkingGridd("image", (8, 8, 8), [1, 2])
+
+
+@pytest.mark.parametrize("length", [0.0, float("nan"), float("inf")])
+def test_voxels_without_a_size(length):
+    with pytest.raises(ValueError, match=r"^the sides of a voxel must be finite and above 0 mm, got"):
+        WorkingGridd("image", (8, 8, 8)).shape_of((10, 10, 10), (1.0, length, 1.0))
