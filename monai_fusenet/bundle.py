@@ -64,7 +64,9 @@ WHOLE_NUMBERS = {
     "max_epochs": 1,
     "val_interval": 1,
     "min_clusters": 0,
+    "steps": 0,
     "in_channels": 1,
+    "second_view_channels": 0,
     "spatial_dims": 2,
     "patch_grid": 1,
     "rounds": 1,
@@ -74,7 +76,7 @@ SWITCHES = {"overwrite", "amp", "merge_twins"}
 NUMBERS = {"learning_rate", "min_confidence", "agreement"}
 COMPONENTS = (
     *("network_def", "loss_function", "foreground", "preprocessing", "postprocessing", "inferer"),
-    *("train#preprocessing", "train#augmentation", "validate#preprocessing", "validate#postprocessing"),
+    *("augmentation", "train#preprocessing", "validate#preprocessing", "validate#postprocessing"),
     *("classical", "student_def", "student#preprocessing", "student#postprocessing", "student#augmentation"),
     *("student#loss_function", "results_dir", "network", "optimizer", "teacher", "distiller"),
 )
@@ -99,6 +101,7 @@ STUDENT_OPTIONS = (  # what the masks that teach do not depend on
     *("student_def", "student_size", "student", "teacher_seeds", "rounds", "round_steps", "batch_size"),
     *("learning_rate", "min_confidence", "agreement", "objects", "convex", "seed", "student_norm", "flip_axes"),
 )
+FIT_OPTIONS = ("steps", "resolutions")  # what a training does not know
 STUDENT_PARTS = ("preprocessing", "inferer", "mask", "postprocessing")  # of the block `student`, for its own bundle
 PROPERTY_KEYS = {
     re.split("::|#", str(value[BundlePropertyConfig.ID]))[0]
@@ -178,7 +181,7 @@ def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = ()) -> Non
     """Finds misspelt options, which MONAI's parser takes without a word.
 
     A top-level key that nothing in the config refers to, and a component's argument that it does not take. Options of
-    a student are passed over everywhere: a preset may bring them.
+    a fit and of a student are passed over everywhere: a preset may bring them.
 
     Args:
         config: the merged config, overrides included.
@@ -190,7 +193,7 @@ def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = ()) -> Non
     entries = ENTRY_KEYS | PROPERTY_KEYS | set(run_ids)
     used = {name for text in _strings(config) for name in re.findall(r"[@%](\w+)", text)}
     for key in config:
-        if key not in used and key not in entries and key not in STUDENT_OPTIONS:
+        if key not in used and key not in entries and key not in (*FIT_OPTIONS, *STUDENT_OPTIONS):
             # Plain values are options; blocks and what is computed from others are not.
             known = [
                 name
@@ -257,9 +260,11 @@ def check_values(config: Mapping[str, Any]) -> None:
         if len(sides) != dims or not all(is_whole(side, grid) for side in sides):
             raise ValueError(f"working_size must be {dims} whole numbers of at least {grid}, got {size}")
         inferer = config.get("inferer")
-        resolutions = inferer.get("resolutions") if isinstance(inferer, Mapping) else None
-        if isinstance(resolutions, list) and not all(is_whole(side, grid) for side in resolutions):
-            raise ValueError(f"inferer#resolutions must be whole numbers of at least {grid}, got {resolutions}")
+        own = inferer.get("resolutions") if isinstance(inferer, Mapping) else None
+        for resolutions in (config.get("resolutions"), own):
+            whole = isinstance(resolutions, list) and all(isinstance(side, int) for side in resolutions)
+            if whole and not all(is_whole(side, grid) for side in resolutions or ()):
+                raise ValueError(f"resolutions must be whole numbers of at least {grid}, got {resolutions}")
 
 
 def build_components(parser: ConfigParser) -> None:
@@ -330,12 +335,15 @@ def resolve_dir(path: str | Path) -> str:
 
 
 @entry
-def images(dataset_dir: str | Path | None, output_dir: str | Path) -> list[dict[str, Any]]:
+def images(
+    dataset_dir: str | Path | None, output_dir: str | Path, sequences: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """All images of a folder, or, without one, the sample images that scikit-image installs.
 
     Args:
         dataset_dir: folder in one of the layouts of `find_images`, or `None`.
         output_dir: folder of the results, which is not searched.
+        sequences: endings of the files that are channels of one image, see `find_images`.
 
     Raises:
         SystemExit: when the folder is missing, holds no image or is the folder of the results.
@@ -346,13 +354,17 @@ def images(dataset_dir: str | Path | None, output_dir: str | Path) -> list[dict[
     folder = Path(str(dataset_dir)).expanduser()
     if folder.resolve() == Path(output_dir).resolve():
         raise ValueError(f"output_dir and dataset_dir are the same folder, {folder}; choose another --output_dir")
-    return find_images(folder, exclude_dir=output_dir)
+    return find_images(folder, output_dir, sequences)
 
 
 @entry
-def images_or_phantoms(dataset_dir: str | Path | None, output_dir: str | Path) -> list[dict[str, Any]]:
+def images_or_phantoms(
+    dataset_dir: str | Path | None, output_dir: str | Path, sequences: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """All images of a folder, or, without one, synthetic phantoms with masks, which `evaluate` will draw."""
-    return phantom_images(Path(output_dir) / "phantoms") if dataset_dir is None else images(dataset_dir, output_dir)
+    if dataset_dir is None:
+        return phantom_images(Path(output_dir) / "phantoms")
+    return images(dataset_dir, output_dir, sequences)
 
 
 @entry
@@ -659,7 +671,10 @@ def student_config(
         "scaling": config["scaling"],
         "writer": {**parent["writer"], "settings": f"$fusenet.settings() | {{'weights': '{weights}'}}"},
     }
-    left_out = ("amp", "working_size", "merge_twins", "resizing", "loss_function", "foreground")
+    left_out = (
+        *("amp", "working_size", "second_view_channels", "augmentation", "merge_twins", "resizing", "loss_function"),
+        *("foreground", *FIT_OPTIONS),
+    )
     merged = {**{key: value for key, value in parent.items() if key not in left_out}, **own}
     first = ("imports", "bundle_root", "dataset_dir", "output_dir", "checkpoint")
     head = {key: merged[key] for key in first} | dict(values)
@@ -725,7 +740,16 @@ def distil(
         make_masks(evaluator, writer)
     distiller.run(items, teacher.folders)
 
-    names = ("spatial_dims", "in_channels", "patch_grid", "student_size", "student_norm", "objects", "convex")
+    names = (
+        "sequences",
+        "spatial_dims",
+        "in_channels",
+        "patch_grid",
+        "student_size",
+        "student_norm",
+        "objects",
+        "convex",
+    )
     values = {name: parser.get_parsed_content(name) for name in (*names, "flip_axes")}
     parent = Path(str(bundle_root)) / "configs"
     shipped, metadata = (json.loads((parent / f"{name}.json").read_text("utf-8")) for name in ("inference", "metadata"))

@@ -101,11 +101,11 @@ class PerImageInferer(Inferer):
 
     Args:
         steps: most optimisation steps at each resolution; 0: no fit, the network as it is, in evaluation mode, with the
-            image as both views.
-        resolutions: lengths of the shortest side, in pixels, of the versions of the image that are fitted one after
-            the other, ascending; none becomes larger than the image. Where the last one is smaller, its scores are
-            brought to the size of the image along the image's edges, see `guided_upsampling`. `None`: the image as it
-            is, as published.
+            image as both views, unless the image brings a second one.
+        resolutions: the versions of the image that are fitted one after the other, ascending: lengths of the shortest
+            side in pixels, none longer than the image's own, or, as floats in (0, 1], parts of the image's size. Where
+            the last one is smaller, its scores are brought to the size of the image along the image's edges, see
+            `guided_upsampling`. `None`: the image as it is, as published.
         fresh: draw new initial weights for each image, as published; `False`: adapt the given weights.
         lr: learning rate of SGD.
         momentum: momentum of SGD.
@@ -113,7 +113,8 @@ class PerImageInferer(Inferer):
             step of the fit on, as published.
         loss_function: `None`: `FuseNetLoss()`.
         augmentation: dictionary transform that adds `augmented` to a sample with `image` (C, *spatial); `None`:
-            `AugmentPaird()`.
+            `AugmentPaird()`. With `AugmentPaird(second_view_channels=C)` images have twice the network's channels: a
+            second sequence, phase or modality is the second view.
         max_refits: how often to fit an image again, with another draw and half the learning rate, when all of it has
             become one cluster (a cluster and its twin are one; an image of a single value is left alone).
         final_dropout: dropout in the final pass.
@@ -143,7 +144,7 @@ class PerImageInferer(Inferer):
     def __init__(
         self,
         steps: int = 50,
-        resolutions: Sequence[int] | None = None,
+        resolutions: Sequence[int] | Sequence[float] | None = None,
         fresh: bool = True,
         lr: float = 0.005,
         momentum: float = 0.9,
@@ -169,8 +170,12 @@ class PerImageInferer(Inferer):
         if resolutions is not None:
             sides = list(resolutions) if isinstance(resolutions, Sequence) else []
             whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
-            if not (sides and whole and sides == sorted(sides)):
-                raise ValueError(f"resolutions must be None or ascending whole numbers above 0, got {resolutions}")
+            parts = all(isinstance(side, float) and 0 < side <= 1 for side in sides)
+            if not (sides and (whole or parts) and sides == sorted(sides)):
+                raise ValueError(
+                    "resolutions must be None or ascending whole numbers above 0, or parts up to 1.0, "
+                    f"got {resolutions}"
+                )
         self.steps = steps
         self.resolutions = resolutions
         self.fresh = fresh
@@ -221,10 +226,16 @@ class PerImageInferer(Inferer):
     def _feed_forward(self, image: Tensor, shared: Callable) -> Tensor:
         start = time.perf_counter()
         network: Any = copy.deepcopy(shared)  # callers cache and reuse theirs
+        network.eval()
+        second = None
         with torch.no_grad():
-            scores = network.eval()(image).float()
-        self._note(scores, 0, time.perf_counter() - start, None)
-        return scores
+            if getattr(self.augmentation, "second_view_channels", 0):
+                pair = self._pair(image, list(image.shape[2:]), self.seed)
+                scores, second = network(pair["image"], pair["augmented"])[0], pair["augmented"][0].cpu()
+            else:
+                scores = network(image)
+        self._note(scores.float(), 0, time.perf_counter() - start, second)
+        return scores.float()
 
     def _note(self, scores: Tensor, steps: int, seconds: float, augmented: Tensor | None) -> None:
         if not scores.isfinite().all():
@@ -282,7 +293,7 @@ class PerImageInferer(Inferer):
         """The spatial sizes to fit at, one after the other."""
         sizes: list[list[int]] = []
         for resolution in self.resolutions or [min(spatial)]:
-            scale = min(1.0, resolution / min(spatial))
+            scale = resolution if isinstance(resolution, float) else min(1.0, resolution / min(spatial))
             size = [max(1, round(side * scale)) for side in spatial]
             if size not in sizes:  # once the image's own size is reached
                 sizes.append(size)
@@ -294,8 +305,8 @@ class PerImageInferer(Inferer):
         augmentation = copy.deepcopy(self.augmentation)
         if hasattr(augmentation, "set_random_state"):
             augmentation.set_random_state(seed=seed)
-        augmented = torch.as_tensor(np.asarray(augmentation({"image": view[0].cpu()})["augmented"]))
-        return {"image": view, "augmented": augmented.to(view).unsqueeze(0)}
+        sample = augmentation({"image": view[0].cpu()})
+        return {key: torch.as_tensor(np.asarray(sample[key])).to(view).unsqueeze(0) for key in ("image", "augmented")}
 
     def _descend(self, fit: _Fit) -> None:
         """Fits one network to its pair."""

@@ -9,6 +9,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import Compose, CopyItemsd, MapTransform, Randomizable
 
+from monai_fusenet.checks import check_whole
 from monai_fusenet.transforms.color_jitter import RandColorJitterd, RandFixedKernelBlurd
 
 __all__ = ["AugmentPaird"]
@@ -17,28 +18,37 @@ __all__ = ["AugmentPaird"]
 class AugmentPaird(Randomizable, MapTransform):
     """Adds an augmented view beside the image and leaves the image untouched.
 
-    A sample that already brings `augmented_key` (a second phase, sequence or modality) keeps it as it is.
+    A sample that already brings `augmented_key` (a second phase, sequence or modality) keeps it as it is, and one whose
+    last channels are that view is taken apart.
 
     Args:
-        keys: key of the image, values in [0, 1].
+        keys: key of the image (C, *spatial), values in [0, 1].
         augmented_key: key of the second view.
         transform: dictionary transform that makes the copy under `augmented_key` differ; `None`: the published one,
             brightness and hue, then blur. Its draws follow this transform's random state.
+        second_view_channels: the second half of the image's channels, which become the second view; 0: all are image.
 
     Raises:
         KeyError: when the sample lacks the image.
+        ValueError: when an image has not twice as many channels as the second view.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2.
     """
 
     def __init__(
-        self, keys: KeysCollection = "image", augmented_key: str = "augmented", transform: Callable | None = None
+        self,
+        keys: KeysCollection = "image",
+        augmented_key: str = "augmented",
+        transform: Callable | None = None,
+        second_view_channels: int = 0,
     ) -> None:
         MapTransform.__init__(self, keys)
         if len(self.keys) != 1:
             raise ValueError(f"keys must be one key, that of the image, got {self.keys}")
+        check_whole("second_view_channels", second_view_channels, 0)
         self.augmented_key = augmented_key
+        self.second_view_channels = second_view_channels
         self.copy = CopyItemsd(self.keys, names=augmented_key)
         if transform is None:
             transform = Compose([RandColorJitterd(augmented_key), RandFixedKernelBlurd(augmented_key)])
@@ -55,4 +65,16 @@ class AugmentPaird(Randomizable, MapTransform):
         """Returns the sample with both views."""
         if self.augmented_key in data:
             return dict(data)
+        if self.second_view_channels:
+            return self._split(dict(data))
         return self.transform(self.copy(data))
+
+    def _split(self, sample: dict[Hashable, Any]) -> dict[Hashable, Any]:
+        image = sample[self.keys[0]]
+        if len(image) != 2 * self.second_view_channels:
+            raise ValueError(
+                f"an image whose last {self.second_view_channels} channels are a second view must have "
+                f"{2 * self.second_view_channels}, got {len(image)}"
+            )
+        first, second = image[: self.second_view_channels], image[self.second_view_channels :]
+        return {**sample, self.keys[0]: first, self.augmented_key: second}

@@ -460,9 +460,33 @@ def test_a_finer_resolution_ends_at_once_where_clusters_are_few():
     assert inferer.record[0].steps == 6 + 1
 
 
-@pytest.mark.parametrize("resolutions", [(), [0], [64, "128"], 0.5, [True], [96, 48]])
+def test_parts_of_the_size():
+    image, network = draw_images((24, 40)), draw_network()
+    halves = PerImageInferer(steps=2, resolutions=[0.5, 1.0])(image, network)
+    assert torch.equal(halves, PerImageInferer(steps=2, resolutions=[12, 24])(image, network))
+    assert not torch.equal(halves, PerImageInferer(steps=2)(image, network))
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_second_view_among_the_channels(steps):
+    image, second = draw_images((12, 17)), draw_images((12, 17)).flip(2)
+    network = draw_network(shared_encoder=False)
+    given = PerImageInferer(steps=steps, augmentation=AugmentPaird(second_view_channels=3))
+    scores = given(torch.cat([image, second], dim=1), network)
+    torch.testing.assert_close(given.record[0].augmented, second[0])
+    if steps == 0:
+        with torch.no_grad():
+            expected = copy.deepcopy(network).eval()(image, second).scores
+        torch.testing.assert_close(scores, expected)
+    mirrored = given(torch.cat([image, second.flip(3)], dim=1), network)
+    assert not torch.allclose(scores, mirrored)
+
+
+@pytest.mark.parametrize("resolutions", [(), [0], [64, "128"], 0.5, [True], [96, 48], [0.5, 1.5], [0.5, 64], [0.0]])
 def test_resolutions_that_are_none(resolutions):
-    with pytest.raises(ValueError, match="resolutions must be None or ascending whole numbers above 0, got "):
+    with pytest.raises(
+        ValueError, match=r"^resolutions must be None or ascending whole numbers above 0, or parts up to 1\.0, got"
+    ):
         PerImageInferer(resolutions=resolutions)
 
 

@@ -120,3 +120,20 @@ def test_a_sample_without_the_image():
 def test_more_than_one_image():
     with pytest.raises(ValueError, match=r"^keys must be one key, that of the image, got \('image', 'label'\)$"):
         AugmentPaird(["image", "label"])
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4), (6, 5, 4, 3)])
+def test_a_second_view_among_the_channels(shape):
+    image = draw(*shape)
+    half = shape[0] // 2
+    sample = {"image": image, "file": "a.nii"}
+    pair = AugmentPaird(second_view_channels=half)(sample)
+    np.testing.assert_array_equal(pair["image"], image[:half])
+    np.testing.assert_array_equal(pair["augmented"], image[half:])
+    assert sample["image"] is image
+
+
+def test_a_second_view_of_too_few_channels():
+    message = "^an image whose last 2 channels are a second view must have 4, got 3$"
+    with pytest.raises(ValueError, match=message):
+        AugmentPaird(second_view_channels=2)({"image": draw(3, 5, 4)})
