@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -102,7 +103,7 @@ def guided_upsampling(scores: Tensor, guide: Tensor, radius: int = 2, smoothness
 
 
 def upsampled_argmax(
-    scores: Tensor, size: Sequence[int], guide: Tensor | None = None, channels_at_once: int = 16
+    scores: Tensor, size: Sequence[int], guide: Tensor | None = None, values_at_once: int = 2**25
 ) -> Tensor:
     """Argmax over channels of the scores at `size`: interpolated (bilinear or trilinear), or led by an image.
 
@@ -115,7 +116,7 @@ def upsampled_argmax(
         size: spatial size to reach.
         guide: image (1, C, *size), values in [0, 1], for `guided_upsampling`; `None`: plain interpolation. It is not
             used where a side is smaller than that of the scores.
-        channels_at_once: channels that are interpolated together.
+        values_at_once: of a block of channels that are interpolated together; one channel at least.
 
     Returns:
         (1, *size), integers in [0, K); ties go to the smaller one.
@@ -128,7 +129,7 @@ def upsampled_argmax(
     larger = all(new >= old for new, old in zip(size, scores.shape[2:], strict=True))
     best = torch.full((1, *size), -torch.inf, dtype=scores.dtype, device=scores.device)
     labels = torch.zeros((1, *size), dtype=torch.long, device=scores.device)
-    for channels in present.split(channels_at_once):
+    for channels in present.split(max(1, values_at_once // math.prod(size))):
         if guide is not None and larger:
             block = guided_upsampling(scores[:, channels], guide.to(scores))
         else:

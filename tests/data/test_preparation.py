@@ -275,6 +275,15 @@ def test_the_grid_that_is_worked_on(options, grid):
     np.testing.assert_allclose(np.diag(resampled.affine)[:3] * grid, extent)  # the same block of space
 
 
+def test_voxels_that_become_one_are_averaged_and_others_interpolated():
+    image = volume_of((6, 4, 3), (1.0, 1.0, 4.0))
+    resampled = WorkingGridd("image", (6, 6, 6), spacing=2)({"image": image})["image"]
+    means = image.as_tensor()[0].reshape(3, 2, 2, 2, 3).mean(dim=(1, 3))
+    assert resampled.shape == (1, 3, 2, 6)
+    expected = torch.stack([means[..., 0], means[..., 0] * 0.75 + means[..., 1] * 0.25], dim=-1)
+    torch.testing.assert_close(resampled.as_tensor()[0, ..., :2], expected)
+
+
 def test_a_picture_has_pixels_of_one():
     picture = MetaTensor(torch.rand(3, 40, 90), meta={"has_geometry": False})
     assert WorkingGridd("image", (30, 30))({"image": picture})["image"].shape == (3, 20, 45)
