@@ -130,8 +130,7 @@ class KMeansClustersd(MapTransform):
         sample = dict(data)
         for key in self.key_iterator(sample):
             image = sample[key]
-            pixels = np.asarray(image.cpu())
-            labels = kmeans_clusters(pixels if len(pixels) == 3 else pixels.mean(axis=0, keepdims=True), self.clusters)
+            labels = kmeans_clusters(np.asarray(image.cpu()), self.clusters)
             meta = {**image.meta, "affine": torch.as_tensor(image.meta["loaded_affine"])}
             sample[self.clusters_key] = MetaTensor(torch.from_numpy(labels.astype(np.uint8)).unsqueeze(0), meta=meta)
         return sample

@@ -187,8 +187,7 @@ class ClickSelector:
             yield (first <= ranks) & (ranks <= last)
 
     def _two_means(self) -> np.ndarray:
-        image = self._image if len(self._image) == 3 else self._image.mean(axis=0, keepdims=True)
-        return kmeans_clusters(image, 2)
+        return kmeans_clusters(self._image, 2)
 
     def __call__(self, foreground: Sequence[Point], background: Sequence[Point] = ()) -> np.ndarray:
         """The mask that the clicks ask for.

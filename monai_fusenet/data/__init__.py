@@ -11,6 +11,7 @@ from monai_fusenet.data.preparation import (
     UnionMaskd,
     WindowCTd,
     WorkingGridd,
+    without_alpha,
 )
 from monai_fusenet.data.reading import IMAGE_SUFFIXES, LoadMedicalImaged, load_image, spacing_of
 from monai_fusenet.data.samples import draw_phantoms, phantom_images, sample_images
@@ -34,4 +35,5 @@ __all__ = [
     "sample_images",
     "spacing_of",
     "unmatched_masks",
+    "without_alpha",
 ]

@@ -63,7 +63,7 @@ class ToChannelsd(MapTransform):
         found = len(image)
         if found == self.channels:
             return image
-        image = _without_alpha(image)
+        image = without_alpha(image)
         if len(image) == 1:
             return image.repeat(self.channels, *[1] * (image.ndim - 1))
         if len(image) == 3 and self.channels == 1 and not _has_geometry(image):
@@ -116,7 +116,7 @@ class CheckImaged(MapTransform):
             raise ValueError(f"{name}{kind} of shape {shape}, but spatial_dims is {self.spatial_dims}{remedy}")
         if min(shape) < self.min_size:
             raise ValueError(f"{name}every side must have at least {self.min_size} pixels, got the shape {shape}")
-        image = _without_alpha(image)
+        image = without_alpha(image)
         values = image.as_tensor() if isinstance(image, MetaTensor) else image
         bad = values.numel() - int(torch.isfinite(values).sum())
         if bad:
@@ -302,11 +302,12 @@ class UnionMaskd(MapTransform):
         """Returns a new dictionary with masks in the place of labels."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            sample[key] = (_without_alpha(sample[key]) > 0).any(0, keepdim=True).to(torch.uint8)
+            sample[key] = (without_alpha(sample[key]) > 0).any(0, keepdim=True).to(torch.uint8)
         return sample
 
 
-def _without_alpha(image: Tensor) -> Tensor:
+def without_alpha(image: Tensor) -> Tensor:
+    """The image (C, *spatial) without its last channel where that is transparency (`meta["has_alpha"]`)."""
     if not (isinstance(image, MetaTensor) and image.meta.get("has_alpha", False)):
         return image
     meta = {**image.meta, "has_alpha": False}

@@ -1,7 +1,7 @@
 """Trivial masks and label maps to print beside every result.
 
-An image is an array (C, *spatial) of floats in [0, 1] with one channel (grey) or three (RGB); 2-D and 3-D alike. Masks
-are boolean arrays and label maps integer arrays, both of the spatial shape.
+An image is an array (C, *spatial) of floats in [0, 1], 2-D or 3-D. Three channels in 2-D are RGB; any others are grey,
+or sequences. Masks are boolean arrays and label maps integer arrays, both of the spatial shape.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ CENTRE_SIGMA = 0.25
 
 def check_image(image: np.ndarray) -> None:
     """Raises a ``ValueError`` that names shape or range unless the image is as this module expects it."""
-    if image.ndim not in (3, 4) or image.shape[0] not in (1, 3):
-        raise ValueError(f"image must have shape (C, *spatial) with 1 or 3 channels in 2-D or 3-D, got {image.shape}")
+    if image.ndim not in (3, 4):
+        raise ValueError(f"image must have shape (C, *spatial) in 2-D or 3-D, got {image.shape}")
     if image.dtype.kind != "f" or not (image.min() >= -1e-6 and image.max() <= 1 + 1e-6):
         raise ValueError(f"image must be float in [0, 1], got {image.dtype} from {image.min():g} to {image.max():g}")
 
@@ -110,7 +110,7 @@ def centre_component(mask: np.ndarray) -> np.ndarray:
 
 
 def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
-    """k-means on colour: Lab values of an RGB image, intensities of a grey one.
+    """k-means on colour: Lab values of an RGB image, intensities of any other.
 
     Args:
         image: (C, *spatial), floats in [0, 1].
@@ -158,7 +158,9 @@ def slic_clusters(image: np.ndarray, k: int = 3, segments: int = 250) -> np.ndar
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     # the usual weights of place against colour: Lab distances are near 10, grey ones near 0.1
-    superpixels = slic(image, n_segments=segments, compactness=10 if len(image) == 3 else 0.1, channel_axis=0)
+    in_lab = _is_rgb(image)
+    compactness = 10 if in_lab else 0.1
+    superpixels = slic(image, segments, compactness, channel_axis=0, convert2lab=in_lab)
     _, superpixels, sizes = count_labels(superpixels.ravel())
     colours = np.stack([np.bincount(superpixels, channel) / sizes for channel in _colours(image).T], axis=1)
     merged = np.arange(len(sizes)) if len(sizes) <= k else AgglomerativeClustering(k).fit_predict(colours)
@@ -170,7 +172,11 @@ def _centred_axis(side: int) -> np.ndarray:
     return (np.arange(side) + 0.5) / side - 0.5
 
 
+def _is_rgb(image: np.ndarray) -> bool:
+    return image.ndim == 3 and len(image) == 3
+
+
 def _colours(image: np.ndarray) -> np.ndarray:
-    """One row per pixel: Lab values of an RGB image, the intensity of a grey one."""
-    channels = rgb2lab(image, channel_axis=0) if len(image) == 3 else image
+    """One row per pixel: Lab values of an RGB image, the intensities of any other."""
+    channels = rgb2lab(image, channel_axis=0) if _is_rgb(image) else image
     return np.ascontiguousarray(channels.reshape(len(channels), -1).T, dtype=np.float64)

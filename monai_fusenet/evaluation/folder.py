@@ -21,6 +21,7 @@ from monai_fusenet.data import (
     failure_reason,
     load_image,
     spacing_of,
+    without_alpha,
 )
 from monai_fusenet.evaluation.levels import BASELINE_PIXELS, score_baselines, score_image
 from monai_fusenet.handlers.panel import PanelRow, draw_panels
@@ -47,9 +48,10 @@ def _load_truth(item: Mapping[str, Any]) -> tuple[MetaTensor, MetaTensor]:
     """The image, scaled to [0, 1], and its truth."""
     if "label" not in item:
         raise ValueError("the image has no mask")
-    load = Compose([LoadMedicalImaged(["image", "label"]), UnionMaskd("label"), ScaleByPercentilesd("image")])
-    sample = load(dict(item))
-    image, label = sample["image"], sample["label"]
+    sample = Compose([LoadMedicalImaged(["image", "label"]), UnionMaskd("label")])(dict(item))
+    image, label = without_alpha(sample["image"]), sample["label"]
+    # Colours belong together; sequences do not.
+    image = ScaleByPercentilesd("image", channel_wise=sample["image"].meta["has_geometry"])({"image": image})["image"]
     if image.shape[1:] != label.shape[1:]:
         raise ValueError(
             f"image and mask must have the same size, got {tuple(image.shape[1:])} and {tuple(label.shape[1:])}"
@@ -133,7 +135,6 @@ def score_folder(
             shrunk = np.divide(truth.shape, shape)
             spacing = tuple(shrunk * (1 if spacing is None else spacing))
             pixels, truth = resize_area(pixels, shape), resize_nearest(truth, shape)
-        pixels = pixels[:3] if pixels.shape[0] >= 3 else pixels[:1]
         baselines = score_baselines(pixels, truth, choose_mask, spacing)
         return [*scored, *({"file": item["file"], **row} for row in baselines)]
 
