@@ -256,3 +256,32 @@ def test_an_unknown_window_is_one_line(folder, tmp_path):
         "error: preprocessing cannot be built: window must be one of lung, mediastinum, abdomen, liver, brain, bone, "
         "or [level, width] in HU, got lungs"
     )
+
+
+# Real volumes
+
+
+@pytest.mark.parametrize(("overlay", "options"), OVERLAYS)
+def test_twenty_real_volumes_through_every_workflow(shared_dir, tmp_path, overlay, options):
+    folder = shared_dir / "data" / "hippocampus_mr_3d"
+    options = {**options, "steps": 1, "dataset_dir": folder}
+    training = {key: value for key, value in options.items() if not key.startswith("inferer")}
+    student = {"student_def#features": [4] * 6, "student_size": [32, 32, 32], "teacher_seeds": [], "rounds": 1}
+    student |= {"round_steps": 1, "batch_size": 2}
+    images = sorted((folder / "images").glob("*.nii.gz"))
+    assert len(images) == 20
+
+    assert call("training", overlay, **training, output_dir=tmp_path / "training", max_epochs=1) == 0
+    assert call("inference", overlay, **options, output_dir=tmp_path / "inference") == 0
+    assert call("evaluation", overlay, **options, output_dir=tmp_path / "evaluation") == 0
+    assert call("distillation", overlay, **options, **student, output_dir=tmp_path / "distillation") == 0
+    for output in ("inference", "evaluation", "distillation/masks", "distillation/teacher/classical"):
+        rows = read_summary(tmp_path / output)
+        assert [row["status"] for row in rows] == ["ok"] * 20
+        for path in images:
+            image = nib.load(path)
+            for kind in ("clusters", "mask"):
+                labels = nib.load(tmp_path / output / path.name.replace(".nii.gz", f"_{kind}.nii.gz"))
+                assert np.array_equal(labels.affine, image.affine)
+                assert labels.shape == image.shape
+                assert labels.get_data_dtype() == np.uint8
