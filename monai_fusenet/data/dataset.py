@@ -13,6 +13,7 @@ from monai.transforms import Randomizable
 from monai.utils import ensure_tuple
 from tqdm import tqdm
 
+from monai_fusenet import ranks
 from monai_fusenet.data.errors import failure_reason
 
 _logger = logging.getLogger(__name__)
@@ -76,24 +77,36 @@ class SeededCacheDataset(Dataset):
     def prepare(self) -> None:
         """Loads the samples, on the first call only; `len` and indexing call it too.
 
+        In a process group, all ranks do so together and leave out what failed for any of them.
+
         Raises:
             ValueError: if all samples fail; the message ends with the reason of the first.
         """
         if self._cache is not None:
             return
-        loaded, self.failures = [], []
-        for item in tqdm(self.data, desc="loading", unit="image", disable=not self.progress):
+        loaded: dict[int, Any] = {}
+        failures: dict[int, str] = {}
+
+        def leave_out(place: int, reason: str) -> None:
+            failures[place] = reason
+            _logger.warning("left out %s: %s", _file_of(self.data[place]), reason)
+
+        bar = tqdm(self.data, desc="loading", unit="image", disable=not self.progress or ranks.rank() > 0)
+        for place, item in enumerate(bar):
             try:
                 with one_thread():
-                    loaded.append(self.transform(item))
+                    loaded[place] = self.transform(item)
             except Exception as error:  # one broken file must not end the training on all others
-                file, reason = _file_of(item), failure_reason(error)
-                self.failures.append((file, reason))
-                _logger.warning("left out %s: %s", file, reason)
+                leave_out(place, failure_reason(error))
+        for of_others in ranks.gather(dict(failures)):
+            for place, reason in of_others.items():
+                if loaded.pop(place, None) is not None:
+                    leave_out(place, reason)
+        self.failures = [(_file_of(self.data[place]), failures[place]) for place in sorted(failures)]
         if not loaded:
             file, reason = self.failures[0]
             raise ValueError(f"none of the {len(self.data)} images could be loaded; the first, {file}: {reason}")
-        self._cache = loaded
+        self._cache = list(loaded.values())
 
     def __len__(self) -> int:
         """Number of samples that loaded."""

@@ -12,9 +12,11 @@ from monai.engines import IterationEvents, Trainer
 from monai.inferers import Inferer, SimpleInferer
 from monai.utils import CommonKeys
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from monai_fusenet import ranks
 from monai_fusenet.checks import check_whole
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.transforms.clusters import count_clusters
@@ -40,7 +42,8 @@ class FuseNetTrainer(Trainer):
 
     Each step leaves in `state.output` the image, the augmented view, `pred` (the scores of its forward pass,
     detached), `loss` (the total) and `clusters` (how many win a pixel, for each image), and in `state.metrics` the
-    numbers `loss`, `self_labeling`, `cross_modal`, `edge` (weighted) and `clusters` (mean over the batch).
+    numbers `loss`, `self_labeling`, `cross_modal`, `edge` (weighted) and `clusters` (mean over the batch). Where the
+    network is `DistributedDataParallel`, these are means over all ranks, so that what they decide holds for all.
 
     Args:
         device: where to run.
@@ -139,9 +142,10 @@ class FuseNetTrainer(Trainer):
         engine.state.output["clusters"] = clusters
         if engine.state.iteration % engine.look_every == 0:
             # One transfer for all numbers: each of them alone would wait for the device.
-            numbers = torch.stack([*(term.detach() for term in terms), clusters.to(terms.total.dtype).mean()]).tolist()
-            engine.state.metrics.update(
-                zip(("loss", "self_labeling", "cross_modal", "edge", "clusters"), numbers, strict=True)
-            )
+            numbers = torch.stack([*(term.detach() for term in terms), clusters.to(terms.total.dtype).mean()])
+            if isinstance(engine.network, DistributedDataParallel):
+                numbers = ranks.mean(numbers)
+            names = ("loss", "self_labeling", "cross_modal", "edge", "clusters")
+            engine.state.metrics.update(zip(names, numbers.tolist(), strict=True))
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output

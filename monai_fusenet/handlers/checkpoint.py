@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
+from monai_fusenet import ranks
 from monai_fusenet.files import atomic_path
 
 __all__ = ["EpochSeed", "ResumableCheckpoint"]
@@ -40,8 +41,9 @@ class EpochSeed:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Seeds torch, for dropout, and the dataset, for augmentation."""
-        torch.manual_seed(hash((self.seed, engine.state.epoch)) % 2**63)
+        """Seeds torch, for dropout, which no two ranks have alike, and the dataset, for augmentation."""
+        own = (ranks.rank(),) if ranks.rank() > 0 else ()
+        torch.manual_seed(hash((self.seed, engine.state.epoch, *own)) % 2**63)
         self.dataset.set_epoch(engine.state.epoch)
 
 
@@ -64,8 +66,9 @@ class ResumableCheckpoint:
     """Keeps `checkpoint.pt` after each epoch, and `model.pt` at the end; starts from the former where it exists.
 
     Both files are complete or absent at any moment. A finished training is not repeated: it runs no epoch and says
-    so. Ignite's `Checkpoint` would not overwrite a file of the same name, and MONAI's `CheckpointSaver` does not
-    write atomically.
+    so. Of several ranks the first alone reads and writes, for all; another number of ranks continues a training, and
+    says that the weights will be those of neither. Ignite's `Checkpoint` would not overwrite a file of the same name,
+    and MONAI's `CheckpointSaver` does not write atomically.
 
     Args:
         output_dir: folder of both files.
@@ -102,16 +105,9 @@ class ResumableCheckpoint:
 
     def _resume(self, engine: Engine) -> None:
         self._already_finished = False
-        if self.overwrite or not self.path.is_file():
+        state = ranks.from_first(self._read)
+        if state is None:
             return
-        state = load_checkpoint(self.path)
-        settings = state["settings"]
-        changed = [name for name in self.settings if settings.get(name) != self.settings[name]]
-        if changed:
-            raise ValueError(
-                f"{self.path} comes from a training with another {' and '.join(changed)}; "
-                "choose another --output_dir, or start anew with --overwrite True"
-            )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
@@ -124,8 +120,31 @@ class ResumableCheckpoint:
             engine.terminate()
         else:
             logger.info("resuming after epoch %d of %d from %s", state["epoch"], engine.state.max_epochs, self.path)
+            before = state.get("ranks", 1)
+            if before != ranks.size():  # epochs have another number of steps now
+                engine.state.iteration = state["epoch"] * (engine.state.epoch_length or 0)
+                logger.warning(
+                    "trained in %d process%s so far, from here on in %d: the weights will be those of neither alone",
+                    *(before, "" if before == 1 else "es", ranks.size()),
+                )
+
+    def _read(self) -> dict[str, Any] | None:
+        """What the checkpoint holds; `None` where there is none to go on from."""
+        if self.overwrite or not self.path.is_file():
+            return None
+        state = load_checkpoint(self.path)
+        settings = state["settings"]
+        changed = [name for name in self.settings if settings.get(name) != self.settings[name]]
+        if changed:
+            raise ValueError(
+                f"{self.path} comes from a training with another {' and '.join(changed)}; "
+                "choose another --output_dir, or start anew with --overwrite True"
+            )
+        return state
 
     def _save(self, engine: Engine, finished: bool = False) -> None:
+        if ranks.rank() > 0:
+            return
         self.output_dir.mkdir(parents=True, exist_ok=True)
         state = {
             "network": self.network.state_dict(),
@@ -133,6 +152,7 @@ class ResumableCheckpoint:
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "settings": self.settings,
+            "ranks": ranks.size(),
             "finished": finished,
             "stopped_early": finished and bool(engine.should_terminate),
         }
@@ -140,6 +160,8 @@ class ResumableCheckpoint:
             torch.save(state, temporary)
 
     def _finish(self, engine: Engine) -> None:
+        if ranks.rank() > 0:
+            return
         # model.pt first: a checkpoint that says "finished" promises that it is there.
         if not (self._already_finished and (self.output_dir / "model.pt").is_file()):
             with atomic_path(self.output_dir / "model.pt") as temporary:

@@ -13,7 +13,8 @@ class StopAtFewClusters:
     """Ends the run after a step that saw few clusters, before they all become one.
 
     The published rule: clusters are counted on each step's forward pass, and from the sixth step on the loop ends
-    after the update of a step that saw at most three.
+    after the update of a step that saw at most three. Ranks that train one network see the mean over all of them, and
+    so end together.
 
     Args:
         min_clusters: a step that sees at most as many is the last.

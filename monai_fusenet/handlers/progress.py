@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
+from monai_fusenet import ranks
+
 __all__ = ["ProgressHandler"]
 
 
@@ -23,7 +25,9 @@ class ProgressHandler:
         self.desc = desc
 
     def attach(self, engine: Engine) -> None:
-        """Shows a bar for each epoch; one for all epochs where each has a few iterations only."""
+        """Shows a bar for each epoch, one for all epochs where each has a few iterations only; on the first rank."""
+        if ranks.rank() > 0:
+            return
         engine.add_event_handler(Events.STARTED, self._show)
 
     def _show(self, engine: Engine) -> None:

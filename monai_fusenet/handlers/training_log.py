@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
+from monai_fusenet import ranks
 from monai_fusenet.data import failure_reason, spacing_of
 from monai_fusenet.engines.trainer import FuseNetTrainer
 from monai_fusenet.files import atomic_path
@@ -38,7 +39,9 @@ class TensorBoardMetrics:
         self._writer: SummaryWriter | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Writes as long as the engine runs."""
+        """Writes as long as the engine runs, on the first rank."""
+        if ranks.rank() > 0:
+            return
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write, "iteration")
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write, "epoch")
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._close)
@@ -93,7 +96,9 @@ class ValidationPanel:
         self.interval = interval
 
     def attach(self, engine: FuseNetTrainer) -> None:
-        """Draws every `interval` epochs and at the end."""
+        """Draws every `interval` epochs and at the end, on the first rank."""
+        if ranks.rank() > 0:
+            return
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
         engine.add_event_handler(Events.COMPLETED, self)
 
@@ -112,7 +117,7 @@ class ValidationPanel:
                 continue
             image = sample["image"].as_tensor().unsqueeze(0).to(engine.state.device)
             with torch.no_grad():
-                sample["scores"] = self.inferer(image, engine.network)[0].cpu()
+                sample["scores"] = self.inferer(image, ranks.bare(engine.network))[0].cpu()
             sample = self.postprocessing(sample)
             clusters = np.asarray(sample["clusters"])[0]
             label = np.asarray(sample["label"])[0] if "label" in sample else None

@@ -19,6 +19,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from monai_fusenet import ranks
 from monai_fusenet.checks import check_number, check_switch, check_whole
 from monai_fusenet.engines.trainer import FuseNetTrainer, prepare_pair
 from monai_fusenet.handlers.few_clusters import FIRST_STEP
@@ -377,7 +378,7 @@ class PerImageInferer(Inferer):
             look_every=LOOK_EVERY.get(device.type, 1),
         )
         trainer.logger = QUIET  # Ignite's lines for every image are too many
-        if self.progress:
+        if self.progress and ranks.rank() == 0:
             bar = ProgressBar(desc="fit", mininterval=1.0)
             bar.attach(trainer, metric_names=["loss", "clusters"])
         with torch.autocast(device.type, enabled=False):
