@@ -29,7 +29,7 @@ from monai.transforms import Transform
 from monai.utils import BundlePropertyConfig, set_determinism
 from torch import nn
 
-from monai_fusenet import __version__
+from monai_fusenet import __version__, ranks
 from monai_fusenet.checks import check_number, check_switch, check_whole
 from monai_fusenet.data import draw_phantoms, find_images, phantom_images, sample_images, unmatched_masks
 from monai_fusenet.distillation import Distiller, Teacher, folder_pass, write_bundle
@@ -103,6 +103,7 @@ STUDENT_OPTIONS = (  # what the masks that teach do not depend on
 )
 FIT_OPTIONS = ("steps", "resolutions")  # what a training does not know
 STUDENT_PARTS = ("preprocessing", "inferer", "mask", "postprocessing")  # of the block `student`, for its own bundle
+OF_ONE_IMAGE = ("monai_fusenet.handlers.results", "monai_fusenet.evaluation.folder")  # what these warn of
 PROPERTY_KEYS = {
     re.split("::|#", str(value[BundlePropertyConfig.ID]))[0]
     for value in (*TrainProperties.values(), *InferProperties.values())
@@ -116,8 +117,13 @@ def entry(function: Callable[..., Result]) -> Callable[..., Result]:
     def wrapper(*args: Any, **kwargs: Any) -> Result:
         try:
             return function(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            raise SystemExit(f"error: {error}") from error
+        except (ValueError, OSError, RuntimeError) as error:
+            line = f"error: {error}"
+            if isinstance(error, RuntimeError):
+                if not ranks.is_lost(error):
+                    raise
+                line = "error: another process of this run has ended, and this one cannot go on alone"
+            raise SystemExit(line if ranks.first_to_say(line) else 1) from error
 
     return wrapper
 
@@ -286,20 +292,29 @@ def build_components(parser: ConfigParser) -> None:
 
 
 @entry
-def start(device: str | torch.device, seed: int) -> None:
-    """Checks the options, seeds, and builds what needs no data; writes nothing.
+def start(device: str | torch.device, seed: int, in_one_process: bool = False) -> None:
+    """Joins other processes where there are some, checks the options, seeds, and builds what needs no data.
+
+    It writes nothing.
 
     Args:
         device: where the workflow will run.
         seed: seed of everything random.
+        in_one_process: whether several processes would do the same thing instead of sharing it.
 
     Raises:
-        SystemExit: for a misspelt option, a wrong value or a device that is not there.
+        SystemExit: for a misspelt option, a wrong value, a device that is not there, or too many processes.
     """
+    ranks.join(device)
+    if ranks.rank() > 0:  # what holds for all, the first rank says
+        logging.getLogger("monai_fusenet").setLevel(logging.ERROR)
+        for name in OF_ONE_IMAGE:
+            logging.getLogger(name).setLevel(logging.WARNING)
     # Said by libraries below about themselves, over and over; nothing that a user could act upon.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     parser, workflow = _caller(ConfigParser), _caller(ConfigWorkflow)
     if parser is not None:
         if workflow is None:
@@ -307,7 +322,14 @@ def start(device: str | torch.device, seed: int) -> None:
         else:
             check_options(parser.get(), [workflow.run_id])
         check_values(parser.get())
+    if in_one_process and ranks.size() > 1:
+        configs = "configs" if workflow is None else workflow.config_root_path
+        raise ValueError(
+            f"train.json alone trains in one process, but {ranks.size()} were started; add the overlay: "
+            f"--config_file \"['{configs}/train.json','{configs}/multi_gpu_train.json']\""
+        )
     try:
+        ranks.choose_gpu(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -350,11 +372,11 @@ def images(
     """
     if dataset_dir is None:
         logger.info("no dataset_dir: running on the sample images that scikit-image installs")
-        return sample_images()
+        return ranks.from_first(sample_images)
     folder = Path(str(dataset_dir)).expanduser()
     if folder.resolve() == Path(output_dir).resolve():
         raise ValueError(f"output_dir and dataset_dir are the same folder, {folder}; choose another --output_dir")
-    return find_images(folder, output_dir, sequences)
+    return ranks.from_first(lambda: find_images(folder, output_dir, sequences))
 
 
 @entry
@@ -371,6 +393,8 @@ def images_or_phantoms(
 def settings(*without: str) -> dict[str, Any]:
     """All of the config that is being run that results may depend on: everything but folders and bookkeeping.
 
+    What `multi_gpu_train.json` changes is left out, too: a checkpoint knows by how many ranks it was trained.
+
     Args:
         without: further keys that results do not depend on.
 
@@ -383,6 +407,10 @@ def settings(*without: str) -> dict[str, Any]:
     config = {key: value for key, value in parser.get().items() if key not in {*BOOKKEEPING, *ENTRY_KEYS, *without}}
     if isinstance(config.get("inferer"), Mapping):
         config["inferer"] = {key: value for key, value in config["inferer"].items() if key != "progress"}
+    if "train" in config:
+        sampler = config["train"]["sampler"] | {"num_replicas": 1, "rank": 0}
+        trainer = config["train"]["trainer"] | {"network": "@network"}
+        config["train"] = config["train"] | {"sampler": sampler, "trainer": trainer}
     checkpoint = Path(str(config.get("checkpoint"))).expanduser()
     if checkpoint.is_file():
         config["checkpoint"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
@@ -470,15 +498,17 @@ def check_conflicts(writer: ResultWriter) -> None:
 
 
 def make_masks(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
-    """Does what is pending, writes the summary and says what was done.
+    """Does what is pending, writes the summary and says what was done; all ranks together, each its share.
 
     Raises:
         ValueError: when the folder holds results of other images or settings; nothing is written then.
     """
     check_conflicts(writer)
+    if ranks.size() > 1:
+        writer.merge()
     if writer.pending:
         evaluator.run()
-    writer.write_summary()
+    writer.merge()
     counts = writer.counts()
     logger.info("%d images done, %d failed; see %s", counts["ok"], counts["failed"], writer.output_dir / "summary.csv")
     if counts["kept"]:
@@ -493,6 +523,7 @@ def infer(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
         SystemExit: 1 when no image could be done, 2 when some could not.
     """
     make_masks(evaluator, writer)
+    ranks.leave()
     exit_with(writer.counts()["failed"], len(writer.items))
 
 
@@ -563,10 +594,10 @@ def evaluate(
     if dataset_dir is None:
         logger.info("no dataset_dir: evaluating on SYNTHETIC phantoms, which say nothing about medical images")
         images_dir = writer.output_dir / "phantoms"
-        draw_phantoms(images_dir)
+        ranks.from_first(lambda: draw_phantoms(images_dir))
     else:
         images_dir = Path(str(dataset_dir)).expanduser()
-    strays = unmatched_masks(images_dir, items, writer.output_dir)
+    strays = ranks.from_first(lambda: unmatched_masks(images_dir, items, writer.output_dir))
     if predictions_dir is not None:  # it may lie in the folder of the images
         predictions = Path(str(predictions_dir)).expanduser().resolve()
         strays = [stray for stray in strays if predictions not in (images_dir / stray).resolve().parents]
@@ -589,11 +620,14 @@ def evaluate(
             writers = {seed: writer}
         method, folders = "FuseNet", {key: value.output_dir for key, value in writers.items()}
     rows, failures = score_folder(items, folders, choose_mask, method)
-    for failure in failures:
-        for key, each in writers.items():
-            if failure.seed in (None, key) and each.rows[failure.file]["status"] != "failed":
-                each.add_message(failure.file, f"not scored: {failure.reason}")
-    if rows:
+
+    def tell() -> None:
+        for failure in failures:
+            for key, each in writers.items():
+                if failure.seed in (None, key) and each.rows[failure.file]["status"] != "failed":
+                    each.add_message(failure.file, f"not scored: {failure.reason}")
+        if not rows:
+            return
         kept = sum(each.counts()["kept"] for each in writers.values())
         made = f"made without any label{f', {kept} of them by an earlier run with the same options' if kept else ''}"
         synthetic = " (SYNTHETIC phantoms)" if dataset_dir is None else ""
@@ -612,6 +646,9 @@ def evaluate(
         report = write_report(rows, writer.output_dir, heading, not_scored, _examples(rows, method, items, folders))
         print(format_totals(rows))
         logger.info("scores of each image and level: %s; report: %s", writer.output_dir / "scores.csv", report)
+
+    ranks.from_first(tell)
+    ranks.leave()
     if failures or strays:
         sys.exit(2 if rows else 1)
 
@@ -648,6 +685,7 @@ def train(trainer: Any, dataset: Any) -> None:
     """Runs the training; ends with exit status 2 when images had to be left out."""
     dataset.prepare()
     trainer.run()
+    ranks.leave()
     exit_with(len(dataset.failures), len(dataset.failures) + len(dataset))
 
 
@@ -733,12 +771,17 @@ def distil(
         raise ValueError("the options are unknown here: no config is being run")
     if dataset_dir is None:
         logger.info("no dataset_dir: learning from SYNTHETIC phantoms, which say nothing about medical images")
-        draw_phantoms(distiller.output_dir / "phantoms")
-    distiller.check_continuable(items)
+        ranks.from_first(lambda: draw_phantoms(distiller.output_dir / "phantoms"))
+    ranks.from_first(lambda: distiller.check_continuable(items))
     items = [{key: item[key] for key in ("image", "file", "name")} for item in items]  # and no label from here on
     for evaluator, writer in teacher.passes(items):
         make_masks(evaluator, writer)
-    distiller.run(items, teacher.folders)
+
+    def train_student() -> dict[str, torch.Tensor]:
+        distiller.run(items, teacher.folders)
+        return {name: value.cpu() for name, value in distiller.network.state_dict().items()}
+
+    distiller.network.load_state_dict(ranks.from_first(train_student))
 
     names = (
         "sequences",
@@ -755,7 +798,8 @@ def distil(
     shipped, metadata = (json.loads((parent / f"{name}.json").read_text("utf-8")) for name in ("inference", "metadata"))
     weights = _fingerprint(distiller.network)
     config, model_dir = student_config(parser.get(), shipped, values, weights), distiller.output_dir / "model"
-    write_bundle(model_dir, distiller.network, config, student_metadata(metadata, values), bundle_root)
+    model = (distiller.network, config, student_metadata(metadata, values), bundle_root)
+    ranks.from_first(lambda: write_bundle(model_dir, *model))
     logger.info("the network, as a bundle: %s", model_dir)
 
     def own_masks(overwrite: bool) -> tuple[FolderEvaluator, ResultWriter]:

@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from PIL import Image
 
+from monai_fusenet import ranks
 from monai_fusenet.data import (
     LoadMedicalImaged,
     ScaleByPercentilesd,
@@ -87,6 +88,8 @@ def score_folder(
 ) -> tuple[list[dict[str, Any]], list[NotScored]]:
     """Scores predictions and the trivial baselines, image by image, on the grid of the truth.
 
+    Several ranks share the images, and all of them return everything.
+
     Args:
         items: images with `image`, `label`, `file` and `name`, see `find_images`.
         predictions: for each seed (`None`: unknown) a folder with `<name>_mask.*`, foreground above 0, and perhaps
@@ -144,10 +147,17 @@ def score_folder(
         except Exception as error:
             fail(item["file"], None, error)
 
-    engine = Engine(step)
-    ProgressHandler(desc="scoring").attach(engine)
-    engine.run(items)
-    return rows, failures
+    own = ranks.share(items)
+    if own:
+        engine = Engine(step)
+        ProgressHandler(desc="scoring").attach(engine)
+        engine.run(own)
+    places = {item["file"]: place for place, item in enumerate(items)}
+    shares = ranks.gather((rows, failures))
+    return (
+        sorted((row for rows, _ in shares for row in rows), key=lambda row: places[row["file"]]),
+        sorted((failure for _, failures in shares for failure in failures), key=lambda failure: places[failure.file]),
+    )
 
 
 def draw_example(item: Mapping[str, Any], folder: str | Path) -> bytes:

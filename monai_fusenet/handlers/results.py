@@ -23,6 +23,7 @@ from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.utils import ensure_tuple
 from PIL import Image
 
+from monai_fusenet import ranks
 from monai_fusenet.data import IMAGE_SUFFIXES, spacing_of
 from monai_fusenet.files import SUMMARY_COLUMNS, atomic_path
 from monai_fusenet.handlers.panel import PanelRow, draw_panels
@@ -74,10 +75,14 @@ def describe_choice(regions: Sequence[Region], most: int = 3) -> str:
     return "; ".join(parts) or "no candidate"
 
 
-def read_summary(output_dir: str | Path) -> dict[str, dict[str, str]]:
-    """The rows of a folder's `summary.csv` by file, "" for what is missing; empty where there is none to read."""
+def read_summary(path: str | Path) -> dict[str, dict[str, str]]:
+    """The rows of a `summary.csv`, or of the one in a folder, by file; empty where there is none to read.
+
+    What is missing in a row is "".
+    """
+    path = Path(path)
     try:
-        with (Path(output_dir) / "summary.csv").open(newline="", encoding="utf-8") as file:
+        with (path / "summary.csv" if path.is_dir() else path).open(newline="", encoding="utf-8") as file:
             return {
                 row["file"]: {name: row.get(name) or "" for name in SUMMARY_COLUMNS} for row in csv.DictReader(file)
             }
@@ -124,6 +129,9 @@ def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int
 class ResultWriter:
     """Writes clusters, mask and panel of each image, and one `summary.csv` of all.
 
+    In a process group all ranks make it together, and `pending` is the share of each. Until `merge`, each keeps its
+    rows in a `summary.part<rank>.csv`; of a run that was killed, the next one takes them up, with any number of ranks.
+
     An image whose three files lie there already, and did not fail, is kept: not in `pending`, it counts as done. All
     files are complete or absent, and the summary is up to date after each image. A panel carries a fingerprint of its
     image and of the settings (as the PNG text `fingerprint`), so that results of others are not taken for these.
@@ -135,7 +143,7 @@ class ResultWriter:
         settings: what the results depend on besides the images, as plain numbers, strings, lists and dictionaries.
 
     Attributes:
-        pending: the items that are to be done.
+        pending: the items that this rank is to do.
         conflicts: files whose results lie there, but come from another image or from other settings.
     """
 
@@ -148,22 +156,33 @@ class ResultWriter:
     ) -> None:
         self.items = items
         self.settings = json.dumps(settings or {}, sort_keys=True, default=str)
-        self.conflicts: list[str] = []
         self.output_dir = Path(output_dir)
-        self.rows: dict[str, dict[str, Any]] = {}
         self._items_by_file = {item["file"]: item for item in items}
+        # One looks for all: the first result of one rank must change no other rank's share.
+        self.rows, self.conflicts, self._others = ranks.from_first(lambda: self._look(overwrite))
+        self.pending = ranks.share(
+            [item for item in items if item["file"] not in self.rows and item["file"] not in self.conflicts]
+        )
+
+    def _look(self, overwrite: bool) -> tuple[dict[str, dict[str, Any]], list[str], list[dict[str, str]]]:
+        """The rows of finished images, the conflicts, and the rows of other folders' images."""
         earlier = read_summary(self.output_dir)
-        self._others = [row for file, row in earlier.items() if file not in self._items_by_file]
-        if not overwrite:
-            for item in items:
-                row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **earlier.get(item["file"], {})}
-                whole = all(result_path(output_dir, item["name"], kind) for kind in ("clusters", "mask", "panel"))
-                if whole and row["status"] != "failed":
-                    if self._found_fingerprint(item) != self._fingerprint(item):
-                        self.conflicts.append(item["file"])
-                        continue
-                    self.rows[item["file"]] = {**row, "file": item["file"], "status": "kept"}
-        self.pending = [item for item in items if item["file"] not in (*self.rows, *self.conflicts)]
+        for part in self._parts():  # later than the summary
+            earlier |= read_summary(part)
+        rows: dict[str, dict[str, Any]] = {}
+        conflicts: list[str] = []
+        for item in () if overwrite else self.items:
+            row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **earlier.get(item["file"], {})}
+            whole = all(result_path(self.output_dir, item["name"], kind) for kind in ("clusters", "mask", "panel"))
+            if whole and row["status"] != "failed":
+                if self._found_fingerprint(item) != self._fingerprint(item):
+                    conflicts.append(item["file"])
+                    continue
+                rows[item["file"]] = {**row, "file": item["file"], "status": "kept"}
+        return rows, conflicts, [row for file, row in earlier.items() if file not in self._items_by_file]
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.output_dir.glob("summary.part*.csv"))
 
     def attach(self, engine: SupervisedEvaluator) -> None:
         """Writes after each image; what goes wrong in writing makes the image fail."""
@@ -175,17 +194,30 @@ class ResultWriter:
         """How many images are ok, kept and failed."""
         return Counter(row["status"] for row in self.rows.values())
 
+    def merge(self) -> None:
+        """Tells all ranks of the rows of all, and lets the first write them as one `summary.csv`."""
+        for rows in ranks.gather(self.rows):
+            self.rows |= rows
+        ranks.from_first(self.write_summary)
+
     def write_summary(self) -> None:
-        """Writes `summary.csv`: a row for each image met, in the order of the folder, then those of other folders."""
+        """Writes `summary.csv`: a row for each image met, in the order of the folder, then those of other folders.
+
+        Of several ranks each writes its part.
+        """
         self.output_dir.mkdir(parents=True, exist_ok=True)
+        alone = ranks.size() == 1
+        name = "summary.csv" if alone else f"summary.part{ranks.rank()}.csv"
         with (
-            atomic_path(self.output_dir / "summary.csv") as temporary,
+            atomic_path(self.output_dir / name) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             table = csv.DictWriter(file, SUMMARY_COLUMNS)
             table.writeheader()
             table.writerows(self.rows[item["file"]] for item in self.items if item["file"] in self.rows)
             table.writerows(self._others)
+        for part in self._parts() if alone else ():
+            part.unlink()  # its rows are in the summary now
 
     def _start_clock(self, engine: SupervisedEvaluator) -> None:
         self._started = time.perf_counter()

@@ -84,6 +84,15 @@ def test_overlays_change_what_is_there(overlay, name):
     bundle.check_options(merged)
 
 
+def test_the_overlay_for_several_processes_changes_what_is_there():
+    paths = [CONFIGS / "train.json", CONFIGS / "multi_gpu_train.json"]
+    base, overlay = map(ConfigParser.load_config_file, paths)
+    assert all(key in ConfigParser(base) for key in overlay)
+    merged = ConfigParser.load_config_files(paths)
+    assert merged != base
+    bundle.check_options(merged)
+
+
 @pytest.mark.parametrize("overlay", OVERLAY_NAMES)
 def test_overlays_open_with_their_command(overlay):
     head = (OVERLAYS / overlay).read_text(encoding="utf-8").split("\n\n")[0]
