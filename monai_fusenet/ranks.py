@@ -17,20 +17,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = [
-    *(
-        "bare",
-        "choose_gpu",
-        "first_to_say",
-        "from_first",
-        "gather",
-        "is_lost",
-        "join",
-        "leave",
-        "mean",
-        "parallel",
-        "rank",
-    ),
-    *("share", "size"),
+    *("bare", "choose_gpu", "first_to_say", "from_first", "gather", "is_lost", "join", "leave", "mean", "parallel"),
+    *("rank", "share", "size"),
 ]
 
 # How long ranks wait for the one that works alone. One that ends takes the others along at once, whatever this says:
