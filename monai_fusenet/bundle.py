@@ -32,6 +32,7 @@ from torch import nn
 from monai_fusenet import __version__, ranks
 from monai_fusenet.checks import check_number, check_switch, check_whole
 from monai_fusenet.data import draw_phantoms, find_images, phantom_images, sample_images, unmatched_masks
+from monai_fusenet.data.errors import printable
 from monai_fusenet.distillation import Distiller, Teacher, folder_pass, write_bundle
 from monai_fusenet.engines import FolderEvaluator
 from monai_fusenet.evaluation import Example, draw_example, format_totals, score_folder, typical_rows, write_report
@@ -118,7 +119,7 @@ def entry(function: Callable[..., Result]) -> Callable[..., Result]:
         try:
             return function(*args, **kwargs)
         except (ValueError, OSError, RuntimeError) as error:
-            line = f"error: {error}"
+            line = f"error: {printable(error)}"
             if isinstance(error, RuntimeError):
                 if not ranks.is_lost(error):
                     raise

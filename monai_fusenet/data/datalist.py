@@ -266,11 +266,15 @@ def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[_Foun
 def _series_as_one(folder: Path, names: list[str]) -> list[Path]:
     """The files of a folder, where those of one DICOM series give way to the folder itself."""
     dicom = {name for name in names if suffix_of(name) in DICOM_SUFFIXES}
-    series = dicom_series(folder) if len(dicom) > 1 else []
+    as_one = [*(folder / name for name in names if name not in dicom), folder]
+    try:
+        series = dicom_series(folder) if len(dicom) > 1 else []
+    except ValueError:  # a damaged file: the folder is an image that fails, with this reason, and the others go on
+        return as_one
     if all(len(files) == 1 for files in series):
         return [folder / name for name in names]
     if len(series) == 1 and dicom <= {Path(file).name for file in series[0]}:
-        return [*(folder / name for name in names if name not in dicom), folder]
+        return as_one
     others = len(dicom) - sum(len(files) for files in series)
     broken = f" and {others} DICOM files of none" if others > 0 else ""
     raise ValueError(f"{folder} mixes {len(series)} DICOM series{broken}: give every series a folder of its own")

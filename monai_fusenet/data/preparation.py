@@ -15,6 +15,7 @@ from monai.utils.misc import ImageMetaKey
 from torch import Tensor
 
 from monai_fusenet.checks import check_number, check_switch
+from monai_fusenet.data.errors import printable
 from monai_fusenet.data.reading import spacing_of
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's conversion to grey
@@ -320,4 +321,4 @@ def _has_geometry(image: Tensor) -> bool:
 
 def _name_of(image: Tensor) -> str:
     path = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ) if isinstance(image, MetaTensor) else None
-    return f"{Path(path).name}: " if path else ""
+    return f"{printable(Path(path).name)}: " if path else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # naming an ITK class at import would load all of ITK, which takes seconds
 
+import math
 import os
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,14 +19,23 @@ from monai.utils import MetaKeys, SpaceKeys
 from monai.utils.misc import ImageMetaKey
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from monai_fusenet.data.errors import failure_reason
+from monai_fusenet.data.claims import DEFLATE, check_claim, check_dicom, data_files, text_fields
+from monai_fusenet.data.errors import failure_reason, printable
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 META_IMAGE_SUFFIXES = (".mha", ".mhd")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES, ".nrrd", ".nhdr", *META_IMAGE_SUFFIXES, *DICOM_SUFFIXES)
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_IMAGE_SUFFIXES, *DICOM_SUFFIXES)
 
+_ITK_READERS = {
+    ".png": "PNGImageIO",
+    **dict.fromkeys((".tif", ".tiff"), "TIFFImageIO"),
+    **dict.fromkeys(NRRD_SUFFIXES, "NrrdImageIO"),
+    **dict.fromkeys(META_IMAGE_SUFFIXES, "MetaImageIO"),
+    **dict.fromkeys(DICOM_SUFFIXES, "GDCMImageIO"),
+}
 _PAGES_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's grid of unit spacing, told in RAS
 
 
@@ -60,7 +70,18 @@ def dicom_series(folder: str | os.PathLike) -> list[list[str]]:
 
     Returns:
         One list of file paths per series, in the order of the slices.
+
+    Raises:
+        ValueError: if a file of the folder would make ITK hang or take absurd amounts of memory.
     """
+    for path in Path(folder).iterdir():
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ValueError(f"{printable(path.name)} is a pipe or a device, not a file")
+        if suffix_of(path) in DICOM_SUFFIXES and path.is_file() and path.stat().st_size > 0:
+            try:
+                check_dicom(str(path))
+            except ValueError as error:
+                raise ValueError(f"its file {printable(path.name)} is {error}") from error
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.AddSeriesRestriction("0008|0021")
@@ -163,6 +184,8 @@ def _read(path: str) -> _Raster:
             raise ValueError("no such file or folder")
         if os.path.isdir(path):
             return _read_series(path)
+        if not os.path.isfile(path):
+            raise ValueError("a pipe or a device, not a file")
         if os.path.getsize(path) == 0:
             raise ValueError("the file is empty (0 bytes)")
         suffix = suffix_of(path)
@@ -171,17 +194,17 @@ def _read(path: str) -> _Raster:
         if suffix in NIFTI_SUFFIXES:
             return _read_nifti(path)
         if suffix in IMAGE_SUFFIXES:
-            return _raster_of(_itk_image(path))
+            return _read_with_itk(path)
         raise ValueError(f"unknown suffix '{suffix}', expected one of {' '.join(IMAGE_SUFFIXES)}")
     except Exception as error:  # a damaged file makes the libraries below raise anything, SyntaxError included
-        raise ValueError(f"cannot read {path}: {_reason(error)}") from error
+        raise ValueError(f"cannot read {printable(path)}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or damaged"
-    if isinstance(error, RuntimeError) and "ITK ERROR" in str(error):  # C++ file names and addresses over many lines
-        return "not an image, truncated or damaged"
+    if re.search("itk", str(error), re.IGNORECASE) and isinstance(error, RuntimeError | TypeError):
+        return "not an image, truncated or damaged"  # instead of C++ file names and addresses over many lines
     return failure_reason(error)
 
 
@@ -189,6 +212,7 @@ def _read_picture(path: str) -> _Raster:
     with Image.open(path) as picture:
         count = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
         deep = _is_deep_colour(picture)
+        _check_pages(picture, count, os.path.getsize(path))
         pages = []
         for index in range(count):
             picture.seek(index)
@@ -203,6 +227,19 @@ def _read_picture(path: str) -> _Raster:
     if count == 1:
         return _Raster(pixels[0].transpose(2, 0, 1), np.eye(4), has_geometry=False, has_alpha=has_alpha)
     return _Raster(pixels.transpose(3, 2, 1, 0), _PAGES_AFFINE, has_geometry=True, has_alpha=has_alpha)
+
+
+def _check_pages(picture: ImageFile.ImageFile, count: int, stored: int) -> None:
+    shapes = []
+    for index in range(count):
+        picture.seek(index)
+        shapes.append((picture.height, picture.width, len(picture.getbands())))
+    raw = picture.format == "BMP" or picture.info.get("compression") == "raw"
+    # a pixel of one band may be a bit; the codecs of TIFF and JPEG are taken to be as good as that of PNG
+    least = min(1 if shape[2] > 1 else 1 / 8 for shape in shapes)
+    largest = max(shapes, key=math.prod)
+    check_claim((count, *largest), least, stored, 1 if raw else DEFLATE)
+    picture.seek(0)
 
 
 def _is_deep_colour(picture: ImageFile.ImageFile) -> bool:
@@ -231,7 +268,10 @@ def _read_nifti(path: str) -> _Raster:
     if not path.endswith((*NIFTI_SUFFIXES, *(suffix.upper() for suffix in NIFTI_SUFFIXES))):
         raise ValueError("nibabel needs the suffix in lower or in upper case: rename the file")
     reader = NibabelReader(squeeze_non_spatial_dims=True)
-    array, meta = reader.get_data(reader.read(path))
+    image = reader.read(path)  # no value of it yet
+    packing = DEFLATE if suffix_of(path) == ".nii.gz" else 1
+    check_claim(image.shape, image.get_data_dtype().itemsize, os.path.getsize(path), packing)
+    array, meta = reader.get_data(image)
     has_alpha = False
     if array.dtype.names:  # NIfTI's RGB24 and RGBA32
         has_alpha = array.dtype.names[-1] == "A"
@@ -245,28 +285,51 @@ def _read_series(folder: str) -> _Raster:
     series = dicom_series(folder)
     if len(series) != 1:
         raise ValueError(f"expected a folder with one DICOM series, got {len(series)} series")
-    return _raster_of(ITKReader(pixel_type=_pixel_type(_itk_header(series[0][0]))).read(folder))
+    files = series[0]
+    others = sorted(
+        {name for name in os.listdir(folder) if suffix_of(name) in DICOM_SUFFIXES} - {Path(file).name for file in files}
+    )
+    if others:
+        raise ValueError(f"{len(others)} of its DICOM files are damaged, the first is {printable(others[0])}")
+    header = _itk_header(files[0])
+    _check_itk_claim(header, files, len(files))
+    return _raster_of(ITKReader(pixel_type=_pixel_type(header)).read(folder))
 
 
 def _itk_header(path: str) -> itk.ImageIOBase:
-    """The header of a file, read. ITK knows some formats by their suffix, which it expects in lower case."""
-    by_suffix = {**dict.fromkeys(META_IMAGE_SUFFIXES, "MetaImageIO"), ".png": "PNGImageIO"}
-    by_suffix |= {".tif": "TIFFImageIO", ".tiff": "TIFFImageIO"}
+    """The header of a file, read. ITK would know some formats by their suffix, which it expects in lower case."""
     suffix = suffix_of(path)
-    if suffix in by_suffix:
-        header = getattr(itk, by_suffix[suffix]).New()
-    else:
-        header = itk.ImageIOFactory.CreateImageIO(path, itk.CommonEnums.IOFileMode_ReadMode)
-    if header is None:
+    header = getattr(itk, _ITK_READERS[suffix]).New()
+    if suffix not in META_IMAGE_SUFFIXES and not header.CanReadFile(path):
         raise ValueError("not an image, or damaged")
     header.SetFileName(path)
     header.ReadImageInformation()
     return header
 
 
+def _check_itk_claim(header: itk.ImageIOBase, files: Sequence[str], count: int = 1, packing: int = DEFLATE) -> None:
+    sides = [header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions())]
+    stored = sum(os.path.getsize(file) for file in files)
+    shape = (count, *sides, header.GetNumberOfComponents())
+    check_claim(shape, header.GetComponentSize(), stored, packing)
+
+
 def _pixel_type(header: itk.ImageIOBase) -> Any:
     """Float32 throughout: ITK's Python package has no images of some integer types, int8 and int64 among them."""
     return itk.F if header.GetNumberOfComponents() == 1 else itk.VariableLengthVector[itk.F]
+
+
+def _read_with_itk(path: str) -> _Raster:
+    files, packing = [path], DEFLATE
+    if suffix_of(path) in DICOM_SUFFIXES:
+        check_dicom(path)
+    else:
+        files = data_files(path)
+        fields = dict(text_fields(path))
+        packed = fields.get("encoding", "raw") != "raw" or fields.get("compresseddata", "False") != "False"
+        packing = DEFLATE if packed else 1
+    _check_itk_claim(_itk_header(path), files, packing=packing)
+    return _raster_of(_itk_image(path))
 
 
 def _itk_image(path: str) -> Any:
@@ -301,6 +364,10 @@ def _to_tensor(raster: _Raster, path: str) -> MetaTensor:
     rank = raster.affine.shape[0] - 1  # 2 for the plane images of ITK
     original_affine[:rank, :rank] = raster.affine[:rank, :rank]
     original_affine[:rank, 3] = raster.affine[:rank, rank]
+    if not np.isfinite(original_affine).all() or not original_affine[:3, :3].any(axis=0).all():
+        raise ValueError(
+            f"cannot read {printable(path)}: its affine {original_affine[:3].tolist()} gives an axis no length"
+        )
     affine = original_affine
     singletons = [axis for axis, length in enumerate(grid_shape) if length == 1]
     if len(grid_shape) == 3 and singletons:

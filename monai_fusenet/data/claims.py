@@ -1,0 +1,163 @@
+"""What a file claims to hold, judged before memory is taken for it."""
+
+from __future__ import annotations
+
+import glob
+import math
+import mmap
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal
+
+DEFLATE = 1032  # bytes that one byte of zlib or gzip can hold at most (zlib.net, "Technical Details")
+HARMLESS = 64 * 2**20  # bytes that any file may claim; what they miss is found when it is read
+SHARE = 4  # one image may take a quarter of the memory: what prepares it makes copies
+UNKNOWN_MEMORY = 8 * 2**30
+HEADER_BYTES = 2**20  # of text in front of the values of NRRD and MetaImage
+
+# DICOM PS3.5, 7.1.2: value representations whose length takes four bytes, and those whose length takes two.
+LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+SHORT_VRS = {
+    *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS"),
+    *(b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
+}
+UNDEFINED = 0xFFFFFFFF  # a length: up to a delimiter
+
+
+def available_memory() -> int:
+    """Bytes of main memory that are free or can be freed; where no system says so, those of a common machine."""
+    found = []
+    for path, pattern, unit in (
+        ("/proc/meminfo", r"MemAvailable:\s*(\d+) kB", 1024),
+        ("/sys/fs/cgroup/memory.max", r"(\d+)", 1),  # what a container may take
+    ):
+        try:
+            match = re.search(pattern, Path(path).read_text())
+        except OSError:
+            continue
+        if match:
+            found.append(int(match[1]) * unit)
+    return min(found, default=UNKNOWN_MEMORY)
+
+
+def check_claim(shape: Sequence[int], value_bytes: float, stored: int, packing: int) -> None:
+    """Refuses an image that its file cannot hold, or that memory cannot.
+
+    Args:
+        shape: sides of all axes, channels included.
+        value_bytes: the least bytes of a value before any compression.
+        stored: bytes of all files that hold the values.
+        packing: bytes that a byte of these files can hold at most: 1 without compression.
+
+    Raises:
+        ValueError: says what was claimed, and how much there is.
+    """
+    sides = [int(side) for side in shape]
+    if min(sides, default=0) < 1:
+        raise ValueError(
+            f"every side of an image must be at least 1, but its header claims {' x '.join(map(str, sides))}"
+        )
+    values = math.prod(sides)
+    claim = f"its header claims {' x '.join(map(str, sides))} values"
+    if values * value_bytes > max(HARMLESS, stored * packing):
+        raise ValueError(f"{claim}, more than its {stored} bytes can hold")
+    available = available_memory()
+    if 4 * values > available / SHARE:
+        raise ValueError(
+            f"{claim}, {4 * values / 2**30:.3g} GiB in memory, but one image may take no more than a quarter of "
+            f"the {available / 2**30:.3g} GiB that are free"
+        )
+
+
+def text_fields(path: str) -> list[tuple[str, str]]:
+    """The fields of the text in front of the values of NRRD and MetaImage: names in lower case without spaces."""
+    with open(path, "rb") as file:
+        text = os.fsdecode(file.read(HEADER_BYTES))
+    fields = []
+    for line in text.splitlines():
+        match = re.match(r"\s*([A-Za-z][\w ]*?)\s*(?::=?|=)\s*(.*)", line)
+        if match:
+            fields.append((match[1].lower().replace(" ", ""), match[2].strip()))
+        elif not line.strip():
+            break
+        if fields and fields[-1][0] == "elementdatafile":
+            break
+    return fields
+
+
+def data_files(path: str) -> list[str]:
+    """The files that a NRRD or MetaImage header names for its values; the header itself where it names none.
+
+    Raises:
+        ValueError: if one is missing, is a pipe or device, or is named outside the folder of the header.
+    """
+    named = [value for name, value in text_fields(path) if name in ("datafile", "elementdatafile")]
+    files = []
+    for value in named:
+        if value == "LOCAL":
+            files.append(path)
+            continue
+        words = value.split()
+        if words and words[0].upper() == "LIST":
+            names = _lines_after(path, value)
+        else:
+            names = [words[0] if words and "%" in words[0] else value]
+        for name in names:
+            files += _inside(name, Path(path).parent)
+    return files or [path]
+
+
+def _lines_after(path: str, value: str) -> list[str]:
+    with open(path, "rb") as file:
+        text = os.fsdecode(file.read(HEADER_BYTES))
+    return [line.strip() for line in text.partition(value)[2].splitlines()[1:] if line.strip()]
+
+
+def _inside(name: str, folder: Path) -> list[str]:
+    absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
+    if absolute or ".." in re.split(r"[/\\]", name):
+        raise ValueError(f"the file of its values must lie in its own folder, but is named {name}")
+    pattern = re.sub(r"%[\d.]*[du]", "*", glob.escape(name))  # name%03d.raw: one file per slice
+    found = sorted(glob.glob(os.path.join(glob.escape(str(folder)), pattern)))
+    if not found or not all(os.path.isfile(one) for one in found):
+        raise ValueError(f"the file of its values is missing: {name}")
+    return found
+
+
+def check_dicom(path: str) -> None:
+    """Refuses a DICOM file with an element that is longer than the file: GDCM would take memory for it first.
+
+    Raises:
+        ValueError: names the element.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        place = 132 if data[128:132] == b"DICM" else 0
+        order: Literal["little", "big"] = "little"
+        syntax = b""
+        in_pixels = False
+        while place + 8 <= len(data):
+            if place >= 132 and syntax == b"1.2.840.10008.1.2.2" and data[place : place + 2] != b"\2\0":
+                order = "big"
+            group = int.from_bytes(data[place : place + 2], order)
+            element = int.from_bytes(data[place + 2 : place + 4], order)
+            kind = data[place + 4 : place + 6]
+            if group != 0xFFFE and kind in LONG_VRS:
+                length, start = int.from_bytes(data[place + 8 : place + 12], order), place + 12
+            elif group != 0xFFFE and kind in SHORT_VRS:
+                length, start = int.from_bytes(data[place + 6 : place + 8], order), place + 8
+            else:  # implicit, or the frame of an item
+                length, start = int.from_bytes(data[place + 4 : place + 8], order), place + 8
+            if length != UNDEFINED and length > len(data) - start:
+                detail = (
+                    f"element ({group:04x},{element:04x}) claims {length} bytes, {max(0, len(data) - start)} follow"
+                )
+                raise ValueError(f"not an image, or damaged{f': {detail}' if data[128:132] == b'DICM' else ''}")
+            if (group, element) == (0x7FE0, 0x0010):
+                in_pixels = length == UNDEFINED
+            # what is in sequences and their items is looked at, too; the items of packed pixels hold bytes
+            is_container = length == UNDEFINED or kind == b"SQ" or (group == 0xFFFE and not in_pixels)
+            place = start if is_container else start + length
+            if (group, element) == (0x0002, 0x0010):
+                syntax = data[start:place].rstrip(b"\0 ")
