@@ -42,7 +42,7 @@ from monai_fusenet.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 20  # of silence until an input counts as one that hangs
-MEMORY = 300  # MiB that an input may take beyond what the process had taken before; the largest valid one takes few
+MEMORY = 600  # MiB beyond what was taken before; an image takes few, and options may make a workflow load its samples
 
 EXPLANATION = f"""
 - loaded: an image that was prepared for a network (changed pixel values do no harm), or options that a workflow takes

@@ -36,6 +36,7 @@ from monai_fusenet.data.errors import printable
 from monai_fusenet.distillation import Distiller, Teacher, folder_pass, write_bundle
 from monai_fusenet.engines import FolderEvaluator
 from monai_fusenet.evaluation import Example, draw_example, format_totals, score_folder, typical_rows, write_report
+from monai_fusenet.handlers.checkpoint import load_tensors
 from monai_fusenet.handlers.results import ResultWriter
 from monai_fusenet.inferers import PerImageInferer
 
@@ -448,7 +449,7 @@ def load_network(
     weights = _read_weights(checkpoint, device)
     shipped = Path(bundle_root) / "models" / "model.pt"
     if shipped.is_file():
-        untrained = torch.load(shipped, map_location=device, weights_only=True)
+        untrained = load_tensors(shipped, device)
         if untrained.keys() == weights.keys() and all(torch.equal(untrained[name], weights[name]) for name in weights):
             raise ValueError(f"{checkpoint} holds the untrained weights that the bundle ships: train first")
     return _with_weights(network, weights, checkpoint)
@@ -470,6 +471,9 @@ def _with_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], check
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{checkpoint} does not fit this network: {str(error).splitlines()[-1].strip()}") from error
+    for name, value in network.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(f"{checkpoint} is of no use: its weights {name} hold NaN or infinite values")
     return network
 
 
@@ -478,13 +482,16 @@ def _read_weights(checkpoint: str | Path, device: str | torch.device) -> Mapping
     if not path.is_file():
         raise ValueError(f"checkpoint {path} is no file")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise ValueError(f"checkpoint {path} holds no weights that torch can read") from error
+        state = load_tensors(path, device)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {error}") from error
     if isinstance(state, Mapping) and "network" in state:
         state = state["network"]
     if not isinstance(state, Mapping):
         raise ValueError(f"checkpoint {path} holds no weights, but a {type(state).__name__}")
+    for name, value in state.items():
+        if not (isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided):
+            raise ValueError(f"checkpoint {path} holds no weights: {name!r} must name a dense tensor")
     return state
 
 

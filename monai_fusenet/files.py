@@ -43,6 +43,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     digest = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:12]
     temporary = path.with_name(f".{digest}{''.join(path.suffixes[-2:])}")
     try:
+        temporary.unlink(missing_ok=True)  # a link that somebody laid there would lead out of the folder
         yield temporary
         os.replace(temporary, path)
     finally:

@@ -47,6 +47,21 @@ def test_what_a_killed_writer_left_is_overwritten(tmp_path):
     assert target.read_text(encoding="utf-8") == "new"
 
 
+def test_a_link_that_lies_in_the_way_is_not_followed(tmp_path):
+    target, outside = tmp_path / "a.png", tmp_path / "outside"
+    outside.write_text("untouched")
+    with atomic_path(target) as temporary:
+        temporary.touch()
+    for link in (temporary, target):
+        link.unlink(missing_ok=True)
+        link.symlink_to(outside)
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+    assert outside.read_text() == "untouched"
+    assert target.read_text() == "new"
+    assert not target.is_symlink()
+
+
 def test_file_gets_the_usual_permissions(tmp_path):
     (tmp_path / "usual").write_text("")
     with atomic_path(tmp_path / "atomic") as temporary:

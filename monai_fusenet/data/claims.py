@@ -7,15 +7,23 @@ import math
 import mmap
 import os
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 DEFLATE = 1032  # bytes that one byte of zlib or gzip can hold at most (zlib.net, "Technical Details")
-HARMLESS = 64 * 2**20  # bytes that any file may claim; what they miss is found when it is read
+HARMLESS = 16 * 2**20  # bytes that any file may claim; what they miss is found when it is read
 SHARE = 4  # one image may take a quarter of the memory: what prepares it makes copies
 UNKNOWN_MEMORY = 8 * 2**30
 HEADER_BYTES = 2**20  # of text in front of the values of NRRD and MetaImage
+CHUNK = 2**20  # bytes to unpack at once
+LONGEST_FIELD = 4000  # MetaIO keeps a field in 4096 bytes
+LARGEST = 1e9  # of the numbers that place an image, in mm
+GEOMETRY = {  # names of MetaImage, then of NRRD, as `text_fields` tells them
+    *("transformmatrix", "rotation", "orientation", "offset", "position", "origin", "centerofrotation"),
+    *("dimsize", "elementspacing", "elementsize", "spacings", "spaceorigin", "spacedirections", "axismins", "axismaxs"),
+}
 
 # DICOM PS3.5, 7.1.2: value representations whose length takes four bytes, and those whose length takes two.
 LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
@@ -54,13 +62,11 @@ def check_claim(shape: Sequence[int], value_bytes: float, stored: int, packing: 
     Raises:
         ValueError: says what was claimed, and how much there is.
     """
-    sides = [int(side) for side in shape]
-    if min(sides, default=0) < 1:
-        raise ValueError(
-            f"every side of an image must be at least 1, but its header claims {' x '.join(map(str, sides))}"
-        )
-    values = math.prod(sides)
+    sides = [int(side) for side in shape if side != 1] or [1]
     claim = f"its header claims {' x '.join(map(str, sides))} values"
+    if min(sides) < 1:
+        raise ValueError(f"{claim}, but every side of an image must be at least 1")
+    values = math.prod(sides)
     if values * value_bytes > max(HARMLESS, stored * packing):
         raise ValueError(f"{claim}, more than its {stored} bytes can hold")
     available = available_memory()
@@ -76,15 +82,45 @@ def text_fields(path: str) -> list[tuple[str, str]]:
     with open(path, "rb") as file:
         text = os.fsdecode(file.read(HEADER_BYTES))
     fields = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = re.match(r"\s*([A-Za-z][\w ]*?)\s*(?::=?|=)\s*(.*)", line)
         if match:
             fields.append((match[1].lower().replace(" ", ""), match[2].strip()))
-        elif not line.strip():
-            break
-        if fields and fields[-1][0] == "elementdatafile":
+        if (text.startswith("NRRD") and not line.strip()) or (fields and fields[-1][0] == "elementdatafile"):
             break
     return fields
+
+
+def check_text(path: str) -> None:
+    """Refuses a NRRD or MetaImage header with numbers that ITK crashes or hangs on.
+
+    Raises:
+        ValueError: names the field.
+    """
+    fields = text_fields(path)
+    axes = {value for name, value in fields if name == "ndims"}  # of MetaImage
+    if axes and axes not in ({"2"}, {"3"}, {"4"}):
+        raise ValueError(f"its header's field NDims must be 2, 3 or 4, got {' and '.join(sorted(axes))}")
+    for name, value in fields:
+        if len(value) > LONGEST_FIELD:
+            raise ValueError(f"its header's field {name} has {len(value)} characters, more than {LONGEST_FIELD}")
+        if name not in GEOMETRY:
+            continue
+        words = [word for word in re.split(r"[\s,()]+", value) if word]
+        if not all(_is_length(word) or (not axes and word.lower() in ("none", "nan")) for word in words):
+            raise ValueError(f"its header's field {name} must hold numbers of up to {LARGEST:g}, got {value}")
+        count = int(max(axes, default="0"))
+        if axes and len(words) not in (count, count**2):
+            raise ValueError(
+                f"its header's field {name} must hold a number or a row for each of {count} axes, got {value}"
+            )
+
+
+def _is_length(word: str) -> bool:
+    try:
+        return abs(float(word)) <= LARGEST
+    except ValueError:
+        return False
 
 
 def data_files(path: str) -> list[str]:
@@ -107,6 +143,36 @@ def data_files(path: str) -> list[str]:
         for name in names:
             files += _inside(name, Path(path).parent)
     return files or [path]
+
+
+def check_packed(path: str, wanted: int) -> None:
+    """Refuses a MetaImage whose compressed values are damaged or too few: MetaIO may wait for the rest for ever.
+
+    Args:
+        path: the header.
+        wanted: bytes that the values must unpack to.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    files = data_files(path)
+    if len(files) > 1:
+        raise ValueError("its compressed values must lie in one file")
+    size = dict(text_fields(path)).get("compresseddatasize", "")
+    left = int(size) if size.isdecimal() else os.path.getsize(files[0])
+    unpacker = zlib.decompressobj(wbits=47)  # of zlib or gzip
+    made = 0
+    with open(files[0], "rb") as file:
+        if files[0] == path:
+            file.seek(re.search(rb"ElementDataFile[^\n]*\n?", file.read(HEADER_BYTES)).end())  # type: ignore[union-attr]
+        while made < wanted:
+            packed = unpacker.unconsumed_tail
+            if not packed:
+                packed = file.read(min(left, CHUNK))
+                left -= len(packed)
+            if not packed or unpacker.eof:
+                raise ValueError(f"truncated or damaged: its {wanted} bytes end after {made}")
+            made += len(unpacker.decompress(packed, CHUNK))
 
 
 def _lines_after(path: str, value: str) -> list[str]:

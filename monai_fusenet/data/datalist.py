@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from monai.utils import ensure_tuple
 
+from monai_fusenet.data.errors import printable
 from monai_fusenet.data.reading import DICOM_SUFFIXES, IMAGE_SUFFIXES, dicom_series, suffix_of
 from monai_fusenet.files import holds_results
 
@@ -80,7 +81,8 @@ def find_images(
         - `image`: absolute path of the file, or of the folder of a DICOM series; with `sequences`, a list of these;
         - `label`, where there is a mask: its absolute path, or a list of several (left and right lung, one per
           lesion) whose union is the mask;
-        - `file`: the path relative to `dataset_dir`, with forward slashes, without its ending;
+        - `file`: the path relative to `dataset_dir`, with forward slashes, without its ending where that names a
+          sequence; control characters and undecodable bytes as escapes;
         - `name`: unique, for naming results: the stem; where stems collide the relative path joined by underscores.
 
     Raises:
@@ -94,6 +96,8 @@ def find_images(
     else:
         items = _from_folders(root, exclude_dir, sequences)
     items.sort(key=lambda item: item["file"])
+    for item, shown in zip(items, _shown([item["file"] for item in items]), strict=True):
+        item["file"] = shown
     for item, name in zip(items, unique_names([item["file"] for item in items]), strict=True):
         item["name"] = name
     return items
@@ -114,7 +118,7 @@ def unmatched_masks(
     """
     used = {path for item in items for path in ensure_tuple(item.get("label", ()))}
     found = _search(_existing_folder(dataset_dir), exclude_dir)
-    return sorted(one.file for one in found if one.is_mask and str(one.path) not in used)
+    return sorted(printable(one.file) for one in found if one.is_mask and str(one.path) not in used)
 
 
 def unique_names(files: Sequence[str]) -> list[str]:
@@ -156,6 +160,19 @@ def unique_names(files: Sequence[str]) -> list[str]:
             taken.add(names[i].casefold())
         seen.add(names[i].casefold())
     return names
+
+
+def _shown(files: Sequence[str]) -> list[str]:
+    """The files as tables and logs show them: control characters and undecodable bytes as escapes, still unique."""
+    shown: list[str] = []
+    taken = {file for file in files if file.isprintable()}
+    for file in files:
+        name = printable(file)
+        while not file.isprintable() and name in taken:
+            name = f"_{name}"
+        taken.add(name)
+        shown.append(name)
+    return shown
 
 
 def _stem(path: Path) -> str:

@@ -19,7 +19,15 @@ from monai.utils import MetaKeys, SpaceKeys
 from monai.utils.misc import ImageMetaKey
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from monai_fusenet.data.claims import DEFLATE, check_claim, check_dicom, data_files, text_fields
+from monai_fusenet.data.claims import (
+    DEFLATE,
+    check_claim,
+    check_dicom,
+    check_packed,
+    check_text,
+    data_files,
+    text_fields,
+)
 from monai_fusenet.data.errors import failure_reason, printable
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -203,6 +211,8 @@ def _read(path: str) -> _Raster:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or damaged"
+    if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+        return "there is not enough memory for it"
     if re.search("itk", str(error), re.IGNORECASE) and isinstance(error, RuntimeError | TypeError):
         return "not an image, truncated or damaged"  # instead of C++ file names and addresses over many lines
     return failure_reason(error)
@@ -235,10 +245,10 @@ def _check_pages(picture: ImageFile.ImageFile, count: int, stored: int) -> None:
         picture.seek(index)
         shapes.append((picture.height, picture.width, len(picture.getbands())))
     raw = picture.format == "BMP" or picture.info.get("compression") == "raw"
-    # a pixel of one band may be a bit; the codecs of TIFF and JPEG are taken to be as good as that of PNG
-    least = min(1 if shape[2] > 1 else 1 / 8 for shape in shapes)
+    may_be_bits = picture.format != "JPEG" and any(shape[2] == 1 for shape in shapes)
+    # the codecs of TIFF and JPEG are taken to be as good as that of PNG
     largest = max(shapes, key=math.prod)
-    check_claim((count, *largest), least, stored, 1 if raw else DEFLATE)
+    check_claim((count, *largest), 1 / 8 if may_be_bits else 1, stored, 1 if raw else DEFLATE)
     picture.seek(0)
 
 
@@ -320,15 +330,20 @@ def _pixel_type(header: itk.ImageIOBase) -> Any:
 
 
 def _read_with_itk(path: str) -> _Raster:
-    files, packing = [path], DEFLATE
-    if suffix_of(path) in DICOM_SUFFIXES:
+    suffix = suffix_of(path)
+    if suffix in DICOM_SUFFIXES:
         check_dicom(path)
-    else:
-        files = data_files(path)
-        fields = dict(text_fields(path))
-        packed = fields.get("encoding", "raw") != "raw" or fields.get("compresseddata", "False") != "False"
-        packing = DEFLATE if packed else 1
-    _check_itk_claim(_itk_header(path), files, packing=packing)
+        _check_itk_claim(_itk_header(path), [path])
+        return _raster_of(_itk_image(path))
+    check_text(path)
+    fields, files = dict(text_fields(path)), data_files(path)
+    if fields.get("compresseddatasize", "").isdecimal():  # MetaIO takes as much memory without asking
+        check_claim([int(fields["compresseddatasize"])], 1, sum(map(os.path.getsize, files)), 1)
+    header = _itk_header(path)
+    packed = fields.get("encoding", "raw") != "raw" or fields.get("compresseddata", "False") != "False"
+    _check_itk_claim(header, files, packing=DEFLATE if packed else 1)
+    if packed and suffix in META_IMAGE_SUFFIXES:
+        check_packed(path, header.GetImageSizeInBytes())
     return _raster_of(_itk_image(path))
 
 

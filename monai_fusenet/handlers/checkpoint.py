@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 from monai_fusenet import ranks
 from monai_fusenet.files import atomic_path
 
-__all__ = ["EpochSeed", "ResumableCheckpoint"]
+__all__ = ["EpochSeed", "ResumableCheckpoint", "load_tensors"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,26 @@ class EpochSeed:
         self.dataset.set_epoch(engine.state.epoch)
 
 
+def load_tensors(path: str | Path, device: str | torch.device = "cpu") -> Any:
+    """What `torch.save` has written, if it is made of tensors, numbers, strings and collections of them.
+
+    Nothing in the file is executed, and no more memory is taken than the file has bytes: torch writes zip archives
+    without compression, and one that claims to unpack to more than itself is none of its own.
+
+    Raises:
+        ValueError: when the file is anything else.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > Path(path).stat().st_size:
+                raise ValueError("it unpacks to more than its own size")
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise anything, IndexError included
+        raise ValueError(f"{path} holds no weights that torch can read") from error
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a `checkpoint.pt`, on the CPU.
 
@@ -54,10 +75,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: when it is unreadable.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
         if not isinstance(state, dict) or not state.keys() >= CONTENT:
             raise ValueError(f"expected {sorted(CONTENT)}")
-    except Exception as error:  # a damaged file makes torch raise anything, IndexError included
+    except ValueError as error:
         raise ValueError(f"{path} is no checkpoint of a training; --overwrite True starts anew") from error
     return state
 

@@ -15,6 +15,7 @@ from torch import nn
 from monai_fusenet.data import failure_reason, load_image
 from monai_fusenet.distillation import Distiller, Round
 from monai_fusenet.files import atomic_path
+from monai_fusenet.handlers.checkpoint import load_tensors
 from monai_fusenet.label.clustering import bundle_configs, read_configs
 
 __all__ = ["FeedForwardModel"]
@@ -114,7 +115,7 @@ class FeedForwardModel:
         """The network with the weights on disk, read again when these are new."""
         changed = self.path.stat().st_mtime
         if self._loaded is None or self._loaded[0] != changed:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            state = load_tensors(self.path)
             network = self._parser(state["spatial_dims"]).get_parsed_content("student_def")
             network.load_state_dict(state["network"])
             self._loaded = (changed, state["spatial_dims"], network.eval())
