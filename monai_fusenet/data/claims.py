@@ -198,7 +198,8 @@ def check_dicom(path: str) -> None:
     Raises:
         ValueError: names the element.
     """
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stored:
+        data: mmap.mmap | bytes = stored
         place = 132 if data[128:132] == b"DICM" else 0
         order: Literal["little", "big"] = "little"
         syntax = b""
@@ -209,6 +210,16 @@ def check_dicom(path: str) -> None:
             group = int.from_bytes(data[place : place + 2], order)
             element = int.from_bytes(data[place + 2 : place + 4], order)
             kind = data[place + 4 : place + 6]
+            if group != 2 and syntax == b"1.2.840.10008.1.2.1.99":
+                unpacker = zlib.decompressobj(-15)
+                data, syntax = data[:place] + unpacker.decompress(data[place:], HARMLESS), b""
+                if unpacker.unconsumed_tail:
+                    raise ValueError(
+                        f"its deflated elements are larger than {HARMLESS} bytes: convert it to another syntax"
+                    )
+                continue
+            if group != 2 and syntax == b"1.2.840.10008.1.2":
+                kind = b""  # implicit: part of a length, which may look like one
             if group != 0xFFFE and kind in LONG_VRS:
                 length, start = int.from_bytes(data[place + 8 : place + 12], order), place + 12
             elif group != 0xFFFE and kind in SHORT_VRS:

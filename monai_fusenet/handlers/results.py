@@ -283,7 +283,7 @@ class ResultWriter:
         digest = hashlib.sha256(self.settings.encode())
         for path in ensure_tuple(item["image"]):
             files = sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]
-            for file in files:
+            for file in filter(Path.is_file, files):  # a pipe or a device may have no end
                 with contextlib.suppress(OSError):  # a file that cannot be read fails elsewhere, with a reason
                     digest.update(file.read_bytes())
         return digest.hexdigest()

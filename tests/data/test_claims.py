@@ -260,3 +260,37 @@ def test_a_damaged_slice_fails_its_series_and_not_the_folder(tmp_path, write_dic
         ValueError, match=r"its file slice02.dcm is not an image, or damaged: element \(7fe0,0010\) claims"
     ):
         load_image(items[1]["image"])
+
+
+def deflated(elements):
+    syntax = b"1.2.840.10008.1.2.1.99"
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(elements) + packer.flush()
+    return bytes(128) + b"DICM" + b"\2\0\x10\0UI" + struct.pack("<H", len(syntax)) + syntax + packed
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        (
+            bytes(2 * claims.HARMLESS),
+            "its deflated elements are larger than 16777216 bytes: convert it to another syntax",
+        ),
+        (b"\x28\0\x10\0UT\0\0\xff\xff\xff\x7f", r"element \(0028,0010\) claims 2147483647 bytes, 0 follow"),
+    ],
+)
+def test_deflated_dicom_is_looked_into(tmp_path, elements, reason):
+    (tmp_path / "a.dcm").write_bytes(deflated(elements))
+    with pytest.raises(ValueError, match=reason):
+        claims.check_dicom(str(tmp_path / "a.dcm"))
+    (tmp_path / "a.dcm").write_bytes(deflated(b"\x28\0\x10\0US\x02\0\x13\0"))
+    claims.check_dicom(str(tmp_path / "a.dcm"))
+
+
+def test_lengths_that_look_like_a_representation(tmp_path):
+    """In the implicit syntax, 0x5355 bytes are no "US"."""
+    syntax = b"1.2.840.10008.1.2\0"
+    head = bytes(128) + b"DICM" + b"\2\0\x10\0UI" + struct.pack("<H", len(syntax)) + syntax
+    content = head + b"\x28\0\x10\0" + struct.pack("<I", 0x5355) + b"\xff" * 0x5355
+    (tmp_path / "a.dcm").write_bytes(content)
+    claims.check_dicom(str(tmp_path / "a.dcm"))
