@@ -37,6 +37,9 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_IMAGE_SUFFIXES, *DICOM_SUFFIXES)
 
+SAME_PLACE = 1e-2  # mm, or mm a voxel: what writing and reading an affine may change
+UNEVEN = 0.25  # parts of the distance between slices that one may lie off, where no grid is exact
+
 _ITK_READERS = {
     ".png": "PNGImageIO",
     **dict.fromkeys((".tif", ".tiff"), "TIFFImageIO"),
@@ -110,8 +113,8 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
       one, if there are several), so that a one-slice volume is a 2-D image.
 
     Args:
-        path: what to load. Of several files, which must have equal shapes, transparency is dropped and the channels
-            are concatenated in the given order.
+        path: what to load. Of several files, which must have equal shapes and affines, transparency is dropped and
+            the channels are concatenated in the given order.
 
     Returns:
         A float32 `MetaTensor` of shape (C, *spatial). Its `meta` holds, besides `filename_or_obj`, `affine` and
@@ -127,7 +130,8 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
         - `has_alpha`: whether the last channel is transparency.
 
     Raises:
-        ValueError: if the file is missing, empty, truncated or not an image, or if several files differ in shape.
+        ValueError: if the file is missing, empty, truncated or not an image, claims more than it or memory can hold,
+            if a series has slices that are not evenly spaced, or if several files differ in shape or affine.
     """
     paths = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
     if not paths:
@@ -140,6 +144,11 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
                 raise ValueError(
                     f"images to stack must have one shape, got {first.pixels.shape[1:]} for {paths[0]} "
                     f"and {raster.pixels.shape[1:]} for {one}"
+                )
+            if not np.allclose(raster.affine, first.affine, atol=SAME_PLACE):
+                raise ValueError(
+                    f"images to stack must lie on one grid, but the affines of {paths[0]} and {one} differ: "
+                    "resample one to the other"
                 )
         opaque = [raster.pixels[:-1] if raster.has_alpha else raster.pixels for raster in rasters]
         first = first._replace(pixels=np.concatenate(opaque), has_alpha=False)
@@ -303,7 +312,13 @@ def _read_series(folder: str) -> _Raster:
         raise ValueError(f"{len(others)} of its DICOM files are damaged, the first is {printable(others[0])}")
     header = _itk_header(files[0])
     _check_itk_claim(header, files, len(files))
-    return _raster_of(ITKReader(pixel_type=_pixel_type(header)).read(folder))
+    image = ITKReader(pixel_type=_pixel_type(header)).read(folder)
+    notes, uneven = image.GetMetaDataDictionary(), "ITK_non_uniform_sampling_deviation"
+    if notes.HasKey(uneven) and notes[uneven] > UNEVEN * image.GetSpacing()[2]:
+        raise ValueError(
+            f"its slices are not evenly spaced, they lie up to {notes[uneven]:.3g} mm off: are some missing?"
+        )
+    return _raster_of(image)
 
 
 def _itk_header(path: str) -> itk.ImageIOBase:

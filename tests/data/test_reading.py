@@ -1,3 +1,5 @@
+import re
+
 import itk
 import nibabel as nib
 import numpy as np
@@ -468,3 +470,24 @@ def test_stacked_images_must_have_one_shape(tmp_path):
 
 def test_no_path_at_all():
     assert refusal([]) == "expected the path of an image, got an empty list"
+
+
+def test_files_to_stack_must_lie_on_one_grid(tmp_path):
+    for index, shift in enumerate((0.0, 0.004, 0.5)):
+        affine = np.diag([1.0, 2.0, 3.0, 1.0])
+        affine[0, 3] = shift
+        nib.save(nib.Nifti1Image(np.zeros((4, 5, 3), np.float32) + index, affine), tmp_path / f"{index}.nii")
+    paths = [tmp_path / f"{index}.nii" for index in range(3)]
+    assert load_image(paths[:2])[:, 0, 0, 0].tolist() == [0, 1]
+    message = f"images to stack must lie on one grid, but the affines of {paths[0]} and {paths[2]} differ: "
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}resample one to the other$"):
+        load_image([paths[0], paths[2]])
+
+
+def test_a_series_that_lacks_a_slice_has_no_grid(tmp_path, write_dicom_series):
+    write_dicom_series(tmp_path / "series", np.zeros((8, 6, 5), np.int16))
+    assert load_image(tmp_path / "series").shape == (1, 5, 6, 8)
+    sorted((tmp_path / "series").iterdir())[3].unlink()
+    message = r"series: its slices are not evenly spaced, they lie up to 1\.67 mm off: are some missing\?$"
+    with pytest.raises(ValueError, match=message):
+        load_image(tmp_path / "series")
