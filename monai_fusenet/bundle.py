@@ -26,7 +26,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.transforms import Transform
-from monai.utils import BundlePropertyConfig, set_determinism
+from monai.utils import BundlePropertyConfig, ensure_tuple, set_determinism
 from torch import nn
 
 from monai_fusenet import __version__, ranks
@@ -37,6 +37,7 @@ from monai_fusenet.distillation import Distiller, Teacher, folder_pass, write_bu
 from monai_fusenet.engines import FolderEvaluator
 from monai_fusenet.evaluation import Example, draw_example, format_totals, score_folder, typical_rows, write_report
 from monai_fusenet.handlers.checkpoint import load_tensors
+from monai_fusenet.handlers.dicom import check_dicom_output, is_dicom
 from monai_fusenet.handlers.results import ResultWriter
 from monai_fusenet.inferers import PerImageInferer
 
@@ -97,7 +98,7 @@ ENTRY_KEYS = {
 BOOKKEEPING = {
     *("bundle_root", "dataset_dir", "output_dir", "predictions_dir", "device", "overwrite", "num_workers", "seeds"),
     *("results_dir", "items", "writer", "dataset", "dataloader", "handlers", "evaluator", "max_epochs", "val_interval"),
-    *("teacher", "distiller"),
+    *("teacher", "distiller", "dicom_output"),
 }
 STUDENT_OPTIONS = (  # what the masks that teach do not depend on
     *("student_def", "student_size", "student", "teacher_seeds", "rounds", "round_steps", "batch_size"),
@@ -245,6 +246,7 @@ def check_values(config: Mapping[str, Any]) -> None:
         check_switch(name, plain[name])
     for name in plain.keys() & NUMBERS:
         check_number(name, plain[name], 0)
+    check_dicom_output(plain.get("dicom_output"))
     seeds = plain.get("seeds")
     if seeds is not None and not (
         isinstance(seeds, list | tuple)
@@ -512,6 +514,9 @@ def make_masks(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
         ValueError: when the folder holds results of other images or settings; nothing is written then.
     """
     check_conflicts(writer)
+    others = sum(not is_dicom(ensure_tuple(item["image"])[0]) for item in writer.items)
+    if writer.dicom_output is not None and others:
+        logger.info("dicom_output has no effect on %d images that are not DICOM", others)
     if ranks.size() > 1:
         writer.merge()
     if writer.pending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,12 +40,39 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         the temporary path, which does not exist yet.
     """
     path = Path(path)
-    # Short, so that it fits wherever the name itself does, and the same for the same file.
-    digest = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:12]
-    temporary = path.with_name(f".{digest}{''.join(path.suffixes[-2:])}")
+    temporary = _temporary(path, "".join(path.suffixes[-2:]))
     try:
         temporary.unlink(missing_ok=True)  # a link that somebody laid there would lead out of the folder
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a new folder to write into, which becomes ``path`` when the block ends without an error.
+
+    As `atomic_path`, but that a folder cannot take the place of another in one step: a process that is killed just
+    then leaves none.
+
+    Args:
+        path: the folder to write; the one above it must exist.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path, suffix: str = "") -> Path:
+    """A hidden neighbour, short, so that it fits wherever the name itself does, and the same for the same path."""
+    digest = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:12]
+    return path.with_name(f".{digest}{suffix}")

@@ -27,9 +27,9 @@ MASK_FOLDERS = (
     *("imd*_lesion", "isic*_groundtruth", "isbi*_groundtruth"),
 )
 IGNORED = (".*", "imd*_roi", "isic_*_superpixels.png")
-# A number: one file per lesion, as in BUSI; seg: BraTS.
-MASK_ENDING = re.compile(r"[_-](mask|segmentation|seg)(_\d+)?$", re.IGNORECASE)
-MASK_ENDING_IN_MASK_FOLDER = re.compile(r"[_-](mask|segmentation|seg|lesion)(_\d+)?$", re.IGNORECASE)
+# A number: one file per lesion, as in BUSI; seg: BraTS; _dicom: the folder of a mask that this package wrote.
+MASK_ENDING = re.compile(r"[_-](mask|segmentation|seg)(_\d+|_dicom)?$", re.IGNORECASE)
+MASK_ENDING_IN_MASK_FOLDER = re.compile(r"[_-](mask|segmentation|seg|lesion)(_\d+|_dicom)?$", re.IGNORECASE)
 
 
 class _Found(NamedTuple):

@@ -26,6 +26,14 @@ from PIL import Image
 from monai_fusenet import ranks
 from monai_fusenet.data import IMAGE_SUFFIXES, spacing_of
 from monai_fusenet.files import SUMMARY_COLUMNS, atomic_path
+from monai_fusenet.handlers.dicom import (
+    UnfitSourceError,
+    check_dicom_output,
+    dicom_mask_path,
+    is_dicom,
+    remove_dicom_masks,
+    write_dicom_mask,
+)
 from monai_fusenet.handlers.panel import PanelRow, draw_panels
 from monai_fusenet.transforms import Region
 
@@ -37,6 +45,7 @@ except ImportError:  # Windows
 __all__ = ["ResultWriter", "describe_choice", "peak_memory", "read_summary", "result_path", "write_label_map"]
 
 logger = logging.getLogger(__name__)
+NO_DICOM = "no DICOM {}: "
 
 
 def peak_memory() -> float | None:
@@ -141,6 +150,8 @@ class ResultWriter:
         output_dir: where the results go; made when the first is written.
         overwrite: do finished images anew.
         settings: what the results depend on besides the images, as plain numbers, strings, lists and dictionaries.
+        dicom_output: also write masks of DICOM images as DICOM, "seg" or "series", see `write_dicom_mask`. Where the
+            source does not permit it, the summary says why, and the image is done all the same.
 
     Attributes:
         pending: the items that this rank is to do.
@@ -153,8 +164,11 @@ class ResultWriter:
         output_dir: str | Path,
         overwrite: bool = False,
         settings: Mapping[str, Any] | None = None,
+        dicom_output: str | None = None,
     ) -> None:
+        check_dicom_output(dicom_output)
         self.items = items
+        self.dicom_output = dicom_output
         self.settings = json.dumps(settings or {}, sort_keys=True, default=str)
         self.output_dir = Path(output_dir)
         self._items_by_file = {item["file"]: item for item in items}
@@ -178,7 +192,8 @@ class ResultWriter:
                 if self._found_fingerprint(item) != self._fingerprint(item):
                     conflicts.append(item["file"])
                     continue
-                rows[item["file"]] = {**row, "file": item["file"], "status": "kept"}
+                if self._has_dicom(item, row["message"]):
+                    rows[item["file"]] = {**row, "file": item["file"], "status": "kept"}
         return rows, conflicts, [row for file, row in earlier.items() if file not in self._items_by_file]
 
     def _parts(self) -> list[Path]:
@@ -246,6 +261,7 @@ class ResultWriter:
         (self.output_dir / f"{name}_panel.png").unlink(missing_ok=True)
         write_label_map(clusters, self.output_dir, f"{name}_clusters")
         write_label_map(mask, self.output_dir, f"{name}_mask", foreground=255)
+        no_dicom = self._write_dicom(mask, self._items_by_file[item["file"]])
         with atomic_path(self.output_dir / f"{name}_panel.png") as temporary:
             figure = draw_panels([row], [item["file"]])
             figure.savefig(temporary, metadata={"fingerprint": self._fingerprint(self._items_by_file[item["file"]])})
@@ -257,6 +273,7 @@ class ResultWriter:
             messages.append(f"{found} of {wanted} objects found")
         if records and records[-1].refits:
             messages.append(f"fitted {records[-1].refits + 1} times, as all of it had become one cluster")
+        messages.append(no_dicom)
         peak = peak_memory()
         self._add(
             {
@@ -271,6 +288,25 @@ class ResultWriter:
                 "message": "; ".join(filter(None, messages)),
             }
         )
+
+    def _has_dicom(self, item: Mapping[str, Any], message: str) -> bool:
+        """Whether the mask lies there as DICOM, too, or need not."""
+        source = ensure_tuple(item["image"])[0]
+        if self.dicom_output is None or not is_dicom(source):
+            return True
+        path = dicom_mask_path(self.output_dir, f"{item['name']}_mask", self.dicom_output)
+        return path.exists() or NO_DICOM.format(self.dicom_output) in message
+
+    def _write_dicom(self, mask: MetaTensor, item: Mapping[str, Any]) -> str:
+        """Writes the mask as DICOM if it is to be; returns what to say where the source does not permit it."""
+        source, stem = ensure_tuple(item["image"])[0], f"{item['name']}_mask"
+        remove_dicom_masks(self.output_dir, stem)
+        if self.dicom_output is not None and is_dicom(source):
+            try:
+                write_dicom_mask(mask, source, self.output_dir, stem, self.dicom_output)
+            except UnfitSourceError as error:
+                return f"{NO_DICOM.format(self.dicom_output)}{error}"
+        return ""
 
     def add_message(self, file: str, message: str) -> None:
         """Adds a message to the row of an image, if it has one, and writes the summary."""
