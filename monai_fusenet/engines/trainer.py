@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
 import torch
@@ -91,6 +91,12 @@ class FuseNetTrainer(Trainer):
         look_every: int = 1,
     ) -> None:
         check_whole("look_every", look_every, 1)
+        if (
+            epoch_length is None
+            and isinstance(train_data_loader, Sized)
+            and not isinstance(train_data_loader, DataLoader)
+        ):
+            epoch_length = len(train_data_loader)  # MONAI before 1.5 asks only a DataLoader
         super().__init__(
             device=device,
             max_epochs=max_epochs,

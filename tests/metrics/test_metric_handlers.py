@@ -39,6 +39,7 @@ def test_decollated_dictionaries_of_an_evaluator():
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=batches,
+        epoch_length=len(batches),
         network=torch.nn.Identity(),
         key_val_metric={"hammoude": HammoudeHandler(output_transform=from_engine(["pred", "label"]))},
         additional_metrics={"xor": XorHandler(output_transform=from_engine(["pred", "label"]))},
