@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from monai.networks.nets import BasicUNet
+from monai.utils import version_geq
 
 from monai_fusenet.networks import FuseNet
 
@@ -80,3 +82,45 @@ def test_export_of_one_image():
     image, _ = draw_pair((6, 9))
     exported = torch.export.export(network, (image,)).module()
     torch.testing.assert_close(exported(1 - image), network(1 - image))
+
+
+# Sizes that are not known when the network is exported, see docs/export.md.
+
+needs_exporters = pytest.mark.skipif(not version_geq(torch.__version__, "2.9.0"), reason="exporters of torch 2.9")
+NETWORKS = {
+    "2-D": (lambda: network_for((9, 12)), (9, 12), [(11, 7), (16, 16)]),
+    "3-D": (lambda: network_for((5, 6, 7)), (5, 6, 7), [(8, 9, 6)]),
+    "as published": (lambda: network_for((6, 9), img_size=(6, 9)), (6, 9), [(6, 9)]),
+    "distilled": (lambda: BasicUNet(2, 3, 1, features=(4,) * 6, norm="instance").eval(), (48, 64), [(96, 32)]),
+}
+
+
+def export_arguments(name):
+    """A network, a batch of two images, and what may change: the batch, and the sides unless the network fixes them."""
+    make, spatial, _ = NETWORKS[name]
+    torch.manual_seed(0)
+    axes = [0] if name == "as published" else [0, *range(2, 2 + len(spatial))]
+    return make(), (torch.rand(2, 3, *spatial),), (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
+
+
+def assert_exported(name, network, exported):
+    _, spatial, others = NETWORKS[name]
+    for batch, size in ((1, spatial), *((3, other) for other in others)):
+        image = torch.rand(batch, 3, *size)
+        expected = network(image).detach()
+        actual = torch.as_tensor(exported(image)).detach()
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@needs_exporters
+@pytest.mark.parametrize("name", NETWORKS)
+def test_sizes_that_are_not_known(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, inputs, axes = export_arguments(name)
+    program = torch.export.export(network, inputs, dynamic_shapes=axes)
+    torch.export.save(program, tmp_path / "network.pt2")
+    assert_exported(name, network, torch.export.load(tmp_path / "network.pt2").module())
+    options = {"optimize": False, "external_data": False, "input_names": ["image"], "output_names": ["scores"]}
+    torch.onnx.export(program, (), tmp_path / "network.onnx", dynamo=True, verbose=False, **options)
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
+    assert_exported(name, network, lambda image: session.run(None, {"image": image.numpy()})[0])
