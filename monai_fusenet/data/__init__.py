@@ -2,7 +2,7 @@
 
 from monai_fusenet.data.datalist import find_images, unmatched_masks
 from monai_fusenet.data.dataset import SeededCacheDataset
-from monai_fusenet.data.errors import failure_reason
+from monai_fusenet.data.errors import failure_reason, is_out_of_memory, is_worker_death
 from monai_fusenet.data.preparation import (
     CT_WINDOWS,
     CheckImaged,
@@ -30,6 +30,8 @@ __all__ = [
     "draw_phantoms",
     "failure_reason",
     "find_images",
+    "is_out_of_memory",
+    "is_worker_death",
     "load_image",
     "phantom_images",
     "sample_images",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,15 +22,18 @@ from torch.nn import functional as F
 
 from monai_fusenet import ranks
 from monai_fusenet.checks import check_number, check_switch, check_whole
+from monai_fusenet.data.errors import failure_reason, is_out_of_memory
 from monai_fusenet.engines.trainer import FuseNetTrainer, prepare_pair
 from monai_fusenet.handlers.few_clusters import FIRST_STEP
 from monai_fusenet.inferers.ensemble import NetworkEnsemble, SumOverImages, random_state, set_random_state
 from monai_fusenet.losses import FuseNetLoss
+from monai_fusenet.memory import release_memory
 from monai_fusenet.transforms.augment_pair import AugmentPaird
 from monai_fusenet.transforms.clusters import count_clusters, guided_upsampling
 
 __all__ = ["FitRecord", "PerImageInferer", "content_seed"]
 
+LEAST_SIDE = 32  # pixels of the shortest side, below which want of memory makes no image smaller
 LOOK_EVERY = {"cuda": 5}  # steps from one wait for the device to the next; otherwise one
 
 QUIET = logging.getLogger(f"{__name__}.fit")
@@ -63,6 +67,8 @@ class FitRecord:
         seconds: wall-clock time, of all fits.
         augmented: the second view at the last resolution, (C, *spatial); `None` without a fit.
         refits: how often the image was fitted again because all of it had become one cluster.
+        size: spatial size at which the scores were made, before they were brought to that of the image.
+        wanted_size: the size that memory did not suffice for; `None` where it did.
     """
 
     steps: int
@@ -70,6 +76,8 @@ class FitRecord:
     seconds: float
     augmented: Tensor | None
     refits: int = 0
+    size: tuple[int, ...] = ()
+    wanted_size: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -96,6 +104,10 @@ class PerImageInferer(Inferer):
     The scores are those of the fitted copy with the statistics of this image (batch norm in training mode), as
     published. Differs from the published code: there, dropout is active in the final pass as well; here by
     `final_dropout`.
+
+    Where memory does not suffice, images of a batch are fitted one by one, and an image at a size whose sides are
+    shorter by 1/sqrt(2), and again until it suffices or the shortest side would have less than 32 pixels; its scores
+    are brought to the size of the image along the image's edges, and its record says so.
 
     With `resolutions` the fit is coarse-to-fine: it begins on a small version of the image, whose steps cost a
     fraction, and goes on with the same weights on larger ones.
@@ -135,6 +147,7 @@ class PerImageInferer(Inferer):
 
     Raises:
         RuntimeError: under `torch.inference_mode()`, which forbids gradients.
+        MemoryError: when memory does not suffice for the smallest size either.
         ValueError: when the images have no shape (B, C, *spatial), an image holds NaN or infinite values, or fits to
             scores that do; when `at_once` meets a network with activation checkpointing.
 
@@ -212,43 +225,84 @@ class PerImageInferer(Inferer):
         images = images if weights is None else images.to(weights.dtype)
         self.record = []
         if self.steps == 0:
-            return torch.cat([self._feed_forward(image, network) for image in images.split(1)])
-        scores = torch.cat([self._fit(group.detach().clone(), network) for group in images.split(self.at_once)])
+            return torch.cat([self._within_memory(self._feed_forward, image, network) for image in images.split(1)])
+        groups = images.detach().split(self.at_once)
+        scores = torch.cat([self._within_memory(self._fit, group.clone(), network) for group in groups])
         for index, image in enumerate(images.detach().split(1)):
             for attempt in range(1, self.max_refits + 1):
                 if not _is_collapsed(scores[index]) or image.amin() == image.amax():
                     break
-                scores[index] = self._fit(image.clone(), network, attempt)[0]
+                scores[index] = self._within_memory(self._fit, image.clone(), network, attempt)[0]
                 again = self.record.pop()
                 steps, seconds = self.record[index].steps + again.steps, self.record[index].seconds + again.seconds
                 self.record[index] = replace(again, steps=steps, seconds=seconds, refits=attempt)
         return scores
 
-    def _feed_forward(self, image: Tensor, shared: Callable) -> Tensor:
+    def _within_memory(
+        self,
+        make_scores: Callable,
+        images: Tensor,
+        network: Callable,
+        attempt: int = 0,
+        side: float = math.inf,
+        wanted: tuple[int, ...] | None = None,
+    ) -> Tensor:
+        """Scores at the largest size for which memory suffices, whose shortest side is at most `side`."""
+        noted, size = len(self.record), tuple(self._sizes(list(images.shape[2:]), side)[-1])
+        try:
+            scores = make_scores(images, network, attempt, side)
+            for record in self.record[noted:]:
+                record.wanted_size = wanted
+            return scores
+        except Exception as error:
+            if not is_out_of_memory(error):
+                if wanted is None:
+                    raise
+                # A network that takes images of one size only, perhaps.
+                reason = f"it does not suffice for {_by(wanted)}, and at {_by(size)}: {failure_reason(error)}"
+                raise MemoryError(reason) from error
+        # From here on, and not where the error was caught, nothing refers to what the attempt has left.
+        del self.record[noted:]
+        _free_memory()
+        if len(images) > 1:
+            options = (network, attempt, side, wanted)
+            return torch.cat([self._within_memory(make_scores, image, *options) for image in images.split(1)])
+        wanted, side = wanted or size, round(min(size) / 2**0.5)
+        if side < LEAST_SIDE:
+            raise MemoryError(f"it suffices for no size from {_by(wanted)} down to {_by(size)}")
+        return self._within_memory(make_scores, images, network, attempt, side, wanted)
+
+    def _feed_forward(self, image: Tensor, shared: Callable, attempt: int, side: float) -> Tensor:
         start = time.perf_counter()
         network: Any = copy.deepcopy(shared)  # callers cache and reuse theirs
         network.eval()
         second = None
         with torch.no_grad():
+            size = self._sizes(list(image.shape[2:]), side)[-1]
+            view = _resized(image, size)
             if getattr(self.augmentation, "second_view_channels", 0):
-                pair = self._pair(image, list(image.shape[2:]), self.seed)
-                scores, second = network(pair["image"], pair["augmented"])[0], pair["augmented"][0].cpu()
+                pair = self._pair(image, size, self.seed)
+                view, second = pair["image"], pair["augmented"][0].cpu()
+                scores = network(view, pair["augmented"])[0]
             else:
-                scores = network(image)
-        self._note(scores.float(), 0, time.perf_counter() - start, second)
+                scores = network(view)
+            if size != list(image.shape[2:]):
+                scores = guided_upsampling(scores, image)
+        self._note(scores.float(), 0, time.perf_counter() - start, second, view)
         return scores.float()
 
-    def _note(self, scores: Tensor, steps: int, seconds: float, augmented: Tensor | None) -> None:
+    def _note(self, scores: Tensor, steps: int, seconds: float, augmented: Tensor | None, view: Tensor) -> None:
         if not scores.isfinite().all():
             raise ValueError("the fit diverged: its scores are not finite; a smaller lr or fewer steps may mend it")
-        self.record.append(FitRecord(steps, int(count_clusters(scores)), seconds, augmented))
+        size = tuple(view.shape[2:])
+        self.record.append(FitRecord(steps, int(count_clusters(scores)), seconds, augmented, size=size))
 
-    def _fit(self, images: Tensor, shared: Any, attempt: int = 0) -> Tensor:
+    def _fit(self, images: Tensor, shared: Any, attempt: int, side: float) -> Tensor:
         start = time.perf_counter()
         devices = [images.device] if images.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad():  # evaluators call inferers under no_grad
             fits = [self._begin(image, shared, attempt) for image in images.split(1)]
-            for size in self._sizes(list(images.shape[2:])):
+            for size in self._sizes(list(images.shape[2:]), side):
                 for fit in fits:
                     fit.pair = self._pair(fit.image, size, fit.seed)
                 if len(fits) == 1:
@@ -258,7 +312,7 @@ class PerImageInferer(Inferer):
             all_scores = [self._finish(fit) for fit in fits]
         seconds = (time.perf_counter() - start) / len(fits)
         for fit, scores in zip(fits, all_scores, strict=True):
-            self._note(scores, fit.steps, seconds, fit.pair["augmented"][0].cpu())
+            self._note(scores, fit.steps, seconds, fit.pair["augmented"][0].cpu(), fit.pair["image"])
         return torch.cat(all_scores)
 
     def _begin(self, image: Tensor, shared: Any, attempt: int) -> _Fit:
@@ -290,11 +344,12 @@ class PerImageInferer(Inferer):
                 scores = guided_upsampling(scores.to(fit.image.dtype), fit.image)
             return scores.float()
 
-    def _sizes(self, spatial: list[int]) -> list[list[int]]:
-        """The spatial sizes to fit at, one after the other."""
+    def _sizes(self, spatial: list[int], most: float = math.inf) -> list[list[int]]:
+        """The spatial sizes to fit at, one after the other, none with a shortest side above `most`."""
         sizes: list[list[int]] = []
-        for resolution in self.resolutions or [min(spatial)]:
+        for resolution in (self.resolutions if self.steps else None) or [min(spatial)]:
             scale = resolution if isinstance(resolution, float) else min(1.0, resolution / min(spatial))
+            scale = min(scale, most / min(spatial))
             size = [max(1, round(side * scale)) for side in spatial]
             if size not in sizes:  # once the image's own size is reached
                 sizes.append(size)
@@ -302,7 +357,7 @@ class PerImageInferer(Inferer):
 
     def _pair(self, image: Tensor, size: list[int], seed: int) -> dict[str, Tensor]:
         """The image at a size and its second view, each (1, C, *spatial), with the same draws at every size."""
-        view = image if size == list(image.shape[2:]) else F.interpolate(image, size=size, mode="area")
+        view = _resized(image, size)
         augmentation = copy.deepcopy(self.augmentation)
         if hasattr(augmentation, "set_random_state"):
             augmentation.set_random_state(seed=seed)
@@ -383,6 +438,23 @@ class PerImageInferer(Inferer):
             bar.attach(trainer, metric_names=["loss", "clusters"])
         with torch.autocast(device.type, enabled=False):
             trainer.run()
+        # Engines and their handlers refer to each other: until Python looks for such circles, images of the past stay.
+        trainer.state.output = trainer.state.batch = None
+
+
+def _resized(image: Tensor, size: list[int]) -> Tensor:
+    """An image (1, C, *spatial) at a spatial size, itself where it has that size."""
+    return image if size == list(image.shape[2:]) else F.interpolate(image, size=size, mode="area")
+
+
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
+
+
+def _free_memory() -> None:
+    release_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _is_collapsed(scores: Tensor) -> bool:

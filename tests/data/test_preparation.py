@@ -174,7 +174,7 @@ def test_the_reason_lies_below_monais_wrappers():
 
 
 def test_an_error_without_words_is_named():
-    assert failure_reason(MemoryError()) == "MemoryError"
+    assert failure_reason(MemoryError()) == "out of memory"
 
 
 def test_a_constant_picture_with_varying_transparency_is_constant():

@@ -1,6 +1,8 @@
 import copy
 import logging
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from monai_fusenet.inferers.per_image import LOOK_EVERY
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.networks import FuseNet
 from monai_fusenet.transforms import AugmentPaird
+from monai_fusenet.transforms.clusters import guided_upsampling
 
 SIZES = [(24, 17), (7, 5, 6)]
 
@@ -584,3 +587,122 @@ def test_no_refits():
     inferer = PerImageInferer(steps=2, max_refits=0)
     inferer(draw_images(), Collapsing(9))
     assert inferer.record[0].refits == 0
+
+
+# Memory that does not suffice.
+
+
+class Demanding(nn.Module):
+    """Needs more memory than there is above so many pixels, and says so as torch or numpy do."""
+
+    def __init__(self, pixels, error):
+        super().__init__()
+        self.network = draw_network()
+        self.pixels = pixels
+        self.error = error
+
+    def forward(self, image, augmented=None):
+        if image[:, 0].numel() > self.pixels:
+            raise self.error
+        return self.network(image) if augmented is None else self.network(image, augmented)
+
+
+ON_CPU = (
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+)
+ERRORS = [MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory."), RuntimeError(ON_CPU)]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("steps", [2, 0])
+@pytest.mark.parametrize(("pixels", "size"), [(64 * 80, (64, 80)), (64 * 80 - 1, (45, 56)), (32 * 40, (32, 40))])
+def test_want_of_memory_makes_an_image_smaller(error, steps, pixels, size):
+    inferer = PerImageInferer(steps=steps, max_refits=0)
+    scores = inferer(draw_images((64, 80)), Demanding(pixels, error))
+    (record,) = inferer.record
+    assert scores.shape == (1, 8, 64, 80)
+    assert (record.size, record.wanted_size) == (size, None if size == (64, 80) else (64, 80))
+    assert record.steps == steps
+
+
+@pytest.mark.parametrize("steps", [3, 0])
+def test_a_smaller_fit_is_that_of_the_resolution(steps):
+    image = draw_images((64, 80))
+    limited = PerImageInferer(steps=steps, max_refits=0)(image, Demanding(45 * 56, MemoryError()))
+    if steps:
+        expected = PerImageInferer(steps=steps, resolutions=[45], max_refits=0)(image, Demanding(10**6, None))
+    else:
+        small = nn.functional.interpolate(image, size=(45, 56), mode="area")
+        expected = guided_upsampling(PerImageInferer(steps=0)(small, Demanding(10**6, None)), image)
+    torch.testing.assert_close(limited, expected)
+
+
+def test_only_resolutions_that_are_too_large_become_smaller():
+    inferer = PerImageInferer(steps=2, resolutions=[32, 64], max_refits=0)
+    inferer(draw_images((64, 80)), Demanding(64 * 80 - 1, MemoryError()))
+    assert (inferer.record[0].size, inferer.record[0].steps) == ((45, 56), 4)
+
+
+def test_no_memory_for_the_smallest_size_either():
+    with pytest.raises(MemoryError, match=r"^it suffices for no size from 64 x 80 down to 32 x 40$"):
+        PerImageInferer(steps=2)(draw_images((64, 80)), Demanding(0, MemoryError()))
+
+
+def test_a_network_of_one_size_cannot_go_to_a_smaller_one():
+    network = Demanding(64 * 80 - 1, MemoryError())
+    network.network = FuseNet(features=4, patch_grid=3, img_size=(64, 80))
+    with pytest.raises(MemoryError, match=r"^it does not suffice for 64 x 80, and at 45 x 56: .*64"):
+        PerImageInferer(steps=2)(draw_images((64, 80)), network)
+
+
+def test_other_images_of_a_batch_stay_as_they_were():
+    images = draw_images((64, 80), batch_size=2)
+    attempts = []
+
+    class Unlucky(Demanding):  # the first attempt at the second image fails
+        def forward(self, image, augmented):
+            if torch.equal(image, images[1:]):
+                attempts.append(image)
+                if len(attempts) == 1:
+                    raise MemoryError
+            return super().forward(image, augmented)
+
+    inferer = PerImageInferer(steps=2, max_refits=0)
+    scores = inferer(images, Unlucky(10**6, None))
+    assert [record.wanted_size for record in inferer.record] == [None, (64, 80)]
+    alone = PerImageInferer(steps=2, max_refits=0)(images[:1], Demanding(10**6, None))
+    assert torch.equal(scores[:1], alone)
+
+
+def test_images_fitted_at_once_are_fitted_one_by_one_for_want_of_memory():
+    images = draw_images((40, 33), batch_size=2)
+    inferer = PerImageInferer(steps=2, at_once=2, max_refits=0)
+    inferer._descend_together = lambda fits: torch.empty(2**60)  # more than there is
+    scores = inferer(images, draw_network())
+    assert [record.wanted_size for record in inferer.record] == [None, None]
+    assert torch.equal(scores, PerImageInferer(steps=2, max_refits=0)(images, draw_network()))
+
+
+LIMITED = """
+import resource, torch
+from monai_fusenet.inferers import PerImageInferer
+from monai_fusenet.networks import FuseNet
+
+torch.set_num_threads(1)
+inferer, network = PerImageInferer(steps=2, min_clusters=0, max_refits=0), FuseNet(features=8)
+inferer(torch.rand(1, 3, 32, 40), network)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 150 * 2**20,) * 2)
+scores = inferer(torch.rand(1, 3, 256, 300), network)
+print(tuple(scores.shape), *inferer.record[0].wanted_size, min(inferer.record[0].size))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of memory")
+def test_a_real_limit_of_memory():
+    run = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, encoding="utf-8", timeout=120)
+    assert run.returncode == 0, run.stderr
+    shape, side = run.stdout.strip().rsplit(" ", 1)
+    assert shape == "(1, 16, 256, 300) 256 300"
+    assert 32 <= int(side) < 256
