@@ -17,7 +17,7 @@ def shipped(name: str) -> Path:
 
 
 def copy_bundle(folder: str | Path) -> list[Path]:
-    """Copies `bundles/` and `configs/` into a folder, which is made if need be.
+    """Copies `bundles/` and `configs/` into a folder, which is made if need be; each is complete or absent.
 
     Args:
         folder: where to.
@@ -32,8 +32,19 @@ def copy_bundle(folder: str | Path) -> list[Path]:
     for target in targets:
         if target.exists():
             raise ValueError(f"{target} is there already; choose another folder, or remove it first")
-    for target in targets:
-        shutil.copytree(shipped(target.name), target, ignore=shutil.ignore_patterns("__pycache__"))
+    scratch = Path(folder) / ".monai_fusenet_copy"  # what a killed copy left there goes
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        for target in targets:
+            litter = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(shipped(target.name), scratch / target.name, ignore=litter)
+        for target in targets:
+            (scratch / target.name).rename(target)
+    except shutil.Error as error:  # a list of all files, without errno
+        _, target, reason = error.args[0][0]
+        raise OSError(f"cannot write {target}: {reason}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return targets
 
 

@@ -37,7 +37,7 @@ from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
 from monai_fusenet.evaluation.baselines import kmeans_clusters
 from monai_fusenet.files import atomic_path
 from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResultWriter, ResumableCheckpoint
-from monai_fusenet.handlers.checkpoint import load_checkpoint
+from monai_fusenet.handlers.checkpoint import load_checkpoint, save_tensors
 from monai_fusenet.handlers.results import result_path
 from monai_fusenet.inferers import PerImageInferer
 
@@ -524,16 +524,15 @@ def write_bundle(
         parent: the bundle that this one comes from, whose licence and `logging.conf` it takes over.
     """
     folder = Path(folder)
-    for name in ("configs", "models", "docs"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "models" / "model.pt") as temporary:
-        torch.save({name: value.cpu() for name, value in network.state_dict().items()}, temporary)
+    weights = {name: value.cpu() for name, value in network.state_dict().items()}
+    save_tensors(weights, folder / "models" / "model.pt")
     for name, content in (("metadata", metadata), ("inference", config)):
         with atomic_path(folder / "configs" / f"{name}.json") as temporary:
             temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     for source, target in (("LICENSE", "LICENSE"), ("configs/logging.conf", "configs/logging.conf")):
         if (Path(parent) / source).is_file():
-            shutil.copyfile(Path(parent) / source, folder / target)
+            with atomic_path(folder / target) as temporary:
+                shutil.copyfile(Path(parent) / source, temporary)
     with atomic_path(folder / "docs" / "README.md") as temporary:
         temporary.write_text(BUNDLE_README, encoding="utf-8")
 

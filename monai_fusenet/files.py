@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SUMMARY_COLUMNS = (
@@ -25,28 +26,75 @@ def holds_results(folder: str | Path) -> bool:
         return False
 
 
+class CannotWriteError(OSError):
+    """A folder into which nothing can be written any more; its message says which one, why, and how to mend it."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)  # without a number in brackets
+
+
+REMEDIES = {
+    errno.ENOSPC: "free space there",
+    errno.EDQUOT: "free space there",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EROFS: "make the folder writable",
+    errno.EACCES: "make the folder writable",
+    errno.EPERM: "make the folder writable",
+}
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """What goes wrong in the block with a disk that is full, or a folder that may not be written, gets one clear line.
+
+    Such a fault is none of the image that is just being worked on: the next one would meet it, too.
+
+    Args:
+        path: the file that is being written.
+
+    Raises:
+        CannotWriteError: in the place of such an error; all others pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno or 0)
+        if remedy is None or isinstance(error, CannotWriteError):
+            raise
+        path = Path(path)
+        message = f"cannot write {path.name} into {path.parent}: {error.strerror}; {remedy}, or choose another folder"
+        raise CannotWriteError(error.errno, message) from error
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path to write to, which becomes ``path`` when the block ends without an error.
 
     The temporary file lies in the same folder (a rename within one file system is atomic) and has the same suffixes
     (writers such as nibabel and Pillow choose their format by them). An error in the block removes it and leaves a
-    ``path`` from earlier as it was; what a killed process leaves, the next attempt overwrites.
+    ``path`` from earlier as it was; what a killed process leaves, the next attempt overwrites. A power cut is another
+    matter: nothing waits for the disk, which would cost each small file more time than writing it.
 
     Args:
-        path: the file to write; its folder must exist.
+        path: the file to write; its folder is made if need be.
 
     Yields:
         the temporary path, which does not exist yet.
+
+    Raises:
+        CannotWriteError: when the disk is full, or the folder may not be written.
     """
     path = Path(path)
     temporary = _temporary(path, "".join(path.suffixes[-2:]))
-    try:
-        temporary.unlink(missing_ok=True)  # a link that somebody laid there would lead out of the folder
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.unlink(missing_ok=True)  # a link that somebody laid there would lead out of the folder
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):  # in a folder that may not be written, the first error is the one to see
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -57,22 +105,41 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     then leaves none.
 
     Args:
-        path: the folder to write; the one above it must exist.
+        path: the folder to write; the one above it is made if need be.
+
+    Raises:
+        CannotWriteError: when the disk is full, or the folder may not be written.
     """
     path = Path(path)
     temporary = _temporary(path)
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(path):
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _temporary(path: Path, suffix: str = "") -> Path:
     """A hidden neighbour, short, so that it fits wherever the name itself does, and the same for the same path."""
     digest = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:12]
     return path.with_name(f".{digest}{suffix}")
+
+
+def content_digest(paths: str | Path | Sequence[str | Path]) -> str:
+    """SHA-256 of a file, of all files of a folder (a DICOM series), or of several of them, as hexadecimal digits.
+
+    Raises:
+        OSError: when there is none, or it cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
+        for file in sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]:
+            with file.open("rb") as content:
+                while block := content.read(2**20):
+                    digest.update(block)
+    return digest.hexdigest()

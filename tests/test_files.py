@@ -1,6 +1,11 @@
+import errno
+import os
+import resource
+import signal
+
 import pytest
 
-from monai_fusenet.files import atomic_path, holds_results
+from monai_fusenet.files import CannotWriteError, atomic_path, content_digest, holds_results
 
 
 def test_file_appears_under_its_name_only_when_complete(tmp_path):
@@ -76,3 +81,49 @@ def test_results_of_an_earlier_version_are_known(tmp_path):
     assert holds_results(tmp_path)
     (tmp_path / "summary.csv").write_text("file,status\n", encoding="utf-8")
     assert not holds_results(tmp_path)
+
+
+def test_a_disk_that_is_full_is_told_by_file_folder_and_remedy(tmp_path):
+    with pytest.raises(CannotWriteError) as caught, atomic_path(tmp_path / "a.png"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.errno == errno.ENOSPC
+    assert str(caught.value) == (
+        f"cannot write a.png into {tmp_path}: No space left on device; free space there, or choose another folder"
+    )
+
+
+def test_a_file_that_grows_beyond_the_limit_of_the_system(tmp_path):
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with (
+            pytest.raises(CannotWriteError, match="File too large; raise the limit"),
+            atomic_path(tmp_path / "a") as half,
+        ):
+            half.write_bytes(bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_is_made(tmp_path):
+    with atomic_path(tmp_path / "new" / "folder" / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert (tmp_path / "new" / "folder" / "a.txt").read_text() == "whole"
+
+
+def test_a_file_stands_where_the_folder_should_be(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(FileExistsError), atomic_path(tmp_path / "a" / "b.txt"):
+        pass
+
+
+def test_content_digest_of_files_and_folders(tmp_path):
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "series" / "folder").mkdir(parents=True)
+    (tmp_path / "series" / "1").write_bytes(b"one")
+    assert content_digest(tmp_path / "a") == content_digest(tmp_path / "series")
+    (tmp_path / "series" / "2").write_bytes(b"two")
+    assert content_digest(tmp_path / "a") != content_digest(tmp_path / "series")
+    assert content_digest([str(tmp_path / "a"), tmp_path / "series" / "2"]) == content_digest(tmp_path / "series")

@@ -70,3 +70,17 @@ def test_copies_say_what_to_do_next(tmp_path, capsys):
     main([str(tmp_path / "new")])
     assert "python -m monai.bundle run inference --config_file" in capsys.readouterr().out
     assert Path(tmp_path / "new" / "configs" / "skin.yaml").is_file()
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(source, target, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil.copytree, "__defaults__", (False, None, full, False, False))
+    with pytest.raises(SystemExit, match=r"^error: cannot write .*: \[Errno 28\] No space left on device$"):
+        main([str(tmp_path / "new")])
+    assert list((tmp_path / "new").iterdir()) == []
+    monkeypatch.undo()
+    (tmp_path / "new" / ".monai_fusenet_copy" / "bundles").mkdir(parents=True)  # left by a killed copy
+    main([str(tmp_path / "new")])
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["bundles", "configs"]

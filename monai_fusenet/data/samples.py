@@ -9,6 +9,8 @@ import skimage
 from PIL import Image
 from scipy import ndimage
 
+from monai_fusenet.files import atomic_path
+
 SAMPLE_FILES = ("cell.png", "ihc.png", "microaneurysms.png", "retina.jpg")
 
 
@@ -56,8 +58,8 @@ def draw_phantoms(folder: str | os.PathLike, count: int = 4, size: tuple[int, in
         for key, pixels in zip(
             ("image", "label"), _draw_phantom(np.random.default_rng([seed, index]), size), strict=True
         ):
-            Path(item[key]).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(item[key])
+            with atomic_path(item[key]) as temporary:
+                Image.fromarray(pixels).save(temporary)
 
 
 def _draw_phantom(random: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -201,7 +201,6 @@ def write_report(
         if "file" not in row:
             raise ValueError(f"every row must name its image under 'file', got only {', '.join(row)}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     summary = totals(rows)
     _write_csv(folder / "scores.csv", rows, ["file", "method", "seed", "level", *METRICS, "collapsed"])
     _write_csv(folder / "totals.csv", summary, list(summary[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import zipfile
 from collections.abc import Mapping
@@ -81,6 +82,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is no checkpoint of a training; --overwrite True starts anew") from error
     return state
+
+
+def save_tensors(state: Any, path: Path) -> None:
+    """Writes what `torch.save` takes; the file is complete or absent.
+
+    Raises:
+        CannotWriteError: as `atomic_path`; `torch.save` itself does not say what is wrong with a disk.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 class ResumableCheckpoint:
@@ -166,7 +179,6 @@ class ResumableCheckpoint:
     def _save(self, engine: Engine, finished: bool = False) -> None:
         if ranks.rank() > 0:
             return
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -177,16 +189,14 @@ class ResumableCheckpoint:
             "finished": finished,
             "stopped_early": finished and bool(engine.should_terminate),
         }
-        with atomic_path(self.path) as temporary:
-            torch.save(state, temporary)
+        save_tensors(state, self.path)
 
     def _finish(self, engine: Engine) -> None:
         if ranks.rank() > 0:
             return
         # model.pt first: a checkpoint that says "finished" promises that it is there.
         if not (self._already_finished and (self.output_dir / "model.pt").is_file()):
-            with atomic_path(self.output_dir / "model.pt") as temporary:
-                torch.save(self.network.state_dict(), temporary)
+            save_tensors(self.network.state_dict(), self.output_dir / "model.pt")
         if not self._already_finished:
             self._save(engine, finished=True)
             logger.info("trained %d epochs; weights: %s", engine.state.epoch, self.output_dir / "model.pt")

@@ -143,7 +143,6 @@ class ValidationPanel:
             return
         if dice:
             engine.state.metrics["majority_dice"] = float(np.mean(dice))
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.output_dir / "panel.png") as temporary:
             draw_panels(rows, titles).savefig(temporary)
 

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from monai_fusenet.files import atomic_path
+
 MAIN = "from monai_fusenet.label.app import FuseNetApp  # noqa: F401\n"
 
 
@@ -26,8 +28,8 @@ def write_app(folder: str | Path) -> Path:
         if main.is_file() and _code(main.read_text("utf-8", errors="replace")) == _code(MAIN):
             return folder
         raise ValueError(f"{main} is another app's and stays as it is: choose another folder for --app")
-    folder.mkdir(parents=True, exist_ok=True)
-    main.write_text(MAIN, encoding="utf-8")
+    with atomic_path(main) as temporary:
+        temporary.write_text(MAIN, encoding="utf-8")
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections import OrderedDict
@@ -17,7 +16,7 @@ from filelock import FileLock
 from monai_fusenet.files import atomic_path
 from monai_fusenet.interaction import ClickSelector
 
-__all__ = ["ClusterCache", "Clusters", "content_digest"]
+__all__ = ["ClusterCache", "Clusters"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +42,6 @@ class Clusters(NamedTuple):
     grid_shape: tuple[int, ...]
     has_geometry: bool
     selector: ClickSelector
-
-
-def content_digest(path: str | Path) -> str:
-    """SHA-256 of a file, or of all files of a folder (a DICOM series), as hexadecimal digits."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]:
-        with file.open("rb") as content:
-            while block := content.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 class ClusterCache:

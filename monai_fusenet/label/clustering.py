@@ -21,8 +21,9 @@ from monai_fusenet.__main__ import shipped
 from monai_fusenet.bundle import BOOKKEEPING, ENTRY_KEYS, initial_network
 from monai_fusenet.checks import check_number, check_whole
 from monai_fusenet.data import failure_reason, load_image
+from monai_fusenet.files import content_digest
 from monai_fusenet.interaction import STATE_VERSION, ClickSelector
-from monai_fusenet.label.cache import ClusterCache, Clusters, content_digest
+from monai_fusenet.label.cache import ClusterCache, Clusters
 from monai_fusenet.transforms import ClustersToMaskd
 
 __all__ = ["Clusterer", "Conf", "bundle_configs", "check_preset", "presets", "read_conf", "read_configs"]

@@ -14,8 +14,7 @@ from torch import nn
 
 from monai_fusenet.data import failure_reason, load_image
 from monai_fusenet.distillation import Distiller, Round
-from monai_fusenet.files import atomic_path
-from monai_fusenet.handlers.checkpoint import load_tensors
+from monai_fusenet.handlers.checkpoint import load_tensors, save_tensors
 from monai_fusenet.label.clustering import bundle_configs, read_configs
 
 __all__ = ["FeedForwardModel"]
@@ -100,10 +99,8 @@ class FeedForwardModel:
             **parts,
         )
         (result,) = distiller.run(items, [Path(masks_dir)])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.path) as temporary:
-            weights = {name: value.cpu() for name, value in network.state_dict().items()}
-            torch.save({"spatial_dims": spatial_dims, "network": weights}, temporary)
+        weights = {name: value.cpu() for name, value in network.state_dict().items()}
+        save_tensors({"spatial_dims": spatial_dims, "network": weights}, self.path)
         return result
 
     def _parser(self, spatial_dims: int) -> ConfigParser:

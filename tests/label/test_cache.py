@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from monai_fusenet.interaction import ClickSelector
-from monai_fusenet.label.cache import ClusterCache, Clusters, content_digest
+from monai_fusenet.label.cache import ClusterCache, Clusters
 from monai_fusenet.label.clustering import Clusterer, check_preset, presets, uncertainty
 
 KEY, OTHER, THIRD = ("0a" * 32, "1b" * 32, "2c" * 32)
@@ -98,15 +98,6 @@ def test_two_at_once_make_it_once(tmp_path):
     ClusterCache(tmp_path).get(KEY, slowly)
     first.join()
     assert len(calls) == 1
-
-
-def test_content_digest_of_files_and_folders(tmp_path):
-    (tmp_path / "a").write_bytes(b"one")
-    (tmp_path / "series").mkdir()
-    (tmp_path / "series" / "1").write_bytes(b"one")
-    assert content_digest(tmp_path / "a") == content_digest(tmp_path / "series")
-    (tmp_path / "series" / "2").write_bytes(b"two")
-    assert content_digest(tmp_path / "a") != content_digest(tmp_path / "series")
 
 
 def test_keys_follow_content_options_and_weights(tmp_path):
