@@ -138,7 +138,9 @@ def content_digest(paths: str | Path | Sequence[str | Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
-        for file in sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if file.exists() and not file.is_file():  # a pipe or a device may have no end
+                continue
             with file.open("rb") as content:
                 while block := content.read(2**20):
                     digest.update(block)

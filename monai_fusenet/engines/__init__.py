@@ -1,6 +1,6 @@
 """What runs: one optimisation step, and one pass through a folder."""
 
-from monai_fusenet.engines.evaluator import FolderEvaluator, ForgivingDataset
+from monai_fusenet.engines.evaluator import FolderEvaluator, ForgivingDataset, ForgivingLoader
 from monai_fusenet.engines.trainer import FuseNetTrainer, prepare_pair
 
-__all__ = ["FolderEvaluator", "ForgivingDataset", "FuseNetTrainer", "prepare_pair"]
+__all__ = ["FolderEvaluator", "ForgivingDataset", "ForgivingLoader", "FuseNetTrainer", "prepare_pair"]

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-from monai.data import Dataset
+from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
+from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import Subset
 
 from monai_fusenet.data.dataset import one_thread
-from monai_fusenet.data.errors import failure_reason
+from monai_fusenet.data.errors import failure_reason, is_worker_death
+from monai_fusenet.files import CannotWriteError, content_digest
+from monai_fusenet.memory import collecting_is_cheap, release_memory
 
-__all__ = ["FolderEvaluator", "ForgivingDataset"]
+__all__ = ["FolderEvaluator", "ForgivingDataset", "ForgivingLoader"]
+
+logger = logging.getLogger(__name__)
 
 
 class ForgivingDataset(Dataset):
@@ -21,32 +32,118 @@ class ForgivingDataset(Dataset):
 
     Args:
         data: samples with `file` (as shown to users) and `name` (of the results).
-        transform: what prepares a sample; what it raises ends up under `failure`, in one line.
+        transform: what prepares a sample; what it raises ends up under `failure`, in one line. Where `image` is a path
+            or several, `content` is the digest of what lay there before it was read.
     """
 
     def _transform(self, index: int) -> Any:
         try:
+            content = _content(self.data[index].get("image"))
             with one_thread():
-                return super()._transform(index)
+                return {**super()._transform(index), **content}
         except Exception as error:
-            item = self.data[index]
-            return {"file": item["file"], "name": item["name"], "failure": failure_reason(error)}
+            return self.failed(index, failure_reason(error))
+
+    def failed(self, index: int, reason: str) -> dict[str, str]:
+        """The sample of an image that cannot be prepared."""
+        item = self.data[index]
+        return {"file": item["file"], "name": item["name"], "failure": reason}
+
+
+def _content(image: Any) -> dict[str, str]:
+    try:
+        return {"content": content_digest(image)}
+    except (OSError, TypeError):  # a file that cannot be read fails elsewhere, with a reason; and it may be no file
+        return {}
+
+
+class ForgivingLoader:
+    """Goes on where worker processes of a loader die: a system that runs out of memory kills them.
+
+    Images that were not delivered yet are loaded by a new worker, one alone from then on, which needs least memory. An
+    image that has cost two workers their lives becomes a sample that says so.
+
+    Args:
+        loader: of a `ForgivingDataset`, with batches of one image and with workers.
+    """
+
+    def __init__(self, loader: TorchDataLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields the batches of the loader."""
+        dataset, collate = self.loader.dataset, self.loader.collate_fn
+        left, deaths = deque(self.loader.sampler), Counter[int]()
+        workers, ahead = self.loader.num_workers, self.loader.prefetch_factor
+        while left:
+            rest: Any = Subset(dataset, list(left))
+            loader = DataLoader(rest, workers, batch_size=1, prefetch_factor=ahead, collate_fn=collate)
+            batches = iter(loader)
+            _let_torch_look_for_itself()
+            try:
+                for batch in batches:
+                    left.popleft()
+                    yield batch
+            except RuntimeError as error:
+                if not is_worker_death(error):
+                    raise
+                # A worker that begins with an image once the one before is delivered dies of no other.
+                workers = ahead = 1
+                deaths[left[0]] += 1
+                if deaths[left[0]] > 1:
+                    reason = "the process that loaded it was killed, twice; perhaps memory does not suffice"
+                    yield collate([dataset.failed(left.popleft(), reason)])  # type: ignore[attr-defined]
+                else:
+                    logger.warning("a process that loads images was killed; another one goes on")
+
+
+def _let_torch_look_for_itself() -> None:
+    """Has the loader find dead workers when it waits for the next image, seconds later but in no other place.
+
+    Otherwise torch raises the news in the midst of whatever the main process does, a fit or the writing of a file.
+    """
+    if not hasattr(signal, "SIGCHLD"):  # Windows
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    if getattr(handler, "__module__", "") == "torch.utils.data._utils.signal_handling":
+        with suppress(ValueError):  # another thread than the main one may not
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 class FolderEvaluator(SupervisedEvaluator):
     """MONAI evaluator that an image cannot stop: what fails is named, and the next image follows.
 
-    For batches of one image of a `ForgivingDataset`. During an iteration, `state.item` holds `file` and `name` of the
-    image and `state.failure` the reason why it failed, or `None`; a handler of `IterationEvents.MODEL_COMPLETED` that
-    raises makes the image fail, too.
+    For batches of one image of a `ForgivingDataset`; a loader with workers may lose them, see `ForgivingLoader`. During
+    an iteration, `state.item` holds `file` and `name` of the image and `state.failure` the reason why it failed, or
+    `None`; a handler of `IterationEvents.MODEL_COMPLETED` that raises makes the image fail, too. Only a
+    `CannotWriteError`, which the next image would meet as well, ends the run.
     """
 
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Goes through the folder."""
+        if isinstance(self.data_loader, TorchDataLoader) and self.data_loader.num_workers > 0:
+            self.data_loader = ForgivingLoader(self.data_loader)
+        with collecting_is_cheap():
+            super().run(global_epoch)
+
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
+        try:
+            return self._attempt(engine, batchdata)
+        finally:
+            release_memory()
+
+    def _attempt(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
         self.state.item = {"file": batchdata["file"][0], "name": batchdata["name"][0]}
         self.state.failure = batchdata["failure"][0] if "failure" in batchdata else None
         if self.state.failure is None:
             try:
                 return super()._iteration(engine, batchdata)
+            except CannotWriteError:
+                raise
             except Exception as error:
                 self.state.failure = failure_reason(error)
         return []

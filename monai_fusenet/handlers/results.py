@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import json
@@ -25,7 +24,7 @@ from PIL import Image
 
 from monai_fusenet import ranks
 from monai_fusenet.data import IMAGE_SUFFIXES, spacing_of
-from monai_fusenet.files import SUMMARY_COLUMNS, atomic_path
+from monai_fusenet.files import SUMMARY_COLUMNS, atomic_path, content_digest, writing
 from monai_fusenet.handlers.dicom import (
     UnfitSourceError,
     check_dicom_output,
@@ -189,7 +188,7 @@ class ResultWriter:
             row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **earlier.get(item["file"], {})}
             whole = all(result_path(self.output_dir, item["name"], kind) for kind in ("clusters", "mask", "panel"))
             if whole and row["status"] != "failed":
-                if self._found_fingerprint(item) != self._fingerprint(item):
+                if self._found_fingerprint(item) != self._fingerprint(self._content(item)):
                     conflicts.append(item["file"])
                     continue
                 if self._has_dicom(item, row["message"]):
@@ -220,7 +219,6 @@ class ResultWriter:
 
         Of several ranks each writes its part.
         """
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         alone = ranks.size() == 1
         name = "summary.csv" if alone else f"summary.part{ranks.rank()}.csv"
         with (
@@ -242,7 +240,6 @@ class ResultWriter:
         self.write_summary()
 
     def _write_results(self, engine: SupervisedEvaluator) -> None:
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         sample, item = engine.state.output[0], engine.state.item
         name, clusters, mask = item["name"], sample["clusters"], sample["pred"]
         records = getattr(engine.inferer, "record", [])
@@ -257,14 +254,18 @@ class ResultWriter:
             spacing=spacing_of(clusters),
             note=choice.replace("; ", "\n"),
         )
+        content = self._content(self._items_by_file[item["file"]])
+        if content != engine.state.batch[0].get("content", content):
+            raise ValueError("the file has changed since it was read; run again")
         # The panel goes first and comes last: while it is there, with its fingerprint, the image is finished.
-        (self.output_dir / f"{name}_panel.png").unlink(missing_ok=True)
+        panel = self.output_dir / f"{name}_panel.png"
+        with writing(panel):
+            panel.unlink(missing_ok=True)
         write_label_map(clusters, self.output_dir, f"{name}_clusters")
         write_label_map(mask, self.output_dir, f"{name}_mask", foreground=255)
         no_dicom = self._write_dicom(mask, self._items_by_file[item["file"]])
-        with atomic_path(self.output_dir / f"{name}_panel.png") as temporary:
-            figure = draw_panels([row], [item["file"]])
-            figure.savefig(temporary, metadata={"fingerprint": self._fingerprint(self._items_by_file[item["file"]])})
+        with atomic_path(panel) as temporary:
+            draw_panels([row], [item["file"]]).savefig(temporary, metadata={"fingerprint": self._fingerprint(content)})
         count = int(clusters.cpu().numpy().max())  # torch knows no maximum of uint16
         fraction = float((mask > 0).float().mean())
         messages = ["collapsed: one cluster" if count == 1 else "empty mask" if fraction == 0 else ""]
@@ -273,6 +274,9 @@ class ResultWriter:
             messages.append(f"{found} of {wanted} objects found")
         if records and records[-1].refits:
             messages.append(f"fitted {records[-1].refits + 1} times, as all of it had become one cluster")
+        if records and records[-1].wanted_size is not None:
+            done, wanted = (" x ".join(map(str, size)) for size in (records[-1].size, records[-1].wanted_size))
+            messages.append(f"fitted at {done}, as memory did not suffice for {wanted}")
         messages.append(no_dicom)
         peak = peak_memory()
         self._add(
@@ -315,14 +319,14 @@ class ResultWriter:
             self.rows[file]["message"] = f"{before}; {message}" if before else message
             self.write_summary()
 
-    def _fingerprint(self, item: Mapping[str, Any]) -> str:
-        digest = hashlib.sha256(self.settings.encode())
-        for path in ensure_tuple(item["image"]):
-            files = sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]
-            for file in filter(Path.is_file, files):  # a pipe or a device may have no end
-                with contextlib.suppress(OSError):  # a file that cannot be read fails elsewhere, with a reason
-                    digest.update(file.read_bytes())
-        return digest.hexdigest()
+    def _content(self, item: Mapping[str, Any]) -> str:
+        try:
+            return content_digest(item["image"])
+        except OSError:  # a file that cannot be read fails elsewhere, with a reason
+            return ""
+
+    def _fingerprint(self, content: str) -> str:
+        return hashlib.sha256(f"{self.settings} {content}".encode()).hexdigest()
 
     def _found_fingerprint(self, item: Mapping[str, Any]) -> str:
         try:

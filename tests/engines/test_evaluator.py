@@ -1,13 +1,19 @@
+import os
+import signal
+
 import pytest
 import torch
 from ignite.engine import Events
 from monai.data import DataLoader
+from monai.data.utils import list_data_collate
 from monai.engines import IterationEvents
 from monai.inferers import SimpleInferer
 from monai.transforms import Compose, Lambdad
 from torch import nn
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
+from monai_fusenet.files import CannotWriteError
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -36,12 +42,12 @@ def fail_at(height, error):
     return step
 
 
-def run(items=None, transform=None, network=None, handlers=(), **options):
+def run(items=None, transform=None, network=None, handlers=(), workers=0, collate_fn=list_data_collate, **options):
     """Runs and returns, for each image: its names, why it failed, and whether there is an output."""
     dataset = ForgivingDataset(items or draw_items(), transform or Compose([]))
     evaluator = FolderEvaluator(
         device=torch.device("cpu"),
-        val_data_loader=DataLoader(dataset, batch_size=1),
+        val_data_loader=DataLoader(dataset, batch_size=1, num_workers=workers, collate_fn=collate_fn),
         network=network or Doubling(),
         **options,
     )
@@ -102,14 +108,35 @@ def test_an_image_for_which_postprocessing_fails():
     assert failures(seen) == [None, None, "the scores are not finite", None]
 
 
-def test_an_image_for_which_a_handler_fails():
+def fail_at_b(error):
     def write(engine):
         if engine.state.item["name"] == "b":
-            raise OSError(28, "No space left on device")
+            raise error
 
-    seen = run(handlers=[(IterationEvents.MODEL_COMPLETED, write)])
-    assert failures(seen) == [None, "[Errno 28] No space left on device", None, None]
+    return [(IterationEvents.MODEL_COMPLETED, write)]
+
+
+def test_an_image_for_which_a_handler_fails():
+    seen = run(handlers=fail_at_b(OSError(36, "File name too long")))
+    assert failures(seen) == [None, "[Errno 36] File name too long", None, None]
     assert seen[1][3] == []
+
+
+def test_a_disk_that_is_full_ends_the_run():
+    seen = []
+    with pytest.raises(CannotWriteError):
+        run(inferer=lambda image, network: seen.append(0) or image, handlers=fail_at_b(CannotWriteError(28, "full")))
+    assert len(seen) == 2
+
+
+def test_an_image_for_which_memory_does_not_suffice():
+    def allocate(image):
+        return torch.empty(2**60) if image.shape[-2] == 6 else image
+
+    for part in ({"transform": Lambdad("image", allocate)}, {"postprocessing": Compose([Lambdad("pred", allocate)])}):
+        reasons = failures(run(**part))
+        assert reasons.pop(1).startswith("out of memory: ")
+        assert reasons == [None] * 3
 
 
 def test_every_image_fails():
@@ -152,3 +179,43 @@ def test_images_are_prepared_alike_with_any_number_of_threads():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+# Worker processes.
+
+
+class Deadly:
+    """Kills the process that prepares the image of this height, so often (counted in a file)."""
+
+    def __init__(self, height, times, count):
+        self.height = height
+        self.times = times
+        self.count = count
+
+    def __call__(self, item):
+        if item["image"].shape[-2] == self.height:
+            with self.count.open("a") as file:
+                file.write(".")
+            if self.count.stat().st_size <= self.times:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+
+@pytest.mark.parametrize(("workers", "times"), [(2, 1), (1, 99)])
+def test_a_worker_that_dies(tmp_path, monkeypatch, workers, times):
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.5,))  # seconds between looks
+    main_process = os.getpid()
+    seen = run(transform=Deadly(6, times, tmp_path / "count"), workers=workers)
+    assert os.getpid() == main_process
+    expected = [None] * 4
+    if times == 99:
+        expected[1] = "the process that loaded it was killed, twice; perhaps memory does not suffice"
+    assert failures(seen) == expected
+
+
+def test_another_error_of_a_loader_ends_the_run():
+    def fail(samples):
+        raise RuntimeError("not of the same size")
+
+    with pytest.raises(RuntimeError, match="not of the same size"):
+        run(workers=1, collate_fn=fail)

@@ -1,4 +1,6 @@
 import csv
+import errno
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -15,6 +17,7 @@ from torch import nn
 
 from monai_fusenet.data import LoadMedicalImaged, load_image
 from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
+from monai_fusenet.files import CannotWriteError
 from monai_fusenet.handlers import ResultWriter, result_path, write_label_map
 from monai_fusenet.handlers.results import describe_choice, peak_memory
 from monai_fusenet.inferers import FitRecord
@@ -378,25 +381,95 @@ def test_an_image_that_cannot_be_fitted(tmp_path, caplog):
     assert "b.png failed: the fit diverged" in caplog.text
 
 
-def test_results_that_cannot_be_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "No space left on device; free space there"),
+        (errno.EDQUOT, "Disk quota exceeded; free space there"),
+        (errno.EFBIG, "File too large; raise the limit on the size of files"),
+        (errno.EROFS, "Read-only file system; make the folder writable"),
+        (errno.EACCES, "Permission denied; make the folder writable"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch, number, remedy):
     items = write_pictures(tmp_path / "images")
-    genuine, saves = Image.Image.save, []
+    genuine, saves, fits = Image.Image.save, [], []
 
     def save(picture, path, *args, **kwargs):
         saves.append(path)
-        if len(saves) == 4:  # the mask of the second image: its clusters, and the panel of the first, came before
-            genuine(picture, path, *args, **kwargs)
-            raise OSError(28, "No space left on device")
         genuine(picture, path, *args, **kwargs)
+        if len(saves) == 5:  # the mask of the second image: its clusters, and all of the first, came before
+            raise OSError(number, os.strerror(number))
+
+    class Counting(Scripted):
+        def __call__(self, image, network):
+            fits.append(image)
+            return super().__call__(image, network)
 
     monkeypatch.setattr(Image.Image, "save", save)
-    rows = run(items, tmp_path / "out")
-    assert [row["status"] for row in rows].count("failed") == 1
-    failed = next(row for row in rows if row["status"] == "failed")
-    assert failed["message"] == "[Errno 28] No space left on device"
+    with pytest.raises(CannotWriteError) as caught:
+        run(items, tmp_path / "out", inferer=Counting())
+    assert str(caught.value) == f"cannot write b_mask.png into {tmp_path / 'out'}: {remedy}, or choose another folder"
+    assert len(fits) == 2  # the third image is not fitted in vain
     # Nothing half written, and no panel, which would say that the image is finished.
-    assert not [name for name in names(tmp_path / "out") if name.startswith(".")]
-    assert not (tmp_path / "out" / failed["file"].replace(".png", "_panel.png")).exists()
+    kept = ["a_clusters.png", "a_mask.png", "a_panel.png", "b_clusters.png", "summary.csv"]
+    assert names(tmp_path / "out") == kept
+    monkeypatch.undo()
+    assert [item["name"] for item in ResultWriter(items, tmp_path / "out").pending] == ["b", "c"]
+
+
+def test_an_error_of_one_file_alone_does_not_end_the_run(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    (tmp_path / "out" / "b_mask.png").mkdir(parents=True)
+    rows = run(items, tmp_path / "out")
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+    assert "Is a directory" in rows[1]["message"]
+
+
+class Meanwhile(Scripted):
+    """Does something to the file of the second image while it is fitted."""
+
+    def __init__(self, change):
+        self.change = change
+        self.fits = 0
+
+    def __call__(self, image, network):
+        self.fits += 1
+        if self.fits == 2:
+            self.change()
+        return super().__call__(image, network)
+
+
+@pytest.mark.parametrize("change", ["other pixels", "gone"])
+def test_a_file_that_changes_under_the_fit_gets_no_result(tmp_path, change):
+    items = write_pictures(tmp_path / "images")
+    path = tmp_path / "images" / "b.png"
+    other = Image.fromarray(255 - draw_object((24, 17)))
+    rows = run(items, tmp_path / "out", Meanwhile(path.unlink if change == "gone" else lambda: other.save(path)))
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+    assert rows[1]["message"] == "the file has changed since it was read; run again"
+    assert [name for name in names(tmp_path / "out") if name.startswith("b")] == []
+    if change != "gone":
+        assert [row["status"] for row in run(items, tmp_path / "out")] == ["kept", "ok", "kept"]
+
+
+def test_a_slice_of_a_series_that_changes_counts_too(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    items[1]["image"] = [items[1]["image"], items[2]["image"]]  # stacked as channels
+    other = Image.fromarray(255 - draw_object((24, 17)))
+    rows = run(items, tmp_path / "out", Meanwhile(lambda: other.save(tmp_path / "images" / "c.png")))
+    assert rows[1]["message"] == "the file has changed since it was read; run again"
+
+
+def test_a_smaller_fit_for_want_of_memory_is_told(tmp_path):
+    class Limited(Scripted):
+        def __call__(self, image, network):
+            scores = super().__call__(image, network)
+            self.record = [replace(self.record[0], size=(64, 45), wanted_size=(128, 90))]
+            return scores
+
+    (row,) = run(write_pictures(tmp_path / "images", names=["a"]), tmp_path / "out", Limited())
+    assert (row["status"], row["message"]) == ("ok", "fitted at 64 x 45, as memory did not suffice for 128 x 90")
 
 
 def test_counts(tmp_path):
