@@ -10,8 +10,10 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 import pydoc
 import re
+import signal
 import sys
 import tempfile
 import warnings
@@ -28,14 +30,25 @@ from monai.bundle.properties import InferProperties, TrainProperties
 from monai.transforms import Transform
 from monai.utils import BundlePropertyConfig, ensure_tuple, set_determinism
 from torch import nn
+from tqdm import tqdm
 
 from monai_fusenet import __version__, ranks
 from monai_fusenet.checks import check_number, check_switch, check_whole
-from monai_fusenet.data import draw_phantoms, find_images, phantom_images, sample_images, unmatched_masks
+from monai_fusenet.data import (
+    draw_phantoms,
+    failure_reason,
+    find_images,
+    is_out_of_memory,
+    is_worker_death,
+    phantom_images,
+    sample_images,
+    unmatched_masks,
+)
 from monai_fusenet.data.errors import printable
 from monai_fusenet.distillation import Distiller, Teacher, folder_pass, write_bundle
 from monai_fusenet.engines import FolderEvaluator
 from monai_fusenet.evaluation import Example, draw_example, format_totals, score_folder, typical_rows, write_report
+from monai_fusenet.files import CannotWriteError
 from monai_fusenet.handlers.checkpoint import load_tensors
 from monai_fusenet.handlers.dicom import check_dicom_output, is_dicom
 from monai_fusenet.handlers.results import ResultWriter
@@ -58,6 +71,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+AGAIN = "run the same command again to go on"
 Result = TypeVar("Result")
 
 WHOLE_NUMBERS = {
@@ -113,22 +127,80 @@ PROPERTY_KEYS = {
 }
 
 
+class Interrupted(SystemExit):
+    """Ctrl-C or SIGTERM, which end the program with the status that shells give to it, and without a traceback.
+
+    Attributes:
+        done: what was reached, as users read it.
+    """
+
+    done = ""
+
+
 def entry(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Turns wrong values and failing files into one line and exit status 1; from a config they print dozens."""
+    """Turns faults that users can mend into one line and exit status 1, or that of the signal that ended the program.
+
+    From a config, they print dozens of lines.
+    """
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Result:
         try:
             return function(*args, **kwargs)
-        except (ValueError, OSError, RuntimeError) as error:
-            line = f"error: {printable(error)}"
-            if isinstance(error, RuntimeError):
-                if not ranks.is_lost(error):
-                    raise
-                line = "error: another process of this run has ended, and this one cannot go on alone"
+        except Interrupted as stop:
+            close_progress_bars()
+            if ranks.rank() == 0:
+                print(f"interrupted; {stop.done}{AGAIN}", file=sys.stderr)
+            raise SystemExit(stop.code) from None
+        except Exception as error:
+            close_progress_bars()
+            reason = describe(error)
+            if reason is None:
+                raise
+            line = f"error: {printable(reason)}"
             raise SystemExit(line if ranks.first_to_say(line) else 1) from error
 
     return wrapper
+
+
+def describe(error: Exception) -> str | None:
+    """What a user reads of an error that a user can mend, in one line; `None` for all others."""
+    if isinstance(error, CannotWriteError):
+        return f"{error}; what is finished is kept, {AGAIN}"
+    if isinstance(error, ValueError | OSError):
+        return str(error)
+    if isinstance(error, RuntimeError) and ranks.is_lost(error):
+        return "another process of this run has ended, and this one cannot go on alone"
+    if is_out_of_memory(error):
+        return f"{failure_reason(error)}; a smaller --working_size or --batch_size needs less"
+    if is_worker_death(error):
+        reason = "a process that loads images was killed, perhaps as memory did not suffice"
+        return f"{reason}; what is finished is kept, {AGAIN}, with fewer --num_workers"
+    return None
+
+
+def close_progress_bars() -> None:
+    """Ends the lines of the bars that an error has left, so that what is printed next has a line of its own."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
+
+
+def end_on_signals() -> None:
+    """Makes Ctrl-C and SIGTERM end this process by `Interrupted`, if it is `python -m monai.bundle` and nothing else.
+
+    Worker processes, which come into being with the same handlers, leave it to this one to end them.
+    """
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    if program is None or program.name != "monai.bundle.__main__":
+        return
+    main_process = os.getpid()
+
+    def end(number: int, frame: Any) -> None:
+        if os.getpid() == main_process:
+            raise Interrupted(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
 
 
 def _caller(kind: type[Result]) -> Result | None:
@@ -309,6 +381,7 @@ def start(device: str | torch.device, seed: int, in_one_process: bool = False) -
     Raises:
         SystemExit: for a misspelt option, a wrong value, a device that is not there, or too many processes.
     """
+    end_on_signals()
     ranks.join(device)
     if ranks.rank() > 0:  # what holds for all, the first rank says
         logging.getLogger("monai_fusenet").setLevel(logging.ERROR)
@@ -353,10 +426,11 @@ def resolve_dir(path: str | Path) -> str:
     if not nearest.is_dir():
         raise ValueError(f"output_dir must be a folder, but {nearest} is a file")
     try:
-        with tempfile.TemporaryFile(dir=nearest):  # os.access says yes to root, whatever the file system says
-            pass
+        # Not os.access, which says yes to root, whatever the file system says; with content, for which it may be full.
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(bytes(2**12))
     except OSError as error:
-        raise ValueError(f"output_dir cannot be written: {nearest} is read-only ({error.strerror})") from error
+        raise ValueError(f"output_dir cannot be written: {nearest} ({error.strerror})") from error
     return str(resolved)
 
 
@@ -520,7 +594,13 @@ def make_masks(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
     if ranks.size() > 1:
         writer.merge()
     if writer.pending:
-        evaluator.run()
+        try:
+            evaluator.run()
+        except Interrupted as stop:
+            counts = writer.counts()
+            if ranks.size() == 1:
+                stop.done = f"{counts['ok'] + counts['kept']} of {len(writer.items)} images done; "
+            raise
     writer.merge()
     counts = writer.counts()
     logger.info("%d images done, %d failed; see %s", counts["ok"], counts["failed"], writer.output_dir / "summary.csv")
