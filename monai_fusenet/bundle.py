@@ -188,7 +188,7 @@ def close_progress_bars() -> None:
 def end_on_signals() -> None:
     """Makes Ctrl-C and SIGTERM end this process by `Interrupted`, if it is `python -m monai.bundle` and nothing else.
 
-    Worker processes, which come into being with the same handlers, leave it to this one to end them.
+    Worker processes, which come into being with the same handlers, leave Ctrl-C to this one, which ends them.
     """
     program = getattr(sys.modules["__main__"], "__spec__", None)
     if program is None or program.name != "monai.bundle.__main__":
@@ -198,6 +198,8 @@ def end_on_signals() -> None:
     def end(number: int, frame: Any) -> None:
         if os.getpid() == main_process:
             raise Interrupted(128 + number)
+        if number == signal.SIGTERM:  # from this process, to a worker that has just begun
+            os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,9 +24,28 @@ def release_memory() -> None:
     does rarely. What is freed, glibc keeps in its heap, as it takes blocks of up to 32 MiB from there once it has met
     some: hundreds of MiB that only `malloc_trim`, a matter of some hundredths of a second, hands back.
     """
-    gc.collect()
+    with _signals_wait():
+        gc.collect()
     if _trim is not None:
         _trim(0)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Ctrl-C and SIGTERM come after the block: what their handlers raise in it, Python prints and forgets."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+    before = {number: signal.signal(number, lambda sent, frame: came.append(sent)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for sent in came:
+            signal.raise_signal(sent)
 
 
 @contextmanager

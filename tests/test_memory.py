@@ -1,4 +1,5 @@
 import gc
+import signal
 import sys
 import weakref
 from pathlib import Path
@@ -23,6 +24,15 @@ def test_circles_of_the_past_go_and_older_ones_may_stay():
     assert gc.get_freeze_count() == 0
     release_memory()
     assert old() is None
+
+
+def test_an_interrupt_while_circles_go_is_not_lost():
+    circle = Circle()
+    weakref.finalize(circle, signal.raise_signal, signal.SIGINT)
+    del circle
+    with pytest.raises(KeyboardInterrupt):
+        release_memory()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def resident_bytes():

@@ -313,7 +313,7 @@ def test_signals_end_in_one_line(many, tmp_path, workflow, number, first, status
     wait_for(process, tmp_path / "out" / first)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     errors = process.communicate(timeout=60)[1]
-    assert process.returncode == status
+    assert process.returncode == status, errors
     assert "Traceback" not in errors
     process.stderr = errors
     done = f"{len(states(tmp_path / 'out'))} of 12 images done; " if workflow == "inference" else ""
