@@ -302,7 +302,7 @@ def wait_for(process, path):
 @pytest.mark.parametrize(
     ("workflow", "number", "first", "status"),
     [
-        ("inference", signal.SIGINT, "scan00_panel.png", 130),
+        ("inference", signal.SIGINT, "summary.csv", 130),
         ("training", signal.SIGTERM, "checkpoint.pt", 143),
     ],
 )
