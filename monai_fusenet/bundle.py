@@ -150,7 +150,7 @@ def entry(function: Callable[..., Result]) -> Callable[..., Result]:
         except Interrupted as stop:
             close_progress_bars()
             if ranks.rank() == 0:
-                print(f"interrupted; {stop.done}{AGAIN}", file=sys.stderr)
+                print(f"\ninterrupted; {stop.done}{AGAIN}", file=sys.stderr)  # after ^C, or half a bar
             raise SystemExit(stop.code) from None
         except Exception as error:
             close_progress_bars()
