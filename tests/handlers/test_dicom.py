@@ -117,8 +117,9 @@ def test_an_empty_and_a_full_mask_have_all_frames(tmp_path, value):
 
 def test_a_segmentation_of_slices_at_unequal_distances(tmp_path):
     paths = write_ct_series(tmp_path / "ct", VOLUME)
-    last = pydicom.dcmread(paths[-1])
-    last.ImagePositionPatient = [-36.54, 29.53, 86.5]  # three slices further
+    before, last = (pydicom.dcmread(path) for path in paths[-2:])
+    step = np.subtract(last.ImagePositionPatient, before.ImagePositionPatient)
+    last.ImagePositionPatient = [f"{value:.10g}" for value in last.ImagePositionPatient + 0.2 * step]
     last.save_as(paths[-1])
     seg = highdicom.seg.segread(write_dicom_mask(mask_of(tmp_path / "ct"), tmp_path / "ct", tmp_path, "a_mask", "seg"))
     uids = [str(pydicom.dcmread(one).SOPInstanceUID) for one in paths]
