@@ -39,3 +39,10 @@ def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if "://" not in target:
             assert (ROOT / target).is_file(), target
+
+
+def test_tests_that_are_named_as_evidence_exist():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")))
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 40
+    assert [name for name in sorted(named) if f"def {name}(" not in tests] == []
