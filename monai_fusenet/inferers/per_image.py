@@ -33,7 +33,7 @@ from monai_fusenet.transforms.clusters import count_clusters, guided_upsampling
 
 __all__ = ["FitRecord", "PerImageInferer", "content_seed"]
 
-LEAST_SIDE = 32  # pixels of the shortest side, below which want of memory makes no image smaller
+LEAST_SIDE = {2: 32, 3: 8}  # pixels of the shortest side, below which want of memory makes no image or volume smaller
 LOOK_EVERY = {"cuda": 5}  # steps from one wait for the device to the next; otherwise one
 
 QUIET = logging.getLogger(f"{__name__}.fit")
@@ -106,8 +106,8 @@ class PerImageInferer(Inferer):
     `final_dropout`.
 
     Where memory does not suffice, images of a batch are fitted one by one, and an image at a size whose sides are
-    shorter by 1/sqrt(2), and again until it suffices or the shortest side would have less than 32 pixels; its scores
-    are brought to the size of the image along the image's edges, and its record says so.
+    shorter by 1/sqrt(2), and again until it suffices or the shortest side would have less than 32 pixels, 8 of a
+    volume; its scores are brought to the size of the image along the image's edges, and its record says so.
 
     With `resolutions` the fit is coarse-to-fine: it begins on a small version of the image, whose steps cost a
     fraction, and goes on with the same weights on larger ones.
@@ -268,7 +268,7 @@ class PerImageInferer(Inferer):
             options = (network, attempt, side, wanted)
             return torch.cat([self._within_memory(make_scores, image, *options) for image in images.split(1)])
         wanted, side = wanted or size, round(min(size) / 2**0.5)
-        if side < LEAST_SIDE:
+        if side < LEAST_SIDE[len(size)]:
             raise MemoryError(f"it suffices for no size from {_by(wanted)} down to {_by(size)}")
         return self._within_memory(make_scores, images, network, attempt, side, wanted)
 

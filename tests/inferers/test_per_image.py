@@ -625,6 +625,18 @@ def test_want_of_memory_makes_an_image_smaller(error, steps, pixels, size):
     assert record.steps == steps
 
 
+def test_want_of_memory_makes_a_volume_smaller():
+    volume = torch.rand(1, 3, 24, 20, 16, generator=torch.Generator().manual_seed(0))
+    network = Demanding(12 * 10 * 8, MemoryError())
+    network.network = draw_network(3)
+    inferer = PerImageInferer(steps=2, max_refits=0)
+    assert inferer(volume, network).shape == (1, 8, 24, 20, 16)
+    assert inferer.record[0].size == (12, 10, 8)
+    network.pixels -= 1
+    with pytest.raises(MemoryError, match=r"^it suffices for no size from 24 x 20 x 16 down to 12 x 10 x 8$"):
+        inferer(volume, network)
+
+
 @pytest.mark.parametrize("steps", [3, 0])
 def test_a_smaller_fit_is_that_of_the_resolution(steps):
     image = draw_images((64, 80))
