@@ -31,7 +31,8 @@ __all__ = ["Clusterer", "Conf", "bundle_configs", "check_preset", "presets", "re
 logger = logging.getLogger(__name__)
 
 GENERIC = "generic"  # the shipped config without an overlay
-NO_PRESETS = {"paper", "feedforward", "adapt", "volume"}  # overlays that say how to fit, not what is in the image
+# Overlays that say how to fit or what lies in the files, not what is in the image.
+NO_PRESETS = {"paper", "feedforward", "adapt", "volume", "slices", "mr", "second_view"}
 RULE_KEYS = {"foreground"}  # what masks depend on, but not clusters
 # What MONAI Label itself reads (server_mode), and what its own test suites hand to every app.
 MONAI_LABEL_CONF = {

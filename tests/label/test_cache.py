@@ -120,8 +120,8 @@ def test_keys_follow_content_options_and_weights(tmp_path):
 
 
 def test_presets():
-    assert presets() == ["generic", "lung", "nuclei", "skin"]
-    with pytest.raises(ValueError, match=r"preset must be one of generic, lung, nuclei, skin, .* got x"):
+    assert presets() == ["generic", "ct", "lung", "nuclei", "skin"]
+    with pytest.raises(ValueError, match=r"preset must be one of generic, ct, lung, nuclei, skin, .* got x"):
         check_preset("x")
 
 

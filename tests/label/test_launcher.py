@@ -27,7 +27,7 @@ BAD_CONF = [
     ("cache_gib", "inf", "cache_gib must be a finite number of at least 0, got inf"),
     ("cache_gib", "-1", "cache_gib must be a finite number of at least 0, got -1"),
     ("cache_dir", "~no such user/x", "cache_dir must be a folder, got ~no such user/x"),
-    ("preset", "nope", "preset must be one of generic, lung, nuclei, skin, or a file .yaml, got nope"),
+    ("preset", "nope", "preset must be one of generic, ct, lung, nuclei, skin, or a file .yaml, got nope"),
     ("cache_gb", "4", "--conf must be one of cache_dir, cache_gib, seed, preset, got cache_gb"),
 ]
 

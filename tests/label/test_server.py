@@ -286,7 +286,7 @@ def test_the_launcher_says_what_is_wrong(tmp_path):
     assert "must be a folder of images" in missing.stderr
     unknown = run("--studies", str(tmp_path), "--preset", "teeth")
     assert unknown.returncode == 1
-    assert "preset must be one of generic, lung, nuclei, skin" in unknown.stderr
+    assert "preset must be one of generic, ct, lung, nuclei, skin" in unknown.stderr
 
 
 def test_three_clicks_on_real_images(shared_dir, tmp_path):
