@@ -26,6 +26,15 @@ def test_circles_of_the_past_go_and_older_ones_may_stay():
     assert old() is None
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_circles_go_is_not_lost():
     circle = Circle()
     weakref.finalize(circle, signal.raise_signal, signal.SIGINT)
