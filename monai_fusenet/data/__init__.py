@@ -13,7 +13,7 @@ from monai_fusenet.data.preparation import (
     WorkingGridd,
     without_alpha,
 )
-from monai_fusenet.data.reading import IMAGE_SUFFIXES, LoadMedicalImaged, load_image, spacing_of
+from monai_fusenet.data.reading import IMAGE_SUFFIXES, LoadMedicalImaged, affine_of, load_image, spacing_of
 from monai_fusenet.data.samples import draw_phantoms, phantom_images, sample_images
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "UnionMaskd",
     "WindowCTd",
     "WorkingGridd",
+    "affine_of",
     "draw_phantoms",
     "failure_reason",
     "find_images",

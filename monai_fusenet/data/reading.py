@@ -164,10 +164,19 @@ def spacing_of(image: torch.Tensor) -> tuple[float, ...] | None:
     Returns:
         Millimetres per spatial axis of the tensor, or None where the image has no geometry (pictures, plain tensors).
     """
+    affine = affine_of(image)
+    return None if affine is None else tuple(np.linalg.norm(affine[:-1, : image.ndim - 1], axis=0).tolist())
+
+
+def affine_of(image: torch.Tensor) -> np.ndarray | None:
+    """The affine from the indices of a loaded image to millimetres (RAS), float64; None where it has no geometry.
+
+    Args:
+        image: (C, *spatial) as `load_image` returns it, possibly resampled by MONAI transforms since.
+    """
     if not isinstance(image, MetaTensor) or not image.meta.get("has_geometry", False):
         return None
-    columns = image.affine[:-1, : image.ndim - 1]
-    return tuple(float(length) for length in columns.norm(dim=0))
+    return np.asarray(image.affine, dtype=np.float64)
 
 
 class LoadMedicalImaged(MapTransform):

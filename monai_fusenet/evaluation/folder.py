@@ -19,6 +19,7 @@ from monai_fusenet.data import (
     LoadMedicalImaged,
     ScaleByPercentilesd,
     UnionMaskd,
+    affine_of,
     failure_reason,
     load_image,
     spacing_of,
@@ -174,8 +175,7 @@ def draw_example(item: Mapping[str, Any], folder: str | Path) -> bytes:
         clusters=clusters - clusters.min() + 1,
         mask=mask,
         label=label.numpy()[0],
-        has_geometry=image.meta["has_geometry"],
-        spacing=spacing_of(label),
+        affine=affine_of(image),
         note=read_summary(folder).get(item["file"], {}).get("choice", "").replace("; ", "\n"),
     )
     drawn, small = io.BytesIO(), io.BytesIO()

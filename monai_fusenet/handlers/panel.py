@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from nibabel.orientations import io_orientation
 
 from monai_fusenet.labels import count_labels
 
@@ -21,7 +22,8 @@ class PanelRow:
     """One image and what was made of it, cut to the plane that is shown.
 
     A volume is shown in the plane of its last axis in which most of the mask lies (the middle one where the mask is
-    empty); images with a geometry are turned so that their second axis points up, as radiologists see them.
+    empty). Images with a geometry are turned and mirrored as radiologists see them: the head or the front up, the
+    patient's right at the left, in sagittal planes the front at the left.
 
     Args:
         image: (C, *spatial), values in [0, 1]; up to three channels are shown.
@@ -29,8 +31,7 @@ class PanelRow:
         mask: (*spatial), foreground above 0.
         augmented: second view (C, *any spatial of as many axes), values in [0, 1].
         label: ground truth (*spatial), foreground above 0.
-        has_geometry: whether the axes are those of a scanner (first axis to the right, second up).
-        spacing: size of a pixel along each axis; `None`: square pixels.
+        affine: 4 x 4, from indices to mm (RAS); `None`: a picture, whose first axis points down.
         note: a few words to stand under the mask.
     """
 
@@ -41,8 +42,7 @@ class PanelRow:
         mask: np.ndarray,
         augmented: np.ndarray | None = None,
         label: np.ndarray | None = None,
-        has_geometry: bool = False,
-        spacing: Sequence[float] | None = None,
+        affine: np.ndarray | None = None,
         note: str = "",
     ) -> None:
         self.note = note
@@ -51,10 +51,13 @@ class PanelRow:
             areas = np.asarray(mask > 0).sum(axis=(0, 1))
             position = (int(areas.argmax()) + 0.5) / len(areas) if areas.any() else 0.5
 
+        is_turned, mirrored, spacing = _as_seen(affine)
+
         def plane(volume: np.ndarray, spatial_axes: int) -> np.ndarray:
             if spatial_axes == 3:
                 volume = volume[..., int(position * volume.shape[-1])]
-            return np.rot90(volume, axes=(-2, -1)) if has_geometry else volume
+            volume = np.flip(volume, tuple(axis - 2 for axis in mirrored))
+            return np.swapaxes(volume, -2, -1) if is_turned else volume
 
         def picture(view: np.ndarray) -> np.ndarray:
             view = np.clip(plane(view, view.ndim - 1), 0, 1)
@@ -62,12 +65,23 @@ class PanelRow:
 
         self.image = picture(image)
         self.cluster_count = len(count_labels(clusters).values)  # of a whole volume, as in the summary
-        rows, columns = (1.0, 1.0) if spacing is None else spacing[1::-1] if has_geometry else spacing[:2]
+        rows, columns = reversed(spacing) if is_turned else spacing
         self.aspect = rows / columns  # height of a pixel over its width
         self.clusters = plane(clusters, clusters.ndim)
         self.mask = plane(mask, mask.ndim) > 0
         self.label = None if label is None else plane(label, label.ndim) > 0
         self.augmented = None if augmented is None else picture(augmented)
+
+
+def _as_seen(affine: np.ndarray | None) -> tuple[bool, list[int], list[float]]:
+    """Whether the first two axes change places, which of them are mirrored before, and the sides of their pixels."""
+    if affine is None:
+        return False, [], [1.0, 1.0]
+    affine = np.asarray(affine, dtype=float)
+    world, sign = io_orientation(affine)[:2].T  # of the patient's axes, right, front and head, the nearest to each
+    # What is shown runs to the left, to the back and to the feet; of two directions the later is the vertical one.
+    mirrored = [axis for axis in (0, 1) if sign[axis] > 0]
+    return bool(world[0] < world[1]), mirrored, np.linalg.norm(affine[:3, :2], axis=0).tolist()
 
 
 def _cluster_colors(clusters: np.ndarray) -> np.ndarray:

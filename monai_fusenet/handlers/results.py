@@ -23,7 +23,7 @@ from monai.utils import ensure_tuple
 from PIL import Image
 
 from monai_fusenet import ranks
-from monai_fusenet.data import IMAGE_SUFFIXES, spacing_of
+from monai_fusenet.data import IMAGE_SUFFIXES, affine_of
 from monai_fusenet.files import SUMMARY_COLUMNS, atomic_path, content_digest, writing
 from monai_fusenet.handlers.dicom import (
     UnfitSourceError,
@@ -250,8 +250,7 @@ class ResultWriter:
             clusters=clusters.cpu().numpy()[0],
             mask=mask.cpu().numpy()[0],
             augmented=None if augmented is None else augmented.numpy(),
-            has_geometry=clusters.meta["has_geometry"],
-            spacing=spacing_of(clusters),
+            affine=affine_of(clusters),
             note=choice.replace("; ", "\n"),
         )
         content = self._content(self._items_by_file[item["file"]])

@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
 from monai_fusenet import ranks
-from monai_fusenet.data import failure_reason, spacing_of
+from monai_fusenet.data import affine_of, failure_reason
 from monai_fusenet.engines.trainer import FuseNetTrainer
 from monai_fusenet.files import atomic_path
 from monai_fusenet.handlers.panel import PanelRow, draw_panels
@@ -134,8 +134,7 @@ class ValidationPanel:
                     clusters=clusters,
                     mask=np.asarray(sample["pred"])[0],
                     label=label,
-                    has_geometry=sample["image"].meta["has_geometry"],
-                    spacing=spacing_of(sample["clusters"]),
+                    affine=affine_of(sample["clusters"]),
                 )
             )
             titles.append(item["file"])

@@ -42,16 +42,17 @@ def titles(figure):
     [(3, (24, 17)), (1, (24, 17)), (2, (24, 17)), (4, (24, 17)), (1, (12, 9, 7)), (3, (12, 9, 7)), (1, (1, 9))],
 )
 @pytest.mark.parametrize(
-    ("has_geometry", "with_augmented", "with_label"), [(False, False, False), (True, True, False), (True, False, True)]
+    ("affine", "with_augmented", "with_label"),
+    [(None, False, False), (np.eye(4), True, False), (np.eye(4), False, True)],
 )
-def test_all_kinds_of_images_are_drawn(channels, spatial, has_geometry, with_augmented, with_label):
+def test_all_kinds_of_images_are_drawn(channels, spatial, affine, with_augmented, with_label):
     row = PanelRow(
         image=draw((channels, *spatial)),
         clusters=halves(spatial),
         mask=box(spatial),
         augmented=draw((channels, *(8 + axis for axis in range(len(spatial))))) if with_augmented else None,
         label=box(spatial) if with_label else None,
-        has_geometry=has_geometry,
+        affine=affine,
     )
     figure = draw_panels([row], ["a.png"])
     assert len(figure.axes) == 3 + with_augmented
@@ -93,7 +94,7 @@ def test_the_column_of_the_augmented_view_is_there_where_a_row_has_one():
 def test_images_of_different_size_and_kind_in_one_figure():
     rows = [
         PanelRow(draw((3, 24, 17)), halves((24, 17)), box((24, 17)), augmented=draw((3, 8, 8))),
-        PanelRow(draw((1, 12, 9, 7)), halves((12, 9, 7)), box((12, 9, 7)), has_geometry=True),
+        PanelRow(draw((1, 12, 9, 7)), halves((12, 9, 7)), box((12, 9, 7)), affine=np.eye(4)),
     ]
     pixels(draw_panels(rows, ["a", "b"]))
 
@@ -180,15 +181,38 @@ def test_the_augmented_view_is_shown_in_the_same_place(place, expected):
     np.testing.assert_array_equal(row.augmented[..., 0], augmented[0, ..., expected])
 
 
-def test_a_scan_is_turned_so_that_its_second_axis_points_up():
-    # First axis to the right, second up: the voxel (0, 0) lies in the lower left corner.
+# The patient's directions of growing indices, and where on the screen the voxel (0, 0), and the one at the end of the
+# first axis, are seen: in DICOM and in NIfTI, axial, coronal and sagittal, also of axes that are stored the other way.
+@pytest.mark.parametrize(
+    ("directions", "first", "end"),
+    [
+        ("LPS", (0, 0), (0, 4)),
+        ("RAS", (3, 4), (3, 0)),
+        ("LAS", (3, 0), (3, 4)),
+        ("PLS", (0, 0), (4, 0)),
+        ("LSA", (3, 0), (3, 4)),
+        ("SRA", (4, 3), (0, 3)),
+        ("PIL", (0, 0), (0, 4)),
+        ("ASR", (3, 4), (3, 0)),
+    ],
+)
+def test_a_scan_is_seen_as_radiologists_see_it(directions, first, end):
     image = np.zeros((1, 5, 4))
     image[0, 0, 0], image[0, 4, 0] = 1.0, 0.5
-    row = PanelRow(image, halves((5, 4)), np.asarray(image[0] > 0), has_geometry=True)
-    assert row.image.shape == (4, 5, 3)
-    assert row.image[3, 0, 0] == 1.0
-    assert row.image[3, 4, 0] == 0.5
-    assert row.mask[3].tolist() == [True, False, False, False, True]
+    signs = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+    affine = np.diag([0.0, 0.0, 0.0, 1.0])
+    for axis, direction in enumerate(directions):
+        world, sign = signs[direction]
+        affine[world, axis] = sign * (2.0, 3.0, 7.0)[axis]
+    affine[:3, :3] += 0.05  # not quite straight
+    row = PanelRow(image, halves((5, 4)), np.asarray(image[0] > 0), affine=affine)
+    assert row.image[(*first, 0)] == 1.0
+    assert row.image[(*end, 0)] == 0.5
+    assert row.mask[first]
+    assert row.mask[end]
+    assert row.mask.sum() == 2
+    turned = first[0] == end[0]  # the first axis lies along the screen
+    assert row.aspect == pytest.approx(3 / 2 if turned else 2 / 3, rel=0.1)
 
 
 def test_the_clusters_of_a_volume_are_counted_in_all_planes():
@@ -201,10 +225,10 @@ def test_the_clusters_of_a_volume_are_counted_in_all_planes():
     assert "3 clusters" in titles(draw_panels([row], ["a"]))
 
 
-@pytest.mark.parametrize(("has_geometry", "aspect"), [(True, 3 / 2), (False, 2 / 3)])
-def test_pixels_have_the_shape_that_their_spacing_says(has_geometry, aspect):
-    # In a scan the second axis points up: the height of a pixel is the spacing along it.
+@pytest.mark.parametrize(("affine", "aspect"), [(np.diag([2.0, 3.0, 7.0, 1.0]), 3 / 2), (None, 1)])
+def test_pixels_have_the_shape_that_their_spacing_says(affine, aspect):
+    # The second axis of this scan is the vertical one: the height of a pixel is the spacing along it.
     volume = np.ones((6, 5, 4), int)
-    row = PanelRow(np.zeros((1, 6, 5, 4)), volume, volume, has_geometry=has_geometry, spacing=(2.0, 3.0, 7.0))
+    row = PanelRow(np.zeros((1, 6, 5, 4)), volume, volume, affine=affine)
     figure = draw_panels([row], ["a"])
     assert {ax.get_aspect() for ax in figure.axes} == {aspect}
