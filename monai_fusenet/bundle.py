@@ -329,6 +329,9 @@ def check_values(config: Mapping[str, Any]) -> None:
         and len(set(seeds)) == len(seeds)
     ):
         raise ValueError(f"seeds must be different whole numbers from 0 to 2**32 - 1, as [0,1,2], got {seeds}")
+    second, channels = plain.get("second_view_channels"), plain.get("in_channels")
+    if second and isinstance(channels, int) and channels != 2 * second:
+        raise ValueError(f"second_view_channels must be half of in_channels, 0 or {channels / 2:g}, got {second}")
     student_size, axes = config.get("student_size"), config.get("flip_axes")
     size, dims, grid = (config.get(name) for name in ("working_size", "spatial_dims", "patch_grid"))
     if student_size is not None and is_plain(student_size) and isinstance(dims, int):

@@ -21,13 +21,16 @@ def shared_dir() -> Path:
 
 @pytest.fixture
 def write_dicom_series():
-    def write(folder, volume, uid="1.2.3.4", spacing=(0.5, 0.7, 2.0), origin=(10.0, 20.0, 30.0)):
-        """One file per slice of a (Z, Y, X) int16 volume, named against the order of the slices."""
+    def write(folder, volume, uid="1.2.3.4", spacing=(0.5, 0.7, 2.0), origin=(10.0, 20.0, 30.0), tilt=0.0):
+        """One file per slice of a (Z, Y, X) int16 volume, named against the order of the slices.
+
+        A tilted gantry shifts each slice by `tilt` mm along -Y.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for index, plane in enumerate(volume):
             image = itk.image_from_array(plane[None])
             image.SetSpacing(spacing)
-            position = [*origin[:2], origin[2] + index * spacing[2]]
+            position = [origin[0], origin[1] - index * tilt, origin[2] + index * spacing[2]]
             image.SetOrigin(position)
             header = image.GetMetaDataDictionary()
             header["0008|0060"] = "CT"

@@ -88,7 +88,7 @@ def find_images(
     Raises:
         ValueError: if the folder does not exist, is a file, is `exclude_dir` itself or holds no image, if `sequences`
             are not different words of which no one ends in another, if
-            `dataset.json` is broken or lists files that do not exist, or if a folder mixes DICOM series.
+            `dataset.json` is broken or lists files that do not exist.
     """
     root = _existing_folder(dataset_dir)
     if sequences is None and (root / "dataset.json").is_file():
@@ -283,18 +283,13 @@ def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[_Foun
 def _series_as_one(folder: Path, names: list[str]) -> list[Path]:
     """The files of a folder, where those of one DICOM series give way to the folder itself."""
     dicom = {name for name in names if suffix_of(name) in DICOM_SUFFIXES}
-    as_one = [*(folder / name for name in names if name not in dicom), folder]
     try:
         series = dicom_series(folder) if len(dicom) > 1 else []
     except ValueError:  # a damaged file: the folder is an image that fails, with this reason, and the others go on
-        return as_one
+        series = [[]]
     if all(len(files) == 1 for files in series):
         return [folder / name for name in names]
-    if len(series) == 1 and dicom <= {Path(file).name for file in series[0]}:
-        return as_one
-    others = len(dicom) - sum(len(files) for files in series)
-    broken = f" and {others} DICOM files of none" if others > 0 else ""
-    raise ValueError(f"{folder} mixes {len(series)} DICOM series{broken}: give every series a folder of its own")
+    return [*(folder / name for name in names if name not in dicom), folder]  # also of several, which fails by name
 
 
 def _from_decathlon(root: Path) -> list[dict[str, Any]]:

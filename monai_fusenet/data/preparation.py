@@ -15,6 +15,7 @@ from monai.utils.misc import ImageMetaKey
 from torch import Tensor
 
 from monai_fusenet.checks import check_number, check_switch
+from monai_fusenet.data.claims import SHARE, available_memory
 from monai_fusenet.data.errors import printable
 from monai_fusenet.data.reading import spacing_of
 
@@ -112,7 +113,7 @@ class CheckImaged(MapTransform):
             kind = "a volume" if len(shape) == 3 else "a 2-D image" if len(shape) == 2 else f"a {len(shape)}-D image"
             remedy = {
                 (3, 2): ": add configs/volume.yaml to --config_file",
-                (2, 3): ": leave configs/volume.yaml out of --config_file",
+                (2, 3): ": leave configs/volume.yaml or slices.yaml out of --config_file",
             }.get((len(shape), self.spatial_dims), "")
             raise ValueError(f"{name}{kind} of shape {shape}, but spatial_dims is {self.spatial_dims}{remedy}")
         if min(shape) < self.min_size:
@@ -193,7 +194,8 @@ class WindowCTd(MapTransform):
         allow_missing_keys: whether samples may lack a key.
 
     Raises:
-        ValueError: if the window is unknown, or not two finite numbers of which the width is above 0.
+        ValueError: if the window is unknown, or not two finite numbers of which the width is above 0; if an image is a
+            picture.
     """
 
     def __init__(self, keys: KeysCollection, window: str | Sequence[float], allow_missing_keys: bool = False) -> None:
@@ -210,7 +212,10 @@ class WindowCTd(MapTransform):
         """Returns a new dictionary with scaled images."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            sample[key] = self.scale(sample[key])
+            image = sample[key]
+            if isinstance(image, MetaTensor) and not image.meta.get("has_geometry", True):
+                raise ValueError(f"{_name_of(image)}a picture holds no Hounsfield units: leave out configs/ct.yaml")
+            sample[key] = self.scale(image)
         return sample
 
 
@@ -231,7 +236,8 @@ class WorkingGridd(MapTransform):
         (C, *spatial) -> (C, *grid)
 
     Raises:
-        ValueError: if a number is not above 0, or there are not as many as the image has spatial axes.
+        ValueError: if a number is not above 0, or there are not as many as the image has spatial axes; if voxels would
+            be larger than the image, or the grid than memory.
     """
 
     def __init__(
@@ -245,10 +251,11 @@ class WorkingGridd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.size = tuple(size)
-        for length in spacing if isinstance(spacing, Sequence) else [spacing]:
+        listed = isinstance(spacing, Sequence) and not isinstance(spacing, str)
+        for length in spacing if listed else [spacing]:  # type: ignore[union-attr]
             if spacing is not None:
                 check_number("working_spacing", length, 1e-3)
-        if isinstance(spacing, Sequence) and len(spacing) != len(self.size):
+        if listed and len(spacing) != len(self.size):  # type: ignore[arg-type]
             raise ValueError(f"working_spacing must be one number of mm, or one for each axis, got {spacing}")
         self.spacing = spacing
         self.keep_slices = keep_slices
@@ -260,6 +267,7 @@ class WorkingGridd(MapTransform):
         for key in self.key_iterator(sample):
             image = sample[key]
             shape = self.shape_of(image.shape[1:], spacing_of(image) or (1.0,) * (image.ndim - 1))
+            check_grid(len(image) * math.prod(shape), shape)
             # Means of voxels along axes that get shorter: MONAI's Gaussian against aliasing takes 9 GB for a CT.
             shorter = [min(old, new) for old, new in zip(image.shape[1:], shape, strict=True)]
             sample[key] = Resize(shape, mode="bilinear")(Resize(shorter, mode="area")(image))
@@ -280,7 +288,21 @@ class WorkingGridd(MapTransform):
             steps = [(math.prod(extent) / voxels) ** (1 / axes)] * axes
         else:
             steps = list(ensure_tuple_rep(self.spacing, len(shape))[:axes])
+            if all(length < step for length, step in zip(extent, steps, strict=True)):
+                sides = " x ".join(f"{length:.3g}" for length in extent)
+                raise ValueError(f"working_spacing must be less than the {sides} mm of the image, got {self.spacing}")
         return [max(self.min_side, round(length / step)) for length, step in zip(extent, steps, strict=True)] + slices
+
+
+def check_grid(values: int, shape: Sequence[int]) -> None:
+    """Raises `ValueError` where so many values on a grid take more than the share of memory that an image may have."""
+    available = available_memory()
+    if 4 * values > available / SHARE:
+        grid, size, free = " x ".join(map(str, shape)), 4 * values / 2**30, available / 2**30
+        raise ValueError(
+            f"a working grid of {grid} takes {size:.3g} GiB, more than a quarter of the {free:.3g} GiB that are free: "
+            "a larger working_spacing or a smaller working_size needs less"
+        )
 
 
 class UnionMaskd(MapTransform):

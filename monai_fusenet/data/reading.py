@@ -312,7 +312,7 @@ def _read_nifti(path: str) -> _Raster:
 def _read_series(folder: str) -> _Raster:
     series = dicom_series(folder)
     if len(series) != 1:
-        raise ValueError(f"expected a folder with one DICOM series, got {len(series)} series")
+        raise ValueError(f"a folder must hold one DICOM series, got {len(series)}: give each a folder of its own")
     files = series[0]
     others = sorted(
         {name for name in os.listdir(folder) if suffix_of(name) in DICOM_SUFFIXES} - {Path(file).name for file in files}
@@ -327,7 +327,23 @@ def _read_series(folder: str) -> _Raster:
         raise ValueError(
             f"its slices are not evenly spaced, they lie up to {notes[uneven]:.3g} mm off: are some missing?"
         )
-    return _raster_of(image)
+    raster = _raster_of(image)
+    return raster._replace(affine=_with_steps(raster.affine, files))
+
+
+def _with_steps(affine: np.ndarray, files: Sequence[str]) -> np.ndarray:
+    """The affine with the step from slice to slice that the headers tell: ITK's is upright, a gantry may be tilted."""
+    if len(files) == 1:
+        return affine
+    first, last = (
+        np.array([header.GetOrigin(axis) for axis in range(3)]) for header in map(_itk_header, files[:: len(files) - 1])
+    )
+    step = (last - first) * (-1, -1, 1) / (len(files) - 1)  # RAS
+    if np.abs(step - affine[:3, 2]).max() * len(files) < SAME_PLACE:
+        return affine
+    sheared = affine.copy()
+    sheared[:3, 2] = step
+    return sheared
 
 
 def _itk_header(path: str) -> itk.ImageIOBase:

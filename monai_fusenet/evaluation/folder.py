@@ -25,6 +25,7 @@ from monai_fusenet.data import (
     spacing_of,
     without_alpha,
 )
+from monai_fusenet.data.reading import SAME_PLACE
 from monai_fusenet.evaluation.levels import BASELINE_PIXELS, score_baselines, score_image
 from monai_fusenet.handlers.panel import PanelRow, draw_panels
 from monai_fusenet.handlers.progress import ProgressHandler
@@ -125,6 +126,9 @@ def score_folder(
 
     def score(item: Mapping[str, Any]) -> list[dict[str, Any]]:
         image, label = _load_truth(item)
+        place, other = affine_of(image), affine_of(label)
+        if place is not None and other is not None and not np.allclose(place, other, atol=SAME_PLACE):
+            logger.warning("%s: its mask has another affine than the image; scored voxel by voxel", item["file"])
         scored = []
         for seed in predictions:
             try:

@@ -335,20 +335,26 @@ def test_a_single_file_is_a_file(tmp_path, write_dicom_series):
     assert list(pairs(tmp_path)) == ["slice01.dcm"]
 
 
-def test_mixed_series_are_refused(tmp_path, write_dicom_series):
+def test_a_folder_of_several_series_fails_alone(tmp_path, write_dicom_series):
     write_dicom_series(tmp_path / "a", VOXELS)
     write_dicom_series(tmp_path / "b", VOXELS[:1], uid="1.2.9")
     (tmp_path / "b/slice01.dcm").rename(tmp_path / "a/scout.dcm")
-    (tmp_path / "b").rmdir()
-    assert refusal(tmp_path) == f"{tmp_path / 'a'} mixes 2 DICOM series: give every series a folder of its own"
+    write_dicom_series(tmp_path / "b", VOXELS)
+    mixed, good = find_images(tmp_path)
+    assert (mixed["file"], good["file"]) == ("a", "b")
+    message = "a folder must hold one DICOM series, got 2: give each a folder of its own"
+    with pytest.raises(ValueError, match=f"a: {message}$"):
+        load_image(mixed["image"])
+    assert load_image(good["image"]).shape == (1, 5, 7, 4)
 
 
 def test_a_broken_slice_is_not_left_out_of_its_series(tmp_path, write_dicom_series):
     write_dicom_series(tmp_path, VOXELS)
     (tmp_path / "slice05.dcm").write_text("broken")
-    assert refusal(tmp_path) == (
-        f"{tmp_path} mixes 1 DICOM series and 1 DICOM files of none: give every series a folder of its own"
-    )
+    (item,) = find_images(tmp_path)
+    message = r": 1 of its DICOM files are damaged, the first is slice05\.dcm$"
+    with pytest.raises(ValueError, match=message):
+        load_image(item["image"])
 
 
 def test_series_are_grouped_as_monai_reads_them(tmp_path, write_dicom_series):

@@ -1,3 +1,5 @@
+import re
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -102,7 +104,8 @@ def test_a_volume_where_planes_are_expected():
 
 def test_a_plane_where_volumes_are_expected():
     assert complaint(image_of(1), spatial_dims=3) == (
-        "scan 1.png: a 2-D image of shape (7, 5), but spatial_dims is 3: leave configs/volume.yaml out of --config_file"
+        "scan 1.png: a 2-D image of shape (7, 5), but spatial_dims is 3: leave configs/volume.yaml or slices.yaml "
+        "out of --config_file"
     )
 
 
@@ -240,6 +243,13 @@ def test_hounsfield_units_in_a_window(window, black, white):
     torch.testing.assert_close(scaled, torch.tensor([[0, 0, 0.5, 1, 1]]))
 
 
+def test_pictures_hold_no_hounsfield_units():
+    picture = MetaTensor(torch.zeros(1, 4, 5), meta={"has_geometry": False, "filename_or_obj": "/data/a.png"})
+    message = r"^a\.png: a picture holds no Hounsfield units: leave out configs/ct\.yaml$"
+    with pytest.raises(ValueError, match=message):
+        WindowCTd("image", "lung")({"image": picture})
+
+
 @pytest.mark.parametrize("window", ["lungs", [40], [40, 0], [40, -400], [0, float("nan")], ["40", "400"]])
 def test_windows_that_are_none(window):
     with pytest.raises(ValueError, match=r"^window must be one of lung, .*, bone, or \[level, width\] in HU, got"):
@@ -289,10 +299,29 @@ def test_a_picture_has_pixels_of_one():
     assert WorkingGridd("image", (30, 30))({"image": picture})["image"].shape == (3, 20, 45)
 
 
-@pytest.mark.parametrize("spacing", [0, -1.0, float("nan"), "2", [1, 1, 0], True])
+@pytest.mark.parametrize("spacing", [0, -1.0, float("nan"), "2.5", [1, 1, 0], True])
 def test_spacings_that_are_none(spacing):
     with pytest.raises(ValueError, match=r"^working_spacing must be a finite number of at least 0\.001, got"):
         WorkingGridd("image", (8, 8, 8), spacing)
+
+
+def test_voxels_larger_than_the_image():
+    message = r"^working_spacing must be less than the 8 x 10 x 12 mm of the image, got 13$"
+    with pytest.raises(ValueError, match=message):
+        WorkingGridd("image", (8, 8, 8), 13, min_side=4).shape_of((8, 5, 4), (1.0, 2.0, 3.0))
+    assert WorkingGridd("image", (8, 8, 8), 11, min_side=4).shape_of((8, 5, 4), (1.0, 2.0, 3.0)) == [4, 4, 4]
+
+
+def test_grids_larger_than_memory(monkeypatch):
+    monkeypatch.setattr("monai_fusenet.data.preparation.available_memory", lambda: 4 * 4 * 160 * 160 * 12 - 1)
+    image = volume_of((16, 16, 6), (1.0, 1.0, 1.0))
+    message = (
+        "a working grid of 160 x 160 x 12 takes 0.00114 GiB, more than a quarter of the 0.00458 GiB that are free: "
+        "a larger working_spacing or a smaller working_size needs less"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        WorkingGridd("image", (8, 8, 8), [0.1, 0.1, 0.5])({"image": image})
+    assert WorkingGridd("image", (8, 8, 8), [0.1, 0.11, 0.5])({"image": image})["image"].shape == (1, 160, 145, 12)
 
 
 def test_a_spacing_for_each_axis():

@@ -456,7 +456,9 @@ def test_folder_without_and_with_too_many_series(tmp_path, write_dicom_series):
     (mixed / "slice01.dcm").rename(mixed / "a.dcm")
     write_dicom_series(mixed, numbers(1, HEIGHT, WIDTH, dtype=np.int16), uid="1.2.9")
     for folder, count in ((empty, 0), (mixed, 2)):
-        assert refusal(folder) == f"cannot read {folder}: expected a folder with one DICOM series, got {count} series"
+        assert refusal(folder) == (
+            f"cannot read {folder}: a folder must hold one DICOM series, got {count}: give each a folder of its own"
+        )
 
 
 def test_stacked_images_must_have_one_shape(tmp_path):
@@ -491,3 +493,11 @@ def test_a_series_that_lacks_a_slice_has_no_grid(tmp_path, write_dicom_series):
     message = r"series: its slices are not evenly spaced, they lie up to 1\.67 mm off: are some missing\?$"
     with pytest.raises(ValueError, match=message):
         load_image(tmp_path / "series")
+
+
+def test_a_tilted_gantry_shears_the_affine(tmp_path, write_dicom_series):
+    write_dicom_series(tmp_path / "tilted", np.zeros((6, 5, 4), np.int16), tilt=1.2)
+    image = load_image(tmp_path / "tilted")
+    expected = [[-0.5, 0, 0, -10], [0, -0.7, 1.2, -20], [0, 0, 2, 30], [0, 0, 0, 1]]
+    np.testing.assert_allclose(image.affine, expected, atol=1e-6)
+    np.testing.assert_allclose(image.meta["original_affine"], expected, atol=1e-6)
