@@ -2,13 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import itk
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_tools import SMALL, call, read_summary
+from bundle_tools import SMALL, call, hear, read_summary
 from PIL import Image
 
 SPACING = np.array([1.5, 1.5, 4.0])
@@ -154,6 +155,36 @@ def test_the_working_grid_follows_the_millimetres(folder, tmp_path, monkeypatch)
     assert infer(folder, tmp_path / "b", "slices.yaml", working_spacing=2.0, **SMALL_SLICES) == 0
     # 25.5 x 28.5 (30) x 32 mm
     assert [list(shape[2:]) for shape in seen] == [[13, 14, 16], [13, 15, 16], [13, 14, 8], [13, 15, 8]]
+
+
+@pytest.mark.parametrize("slices", [2, 3])
+def test_slices_may_be_few(tmp_path, slices):
+    (tmp_path / "data").mkdir()
+    volume, _ = draw_volume(shape=(17, 19, slices))
+    nib.save(nib.Nifti1Image(volume, oblique_affine()), tmp_path / "data" / "few.nii.gz")
+    assert infer(tmp_path / "data", tmp_path / "out", "slices.yaml", **SMALL_SLICES) == 0
+    assert mask_of(tmp_path / "out", "few").shape == (17, 19, slices)
+
+
+def test_a_mask_that_lies_elsewhere_is_told(folder, tmp_path, caplog):
+    shutil.copytree(folder, tmp_path / "data")
+    path = tmp_path / "data" / "masks" / "v1.nii.gz"
+    mask = nib.load(path)
+    affine = mask.affine.copy()
+    affine[0, 3] += 50
+    nib.save(nib.Nifti1Image(np.asarray(mask.dataobj), affine), path)
+    hear(caplog)
+    options = {**SMALL_VOLUMES, "dataset_dir": tmp_path / "data", "output_dir": tmp_path / "out"}
+    assert call("evaluation", "volume.yaml", **options, logging_file=False) == 0
+    told = [message for message in caplog.messages if "another affine" in message]
+    assert told == ["images/v1.nii.gz: its mask has another affine than the image; scored voxel by voxel"]
+
+
+def test_half_of_the_channels_are_a_second_view(sequences, tmp_path):
+    options = {**SMALL_VOLUMES, "sequences": ["_t1", "_t2"], "second_view_channels": 2}
+    assert infer(sequences, tmp_path, "volume.yaml", "second_view.yaml", **options) == (
+        "error: second_view_channels must be half of in_channels, 0 or 1, got 2"
+    )
 
 
 def test_a_spacing_that_is_none_is_one_line(folder, tmp_path):
