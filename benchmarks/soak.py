@@ -105,7 +105,11 @@ def plot(path: Path) -> Figure:
     figure = Figure(figsize=(7, 3.2), layout="constrained", dpi=100)
     axes = figure.subplots()
     axes.plot(np.arange(1, len(memory) + 1), memory)
-    axes.set(xlabel="images done", ylabel="resident memory, MiB", ylim=(0, None))
+    if len(memory) > SETTLED:
+        settled = memory[SETTLED - 1]
+        axes.axhspan(settled * (1 - TOLERANCE), settled * (1 + TOLERANCE), color="#dbe7f5", label=f"± {TOLERANCE:.0%}")
+        axes.legend(loc="lower right")
+    axes.set(xlabel="images done", ylabel="resident memory, MiB", ylim=(0, 1.2 * memory.max()))
     axes.grid(color="#e4e8ee")
     return figure
 
