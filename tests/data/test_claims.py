@@ -169,6 +169,7 @@ def peak():
             (1, 3, 4, 2),
         ),
     ],
+    ids=["a.nii.gz", "a.nrrd", "a.mha"],  # contents would hold the time of their making
 )
 def test_streams_without_end_are_read_as_far_as_needed(tmp_path, name, content, shape):
     (tmp_path / name).write_bytes(content)
