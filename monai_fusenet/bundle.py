@@ -5,6 +5,7 @@ The library raises `ValueError`; here it becomes one line on the terminal and ex
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -182,7 +183,8 @@ def describe(error: Exception) -> str | None:
 def close_progress_bars() -> None:
     """Ends the lines of the bars that an error has left, so that what is printed next has a line of its own."""
     for bar in list(getattr(tqdm, "_instances", ())):
-        bar.close()
+        with contextlib.suppress(AttributeError):  # an interrupt may come while a bar is being made
+            bar.close()
 
 
 def end_on_signals() -> None:
@@ -273,7 +275,8 @@ def check_options(config: Mapping[str, Any], run_ids: Sequence[str] = ()) -> Non
     Raises:
         ValueError: names the first such option and the nearest known one.
     """
-    entries = ENTRY_KEYS | PROPERTY_KEYS | set(run_ids)
+    # Of no use, as `dataset_dir`, which is a property, where a program gives `items`.
+    entries = ENTRY_KEYS | PROPERTY_KEYS | {"sequences"} | set(run_ids)
     used = {name for text in _strings(config) for name in re.findall(r"[@%](\w+)", text)}
     for key in config:
         if key not in used and key not in entries and key not in (*FIT_OPTIONS, *STUDENT_OPTIONS):

@@ -3,8 +3,9 @@
 import pytest
 from bundle_tools import CONFIGS
 from monai.bundle import ConfigParser
+from tqdm import tqdm
 
-from monai_fusenet.bundle import check_options
+from monai_fusenet.bundle import check_options, close_progress_bars
 
 
 @pytest.fixture
@@ -48,3 +49,15 @@ def test_a_preset_may_bring_options_of_a_student_and_no_others(config):
     check_options({**config, "flip_axes": [1], "rounds": 1})
     with pytest.raises(ValueError, match=r"^unknown option seeds; did you mean seed\?$"):
         check_options({**config, "seeds": [0, 1]})
+
+
+def test_a_bar_that_an_interrupt_left_half_made_is_no_error(capsys):
+    half = tqdm.__new__(tqdm)  # known to tqdm before it has its attributes
+    assert half in tqdm._instances
+    close_progress_bars()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_program_may_give_its_own_images():
+    config = ConfigParser.load_config_file(CONFIGS / "train.json")
+    check_options({**config, "items": []})

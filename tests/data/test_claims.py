@@ -147,7 +147,7 @@ def test_absurd_claims_take_no_memory(tmp_path, monkeypatch, name, make, reason)
     before = peak()
     with pytest.raises(ValueError, match=f"^cannot read {re.escape(str(path))}: ") as caught:
         load_image(path)
-    assert reason.format(size=len(content)) in str(caught.value)
+    assert reason.format(size=len(content)).lower() in str(caught.value).lower()  # Pillow 10 shouts
     assert "\n" not in str(caught.value)
     assert peak() - before < 64
 
