@@ -9,12 +9,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["collecting_is_cheap", "release_memory"]
+__all__ = ["collecting_is_cheap", "release_memory", "trim_heap"]
 
 try:
     _trim = ctypes.CDLL(None).malloc_trim
 except (AttributeError, OSError, TypeError):  # no glibc
     _trim = None  # type: ignore[assignment]
+
+
+def trim_heap() -> None:
+    """Hands the holes of the heap back to the system; does nothing without glibc."""
+    if _trim is not None:
+        _trim(0)
 
 
 def release_memory() -> None:
@@ -26,8 +32,7 @@ def release_memory() -> None:
     """
     with _signals_wait():
         gc.collect()
-    if _trim is not None:
-        _trim(0)
+    trim_heap()
 
 
 @contextmanager

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
 import torch
 from torch import Tensor
+
+from monai_fusenet.memory import trim_heap
 
 __all__ = ["rows_at_once", "tidy_heap"]
 
@@ -44,8 +43,6 @@ def tidy_heap(values: int) -> None:
     """
     global _values_since
     _values_since += values
-    if _values_since >= TIDY_AFTER and sys.platform == "linux":
+    if _values_since >= TIDY_AFTER:
         _values_since = 0
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # another C library than glibc may lack it
-        if trim is not None:
-            trim(0)
+        trim_heap()
