@@ -14,9 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from monai_fusenet.data import draw_phantoms, phantom_images, sample_images
-from monai_fusenet.files import atomic_path
 from monai_fusenet.label.cache import ClusterCache
 from monai_fusenet.label.clustering import Clusterer
+from monai_fusenet.utils.files import atomic_path
 
 PICTURE = Path(__file__).parents[1] / "docs" / "label.png"
 # Clicks on the object, as [x, y].

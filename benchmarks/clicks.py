@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from skimage.segmentation import random_walker
 
+from monai_fusenet.clicks import GRID_PIXELS, ClickSelector, next_click
 from monai_fusenet.data import draw_phantoms, find_images, load_image
-from monai_fusenet.files import atomic_path
-from monai_fusenet.interaction import GRID_PIXELS, ClickSelector, next_click
 from monai_fusenet.label.cache import ClusterCache
 from monai_fusenet.label.clustering import Clusterer
-from monai_fusenet.reduction import reduced_shape, resize_area
+from monai_fusenet.utils.arrays import reduced_shape, resize_area
+from monai_fusenet.utils.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
 CLICKS = 5

@@ -38,7 +38,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.fuzz_worker import CONFIG_OF, CONFIGS, FRONT_DOOR
-from monai_fusenet.files import atomic_path
+from monai_fusenet.utils.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 10  # of work without an answer until an input counts as one that hangs

@@ -21,7 +21,7 @@ from monai.bundle import run
 
 from benchmarks.__main__ import RESULTS, machine
 from monai_fusenet.data import draw_phantoms
-from monai_fusenet.files import atomic_path
+from monai_fusenet.utils.files import atomic_path
 
 CONFIG = Path(__file__).parents[1] / "bundles" / "fusenet_segmentation" / "configs" / "inference.json"
 SIZES = [(height, width) for height in (128, 144, 160, 176) for width in (128, 151, 192)]

@@ -3,49 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
-
-
-def shipped(name: str) -> Path:
-    """Where `bundles` or `configs` lies: in the installed package, or beside it in a checkout."""
-    installed = PACKAGE / "share" / name
-    return installed if installed.is_dir() else PACKAGE.parent / name
-
-
-def copy_bundle(folder: str | Path) -> list[Path]:
-    """Copies `bundles/` and `configs/` into a folder, which is made if need be; each is complete or absent.
-
-    Args:
-        folder: where to.
-
-    Returns:
-        the two copies.
-
-    Raises:
-        ValueError: when one of them is there already; nothing is written then.
-    """
-    targets = [Path(folder) / name for name in ("bundles", "configs")]
-    for target in targets:
-        if target.exists():
-            raise ValueError(f"{target} is there already; choose another folder, or remove it first")
-    scratch = Path(folder) / ".monai_fusenet_copy"  # what a killed copy left there goes
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        for target in targets:
-            litter = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(shipped(target.name), scratch / target.name, ignore=litter)
-        for target in targets:
-            (scratch / target.name).rename(target)
-    except shutil.Error as error:  # a list of all files, without errno
-        _, target, reason = error.args[0][0]
-        raise OSError(f"cannot write {target}: {reason}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return targets
+from monai_fusenet.shipped import copy_bundle
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,15 +8,10 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet
 
-from monai_fusenet.distillation import (
-    KMeansClustersd,
-    check_runs,
-    check_seeds,
-    consensus,
-    follow_cosine,
-    mean_pairwise_dice,
-    select_confident,
-)
+from monai_fusenet.distillation import consensus, mean_pairwise_dice, select_confident
+from monai_fusenet.distillation.student import check_runs, follow_cosine
+from monai_fusenet.distillation.teacher import check_seeds
+from monai_fusenet.transforms import KMeansClustersd
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (1, 2, 2)])

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from monai_fusenet.files import CannotWriteError, atomic_path, content_digest, holds_results
+from monai_fusenet.data.datalist import holds_results
+from monai_fusenet.utils.files import CannotWriteError, atomic_path, content_digest
 
 
 def test_file_appears_under_its_name_only_when_complete(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from monai_fusenet.interaction import ClickSelector, next_click, signed_distance
+from monai_fusenet.clicks import ClickSelector, next_click, signed_distance
 
 
 def scene(spatial_dims=2):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from monai_fusenet.labels import TABLE, count_labels, relabel_by_size
+from monai_fusenet.utils.arrays import TABLE, count_labels, relabel_by_size
 
 
 def test_labels_are_counted():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_fusenet.memory import collecting_is_cheap, release_memory
+from monai_fusenet.utils.memory import collecting_is_cheap, release_memory
 
 
 class Circle:

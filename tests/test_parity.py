@@ -7,7 +7,7 @@ from parity import figures, inputs
 
 from monai_fusenet.losses import FuseNetLoss, cross_modal_similarity, published_edge_map
 from monai_fusenet.networks import FuseNet
-from monai_fusenet.networks.fusenet import PUBLISHED_NAMES
+from monai_fusenet.networks.nets.fusenet import PUBLISHED_NAMES
 from monai_fusenet.transforms import adjust_brightness, blur, shift_hue
 
 

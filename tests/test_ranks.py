@@ -9,12 +9,12 @@ from ignite.engine import Engine, Events
 from monai.data import DataLoader, DistributedSampler
 from torch import multiprocessing, nn
 
-from monai_fusenet import ranks
 from monai_fusenet.data import SeededCacheDataset
 from monai_fusenet.engines import FuseNetTrainer
 from monai_fusenet.handlers import EpochSeed, StopAtFewClusters
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.networks import FuseNet
+from monai_fusenet.utils import distributed as ranks
 
 IMAGES, EPOCHS, BATCH_SIZE = 8, 3, 2  # of two images for each rank: two steps an epoch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_fusenet.reduction import reduced_shape, resize_area, resize_nearest
+from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
 
 
 @pytest.mark.parametrize(

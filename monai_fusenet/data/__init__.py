@@ -2,7 +2,6 @@
 
 from monai_fusenet.data.datalist import find_images, unmatched_masks
 from monai_fusenet.data.dataset import SeededCacheDataset
-from monai_fusenet.data.errors import failure_reason, is_out_of_memory, is_worker_death
 from monai_fusenet.data.preparation import (
     CT_WINDOWS,
     CheckImaged,
@@ -13,8 +12,9 @@ from monai_fusenet.data.preparation import (
     WorkingGridd,
     without_alpha,
 )
-from monai_fusenet.data.reading import IMAGE_SUFFIXES, LoadMedicalImaged, affine_of, load_image, spacing_of
+from monai_fusenet.data.reading import IMAGE_SUFFIXES, LoadMedicalImaged, load_image
 from monai_fusenet.data.samples import draw_phantoms, phantom_images, sample_images
+from monai_fusenet.utils.geometry import affine_of, spacing_of
 
 __all__ = [
     "CT_WINDOWS",
@@ -29,10 +29,7 @@ __all__ = [
     "WorkingGridd",
     "affine_of",
     "draw_phantoms",
-    "failure_reason",
     "find_images",
-    "is_out_of_memory",
-    "is_worker_death",
     "load_image",
     "phantom_images",
     "sample_images",

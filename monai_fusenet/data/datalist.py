@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from monai.utils import ensure_tuple
 
-from monai_fusenet.data.errors import printable
 from monai_fusenet.data.reading import DICOM_SUFFIXES, IMAGE_SUFFIXES, dicom_series, suffix_of
-from monai_fusenet.files import holds_results
+from monai_fusenet.utils.errors import printable
 
 # Conventions, in lower case. A mask belongs to the image whose path is the same once these folder names, and then the
 # ending of the mask's stem, are taken away. PH2: imd*; ISIC challenges: isic*, isbi*; Montgomery: manualmask,
@@ -30,6 +29,20 @@ IGNORED = (".*", "imd*_roi", "isic_*_superpixels.png")
 # A number: one file per lesion, as in BUSI; seg: BraTS; _dicom: the folder of a mask that this package wrote.
 MASK_ENDING = re.compile(r"[_-](mask|segmentation|seg)(_\d+|_dicom)?$", re.IGNORECASE)
 MASK_ENDING_IN_MASK_FOLDER = re.compile(r"[_-](mask|segmentation|seg|lesion)(_\d+|_dicom)?$", re.IGNORECASE)
+
+
+SUMMARY_HEAD = ("file", "status", "clusters", "steps", "seconds")  # of the `summary.csv` of all versions
+
+
+def holds_results(folder: str | os.PathLike) -> bool:
+    """Whether a folder is one that this package's workflows have written to: its pictures are no images to work on."""
+    if all(os.path.isfile(os.path.join(folder, name)) for name in ("checkpoint.pt", "panel.png")):
+        return True
+    try:
+        with open(os.path.join(folder, "summary.csv"), encoding="utf-8") as file:
+            return file.readline().startswith(",".join(SUMMARY_HEAD))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 class _Found(NamedTuple):

@@ -2,8 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,21 +12,11 @@ from monai.transforms import Randomizable
 from monai.utils import ensure_tuple
 from tqdm import tqdm
 
-from monai_fusenet import ranks
-from monai_fusenet.data.errors import failure_reason
+from monai_fusenet.utils import distributed
+from monai_fusenet.utils.errors import failure_reason
+from monai_fusenet.utils.threads import one_thread
 
 _logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets torch compute with one thread, so that results are the same to the last bit whoever asks for them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class SeededCacheDataset(Dataset):
@@ -91,14 +80,14 @@ class SeededCacheDataset(Dataset):
             failures[place] = reason
             _logger.warning("left out %s: %s", _file_of(self.data[place]), reason)
 
-        bar = tqdm(self.data, desc="loading", unit="image", disable=not self.progress or ranks.rank() > 0)
+        bar = tqdm(self.data, desc="loading", unit="image", disable=not self.progress or distributed.rank() > 0)
         for place, item in enumerate(bar):
             try:
                 with one_thread():
                     loaded[place] = self.transform(item)
             except Exception as error:  # one broken file must not end the training on all others
                 leave_out(place, failure_reason(error))
-        for of_others in ranks.gather(dict(failures)):
+        for of_others in distributed.gather(dict(failures)):
             for place, reason in of_others.items():
                 if loaded.pop(place, None) is not None:
                     leave_out(place, reason)

@@ -14,10 +14,10 @@ from monai.utils import ensure_tuple_rep
 from monai.utils.misc import ImageMetaKey
 from torch import Tensor
 
-from monai_fusenet.checks import check_number, check_switch
 from monai_fusenet.data.claims import SHARE, available_memory
-from monai_fusenet.data.errors import printable
-from monai_fusenet.data.reading import spacing_of
+from monai_fusenet.utils.checks import check_number, check_switch
+from monai_fusenet.utils.errors import printable
+from monai_fusenet.utils.geometry import spacing_of
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's conversion to grey
 

@@ -28,7 +28,8 @@ from monai_fusenet.data.claims import (
     data_files,
     text_fields,
 )
-from monai_fusenet.data.errors import failure_reason, printable
+from monai_fusenet.utils.errors import failure_reason, printable
+from monai_fusenet.utils.geometry import SAME_PLACE
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -37,7 +38,6 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_IMAGE_SUFFIXES, *DICOM_SUFFIXES)
 
-SAME_PLACE = 1e-2  # mm, or mm a voxel: what writing and reading an affine may change
 UNEVEN = 0.25  # parts of the distance between slices that one may lie off, where no grid is exact
 
 _ITK_READERS = {
@@ -153,30 +153,6 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
         opaque = [raster.pixels[:-1] if raster.has_alpha else raster.pixels for raster in rasters]
         first = first._replace(pixels=np.concatenate(opaque), has_alpha=False)
     return _to_tensor(first, paths[0])
-
-
-def spacing_of(image: torch.Tensor) -> tuple[float, ...] | None:
-    """The size of a pixel or voxel of a loaded image.
-
-    Args:
-        image: (C, *spatial) as `load_image` returns it, possibly resampled by MONAI transforms since.
-
-    Returns:
-        Millimetres per spatial axis of the tensor, or None where the image has no geometry (pictures, plain tensors).
-    """
-    affine = affine_of(image)
-    return None if affine is None else tuple(np.linalg.norm(affine[:-1, : image.ndim - 1], axis=0).tolist())
-
-
-def affine_of(image: torch.Tensor) -> np.ndarray | None:
-    """The affine from the indices of a loaded image to millimetres (RAS), float64; None where it has no geometry.
-
-    Args:
-        image: (C, *spatial) as `load_image` returns it, possibly resampled by MONAI transforms since.
-    """
-    if not isinstance(image, MetaTensor) or not image.meta.get("has_geometry", False):
-        return None
-    return np.asarray(image.affine, dtype=np.float64)
 
 
 class LoadMedicalImaged(MapTransform):

@@ -9,7 +9,7 @@ import skimage
 from PIL import Image
 from scipy import ndimage
 
-from monai_fusenet.files import atomic_path
+from monai_fusenet.utils.files import atomic_path
 
 SAMPLE_FILES = ("cell.png", "ihc.png", "microaneurysms.png", "retina.jpg")
 

@@ -14,10 +14,10 @@ from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Subset
 
-from monai_fusenet.data.dataset import one_thread
-from monai_fusenet.data.errors import failure_reason, is_worker_death
-from monai_fusenet.files import CannotWriteError, content_digest
-from monai_fusenet.memory import collecting_is_cheap, release_memory
+from monai_fusenet.utils.errors import failure_reason, is_worker_death
+from monai_fusenet.utils.files import CannotWriteError, content_digest
+from monai_fusenet.utils.memory import collecting_is_cheap, release_memory
+from monai_fusenet.utils.threads import one_thread
 
 __all__ = ["FolderEvaluator", "ForgivingDataset", "ForgivingLoader"]
 

@@ -16,10 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from monai_fusenet import ranks
-from monai_fusenet.checks import check_whole
 from monai_fusenet.losses import FuseNetLoss
-from monai_fusenet.transforms.clusters import count_clusters
+from monai_fusenet.utils import distributed
+from monai_fusenet.utils.checks import check_whole
+from monai_fusenet.utils.scores import count_clusters
 
 __all__ = ["FuseNetTrainer", "prepare_pair"]
 
@@ -150,7 +150,7 @@ class FuseNetTrainer(Trainer):
             # One transfer for all numbers: each of them alone would wait for the device.
             numbers = torch.stack([*(term.detach() for term in terms), clusters.to(terms.total.dtype).mean()])
             if isinstance(engine.network, DistributedDataParallel):
-                numbers = ranks.mean(numbers)
+                numbers = distributed.mean(numbers)
             names = ("loss", "self_labeling", "cross_modal", "edge", "clusters")
             engine.state.metrics.update(zip(names, numbers.tolist(), strict=True))
         engine.fire_event(IterationEvents.MODEL_COMPLETED)

@@ -3,7 +3,6 @@
 from monai_fusenet.evaluation.baselines import (
     centre_component,
     centred_disk_mask,
-    kmeans_clusters,
     otsu_mask,
     slic_clusters,
     whole_image_mask,
@@ -11,6 +10,7 @@ from monai_fusenet.evaluation.baselines import (
 from monai_fusenet.evaluation.folder import NotScored, draw_example, score_folder
 from monai_fusenet.evaluation.levels import BASELINES, LEVELS, METRICS, score_baselines, score_image, score_mask
 from monai_fusenet.evaluation.report import Example, format_totals, totals, typical_rows, write_report
+from monai_fusenet.transforms.kmeans import kmeans_clusters
 
 __all__ = [
     "BASELINES",

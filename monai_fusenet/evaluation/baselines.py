@@ -11,26 +11,15 @@ from functools import reduce
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as connected_components
-from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 from skimage.segmentation import slic
-from sklearn.cluster import AgglomerativeClustering, KMeans
-from threadpoolctl import threadpool_limits
+from sklearn.cluster import AgglomerativeClustering
 
-from monai_fusenet.labels import count_labels, relabel_by_size
+from monai_fusenet.transforms.kmeans import check_image, colours_of, is_rgb
+from monai_fusenet.utils.arrays import count_labels, relabel_by_size
 
-KMEANS_PIXELS = 50_000
-"""Pixels that k-means is fitted to; a larger image is sampled."""
 CENTRE_SIGMA = 0.25
 """Standard deviation of the Gaussian centre weight, in parts of each side."""
-
-
-def check_image(image: np.ndarray) -> None:
-    """Raises a ``ValueError`` that names shape or range unless the image is as this module expects it."""
-    if image.ndim not in (3, 4):
-        raise ValueError(f"image must have shape (C, *spatial) in 2-D or 3-D, got {image.shape}")
-    if image.dtype.kind != "f" or not (image.min() >= -1e-6 and image.max() <= 1 + 1e-6):
-        raise ValueError(f"image must be float in [0, 1], got {image.dtype} from {image.min():g} to {image.max():g}")
 
 
 def whole_image_mask(image: np.ndarray) -> np.ndarray:
@@ -109,33 +98,6 @@ def centre_component(mask: np.ndarray) -> np.ndarray:
     return components == weight.argmax()
 
 
-def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
-    """k-means on colour: Lab values of an RGB image, intensities of any other.
-
-    Args:
-        image: (C, *spatial), floats in [0, 1].
-        k: number of clusters; an image with fewer different colours gets fewer.
-        seed: of the initial centres and of the sample of 50 000 pixels that a larger image is fitted to.
-
-    Returns:
-        labels 1..k by decreasing size.
-
-    Raises:
-        ValueError: the image has another shape, type or range, or ``k`` is not positive.
-    """
-    check_image(image)
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    pixels = _colours(image)
-    sample = pixels
-    if len(pixels) > KMEANS_PIXELS:
-        sample = pixels[np.random.default_rng(seed).choice(len(pixels), KMEANS_PIXELS, replace=False, shuffle=False)]
-    k = min(k, len(np.unique(sample, axis=0)))  # KMeans warns when it finds fewer than it was asked for
-    with threadpool_limits(1):  # threads that wait for a busy core make it ten times slower
-        labels = KMeans(k, n_init=3, random_state=seed).fit(sample).predict(pixels)
-    return relabel_by_size(labels).reshape(image.shape[1:])
-
-
 def slic_clusters(image: np.ndarray, k: int = 3, segments: int = 250) -> np.ndarray:
     """SLIC superpixels, merged by mean colour until ``k`` clusters are left (Ward linkage, no seed).
 
@@ -158,11 +120,11 @@ def slic_clusters(image: np.ndarray, k: int = 3, segments: int = 250) -> np.ndar
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     # the usual weights of place against colour: Lab distances are near 10, grey ones near 0.1
-    in_lab = _is_rgb(image)
+    in_lab = is_rgb(image)
     compactness = 10 if in_lab else 0.1
     superpixels = slic(image, segments, compactness, channel_axis=0, convert2lab=in_lab)
     _, superpixels, sizes = count_labels(superpixels.ravel())
-    colours = np.stack([np.bincount(superpixels, channel) / sizes for channel in _colours(image).T], axis=1)
+    colours = np.stack([np.bincount(superpixels, channel) / sizes for channel in colours_of(image).T], axis=1)
     merged = np.arange(len(sizes)) if len(sizes) <= k else AgglomerativeClustering(k).fit_predict(colours)
     return relabel_by_size(merged[superpixels]).reshape(image.shape[1:])
 
@@ -170,13 +132,3 @@ def slic_clusters(image: np.ndarray, k: int = 3, segments: int = 250) -> np.ndar
 def _centred_axis(side: int) -> np.ndarray:
     """Positions of the pixel centres along an axis, from -0.5 to 0.5."""
     return (np.arange(side) + 0.5) / side - 0.5
-
-
-def _is_rgb(image: np.ndarray) -> bool:
-    return image.ndim == 3 and len(image) == 3
-
-
-def _colours(image: np.ndarray) -> np.ndarray:
-    """One row per pixel: Lab values of an RGB image, the intensities of any other."""
-    channels = rgb2lab(image, channel_axis=0) if _is_rgb(image) else image
-    return np.ascontiguousarray(channels.reshape(len(channels), -1).T, dtype=np.float64)

@@ -14,23 +14,24 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from PIL import Image
 
-from monai_fusenet import ranks
 from monai_fusenet.data import (
     LoadMedicalImaged,
     ScaleByPercentilesd,
     UnionMaskd,
     affine_of,
-    failure_reason,
     load_image,
     spacing_of,
     without_alpha,
 )
-from monai_fusenet.data.reading import SAME_PLACE
 from monai_fusenet.evaluation.levels import BASELINE_PIXELS, score_baselines, score_image
-from monai_fusenet.handlers.panel import PanelRow, draw_panels
 from monai_fusenet.handlers.progress import ProgressHandler
-from monai_fusenet.handlers.results import read_summary, result_path
-from monai_fusenet.reduction import reduced_shape, resize_area, resize_nearest
+from monai_fusenet.results.layout import result_path
+from monai_fusenet.results.panel import PanelRow, draw_panels
+from monai_fusenet.results.summary import read_summary
+from monai_fusenet.utils import distributed
+from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
+from monai_fusenet.utils.errors import failure_reason
+from monai_fusenet.utils.geometry import SAME_PLACE
 
 __all__ = ["NotScored", "draw_example", "score_folder"]
 
@@ -152,13 +153,13 @@ def score_folder(
         except Exception as error:
             fail(item["file"], None, error)
 
-    own = ranks.share(items)
+    own = distributed.share(items)
     if own:
         engine = Engine(step)
         ProgressHandler(desc="scoring").attach(engine)
         engine.run(own)
     places = {item["file"]: place for place, item in enumerate(items)}
-    shares = ranks.gather((rows, failures))
+    shares = distributed.gather((rows, failures))
     return (
         sorted((row for rows, _ in shares for row in rows), key=lambda row: places[row["file"]]),
         sorted((failure for _, failures in shares for failure in failures), key=lambda failure: places[failure.file]),

@@ -15,12 +15,10 @@ from torch import Tensor
 from monai_fusenet.evaluation.baselines import (
     centre_component,
     centred_disk_mask,
-    kmeans_clusters,
     otsu_mask,
     slic_clusters,
     whole_image_mask,
 )
-from monai_fusenet.labels import count_labels, relabel_by_size
 from monai_fusenet.metrics.hammoude import compute_hammoude
 from monai_fusenet.metrics.partition import (
     adjusted_rand_index,
@@ -31,6 +29,8 @@ from monai_fusenet.metrics.partition import (
 )
 from monai_fusenet.metrics.published import published_mask
 from monai_fusenet.metrics.xor import compute_xor
+from monai_fusenet.transforms.kmeans import kmeans_clusters
+from monai_fusenet.utils.arrays import count_labels, relabel_by_size
 
 LEVELS = {
     "deployed": "The ground truth is used for nothing but the final score: this is what a user gets.",

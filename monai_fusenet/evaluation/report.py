@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from monai_fusenet.evaluation.levels import BASELINE_PIXELS, BASELINES, CLUSTERINGS, LEVELS, METRICS, Row
-from monai_fusenet.files import atomic_path
+from monai_fusenet.utils.files import atomic_path
 
 
 class Column(NamedTuple):

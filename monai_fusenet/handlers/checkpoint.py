@@ -14,8 +14,8 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim import Optimizer
 
-from monai_fusenet import ranks
-from monai_fusenet.files import atomic_path
+from monai_fusenet.utils import distributed
+from monai_fusenet.utils.files import atomic_path
 
 __all__ = ["EpochSeed", "ResumableCheckpoint", "load_tensors"]
 
@@ -44,7 +44,7 @@ class EpochSeed:
 
     def __call__(self, engine: Engine) -> None:
         """Seeds torch, for dropout, which no two ranks have alike, and the dataset, for augmentation."""
-        own = (ranks.rank(),) if ranks.rank() > 0 else ()
+        own = (distributed.rank(),) if distributed.rank() > 0 else ()
         torch.manual_seed(hash((self.seed, engine.state.epoch, *own)) % 2**63)
         self.dataset.set_epoch(engine.state.epoch)
 
@@ -139,7 +139,7 @@ class ResumableCheckpoint:
 
     def _resume(self, engine: Engine) -> None:
         self._already_finished = False
-        state = ranks.from_first(self._read)
+        state = distributed.from_first(self._read)
         if state is None:
             return
         self.network.load_state_dict(state["network"])
@@ -155,11 +155,11 @@ class ResumableCheckpoint:
         else:
             logger.info("resuming after epoch %d of %d from %s", state["epoch"], engine.state.max_epochs, self.path)
             before = state.get("ranks", 1)
-            if before != ranks.size():  # epochs have another number of steps now
+            if before != distributed.size():  # epochs have another number of steps now
                 engine.state.iteration = state["epoch"] * (engine.state.epoch_length or 0)
                 logger.warning(
                     "trained in %d process%s so far, from here on in %d: the weights will be those of neither alone",
-                    *(before, "" if before == 1 else "es", ranks.size()),
+                    *(before, "" if before == 1 else "es", distributed.size()),
                 )
 
     def _read(self) -> dict[str, Any] | None:
@@ -177,7 +177,7 @@ class ResumableCheckpoint:
         return state
 
     def _save(self, engine: Engine, finished: bool = False) -> None:
-        if ranks.rank() > 0:
+        if distributed.rank() > 0:
             return
         state = {
             "network": self.network.state_dict(),
@@ -185,14 +185,14 @@ class ResumableCheckpoint:
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "settings": self.settings,
-            "ranks": ranks.size(),
+            "ranks": distributed.size(),
             "finished": finished,
             "stopped_early": finished and bool(engine.should_terminate),
         }
         save_tensors(state, self.path)
 
     def _finish(self, engine: Engine) -> None:
-        if ranks.rank() > 0:
+        if distributed.rank() > 0:
             return
         # model.pt first: a checkpoint that says "finished" promises that it is there.
         if not (self._already_finished and (self.output_dir / "model.pt").is_file()):

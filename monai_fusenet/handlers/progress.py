@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
-from monai_fusenet import ranks
+from monai_fusenet.utils import distributed
 
 __all__ = ["ProgressHandler"]
 
@@ -26,7 +26,7 @@ class ProgressHandler:
 
     def attach(self, engine: Engine) -> None:
         """Shows a bar for each epoch, one for all epochs where each has a few iterations only; on the first rank."""
-        if ranks.rank() > 0:
+        if distributed.rank() > 0:
             return
         engine.add_event_handler(Events.STARTED, self._show)
 

@@ -6,26 +6,20 @@ import csv
 import hashlib
 import json
 import logging
-import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.utils import ensure_tuple
 from PIL import Image
 
-from monai_fusenet import ranks
-from monai_fusenet.data import IMAGE_SUFFIXES, affine_of
-from monai_fusenet.files import SUMMARY_COLUMNS, atomic_path, content_digest, writing
-from monai_fusenet.handlers.dicom import (
+from monai_fusenet.data import affine_of
+from monai_fusenet.results.dicom import (
     UnfitSourceError,
     check_dicom_output,
     dicom_mask_path,
@@ -33,105 +27,17 @@ from monai_fusenet.handlers.dicom import (
     remove_dicom_masks,
     write_dicom_mask,
 )
-from monai_fusenet.handlers.panel import PanelRow, draw_panels
-from monai_fusenet.transforms import Region
+from monai_fusenet.results.layout import result_path, write_label_map
+from monai_fusenet.results.panel import PanelRow, draw_panels
+from monai_fusenet.results.summary import SUMMARY_COLUMNS, describe_choice, read_summary
+from monai_fusenet.utils import distributed
+from monai_fusenet.utils.files import atomic_path, content_digest, writing
+from monai_fusenet.utils.memory import peak_memory
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
-__all__ = ["ResultWriter", "describe_choice", "peak_memory", "read_summary", "result_path", "write_label_map"]
+__all__ = ["ResultWriter"]
 
 logger = logging.getLogger(__name__)
 NO_DICOM = "no DICOM {}: "
-
-
-def peak_memory() -> float | None:
-    """The most main memory that this process has used so far, in MiB; `None` where the system does not say."""
-    if resource is None:
-        return None
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def describe_choice(regions: Sequence[Region], most: int = 3) -> str:
-    """Why these regions and no others, in a few words: the scores of the chosen and of the best rejected ones.
-
-    Between them stands what the score of the best is the product of, weights aside. A star marks a rejected one that
-    overlaps with a chosen one.
-
-    Args:
-        regions: candidates, best first, as `choose_foreground` returns them.
-        most: how many scores of either kind are told.
-
-    Example:
-        >>> best = Region(0.2, 0.1, 0.4, 0, 0.5, chosen=True)
-        >>> describe_choice([best, Region(0.19, 0.1, 0.4, 0, 0.48, overlaps=True), Region(0.04, 0.3, 0.1, 0.2, 0.5)])
-        'chosen 0.2; contrast 0.5, centre 0.4, border 0; rejected 0.19*, 0.04'
-    """
-    parts = []
-    for kind, chosen in (("chosen", True), ("rejected", False)):
-        group = [region for region in regions if region.chosen == chosen]
-        if group:
-            scores = [f"{region.score:.2g}{'*' * region.overlaps}" for region in group[:most]]
-            more = f" and {len(group) - most} more" if len(group) > most else ""
-            parts.append(f"{kind} {', '.join(scores)}{more}")
-        if group and chosen:
-            best = group[0]
-            parts.append(f"contrast {best.contrast:.2g}, centre {best.centre:.2g}, border {best.border:.2g}")
-    return "; ".join(parts) or "no candidate"
-
-
-def read_summary(path: str | Path) -> dict[str, dict[str, str]]:
-    """The rows of a `summary.csv`, or of the one in a folder, by file; empty where there is none to read.
-
-    What is missing in a row is "".
-    """
-    path = Path(path)
-    try:
-        with (path / "summary.csv" if path.is_dir() else path).open(newline="", encoding="utf-8") as file:
-            return {
-                row["file"]: {name: row.get(name) or "" for name in SUMMARY_COLUMNS} for row in csv.DictReader(file)
-            }
-    except (OSError, KeyError, csv.Error, UnicodeDecodeError):
-        return {}
-
-
-def result_path(output_dir: str | Path, name: str, kind: str) -> Path | None:
-    """The file `<name>_<kind>.*` of any image format in a folder of results, or `None`."""
-    for suffix in IMAGE_SUFFIXES:
-        path = Path(output_dir) / f"{name}_{kind}{suffix}"
-        if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for a file as absent
-            return path
-    return None
-
-
-def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int = 1) -> Path:
-    """Writes integer labels on the grid of the file that the image came from.
-
-    Args:
-        labels: (1, *spatial), integers from 0 to 65535, with the `meta` of the image as `load_image` left it.
-        folder: where to.
-        stem: name of the file without its suffix.
-        foreground: what to multiply labels with in a PNG: 255 makes a 0/1 mask visible.
-
-    Returns:
-        the path: PNG (uint8, or uint16 above 255) for pictures, NIfTI with the affine of the file for all others.
-    """
-    array = labels.cpu().numpy()[0]
-    array = array.astype(np.uint8 if array.max() <= 255 else np.uint16)
-    if labels.meta["has_geometry"]:
-        path = folder / f"{stem}.nii.gz"
-        image = nib.Nifti1Image(array.reshape(tuple(labels.meta["grid_shape"])), labels.meta["original_affine"])
-        image.header.set_xyzt_units("mm")
-        with atomic_path(path) as temporary:
-            nib.save(image, temporary)
-    else:
-        path = folder / f"{stem}.png"
-        with atomic_path(path) as temporary:
-            Image.fromarray(array * foreground).save(temporary)
-    return path
 
 
 class ResultWriter:
@@ -172,8 +78,8 @@ class ResultWriter:
         self.output_dir = Path(output_dir)
         self._items_by_file = {item["file"]: item for item in items}
         # One looks for all: the first result of one rank must change no other rank's share.
-        self.rows, self.conflicts, self._others = ranks.from_first(lambda: self._look(overwrite))
-        self.pending = ranks.share(
+        self.rows, self.conflicts, self._others = distributed.from_first(lambda: self._look(overwrite))
+        self.pending = distributed.share(
             [item for item in items if item["file"] not in self.rows and item["file"] not in self.conflicts]
         )
 
@@ -210,17 +116,17 @@ class ResultWriter:
 
     def merge(self) -> None:
         """Tells all ranks of the rows of all, and lets the first write them as one `summary.csv`."""
-        for rows in ranks.gather(self.rows):
+        for rows in distributed.gather(self.rows):
             self.rows |= rows
-        ranks.from_first(self.write_summary)
+        distributed.from_first(self.write_summary)
 
     def write_summary(self) -> None:
         """Writes `summary.csv`: a row for each image met, in the order of the folder, then those of other folders.
 
         Of several ranks each writes its part.
         """
-        alone = ranks.size() == 1
-        name = "summary.csv" if alone else f"summary.part{ranks.rank()}.csv"
+        alone = distributed.size() == 1
+        name = "summary.csv" if alone else f"summary.part{distributed.rank()}.csv"
         with (
             atomic_path(self.output_dir / name) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,

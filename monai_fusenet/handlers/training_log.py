@@ -12,12 +12,13 @@ import torch
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
-from monai_fusenet import ranks
-from monai_fusenet.data import affine_of, failure_reason
+from monai_fusenet.data import affine_of
 from monai_fusenet.engines.trainer import FuseNetTrainer
-from monai_fusenet.files import atomic_path
-from monai_fusenet.handlers.panel import PanelRow, draw_panels
 from monai_fusenet.metrics.partition import majority_mask
+from monai_fusenet.results.panel import PanelRow, draw_panels
+from monai_fusenet.utils import distributed
+from monai_fusenet.utils.errors import failure_reason
+from monai_fusenet.utils.files import atomic_path
 
 __all__ = ["TensorBoardMetrics", "ValidationPanel"]
 
@@ -40,7 +41,7 @@ class TensorBoardMetrics:
 
     def attach(self, engine: Engine) -> None:
         """Writes as long as the engine runs, on the first rank."""
-        if ranks.rank() > 0:
+        if distributed.rank() > 0:
             return
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write, "iteration")
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write, "epoch")
@@ -97,7 +98,7 @@ class ValidationPanel:
 
     def attach(self, engine: FuseNetTrainer) -> None:
         """Draws every `interval` epochs and at the end, on the first rank."""
-        if ranks.rank() > 0:
+        if distributed.rank() > 0:
             return
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
         engine.add_event_handler(Events.COMPLETED, self)
@@ -117,7 +118,7 @@ class ValidationPanel:
                 continue
             image = sample["image"].as_tensor().unsqueeze(0).to(engine.state.device)
             with torch.no_grad():
-                sample["scores"] = self.inferer(image, ranks.bare(engine.network))[0].cpu()
+                sample["scores"] = self.inferer(image, distributed.bare(engine.network))[0].cpu()
             sample = self.postprocessing(sample)
             clusters = np.asarray(sample["clusters"])[0]
             label = np.asarray(sample["label"])[0] if "label" in sample else None

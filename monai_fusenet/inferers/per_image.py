@@ -20,16 +20,16 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_fusenet import ranks
-from monai_fusenet.checks import check_number, check_switch, check_whole
-from monai_fusenet.data.errors import failure_reason, is_out_of_memory
+from monai_fusenet.engines.stopping import FIRST_STEP
 from monai_fusenet.engines.trainer import FuseNetTrainer, prepare_pair
-from monai_fusenet.handlers.few_clusters import FIRST_STEP
 from monai_fusenet.inferers.ensemble import NetworkEnsemble, SumOverImages, random_state, set_random_state
 from monai_fusenet.losses import FuseNetLoss
-from monai_fusenet.memory import release_memory
 from monai_fusenet.transforms.augment_pair import AugmentPaird
-from monai_fusenet.transforms.clusters import count_clusters, guided_upsampling
+from monai_fusenet.utils import distributed
+from monai_fusenet.utils.checks import check_number, check_switch, check_whole
+from monai_fusenet.utils.errors import failure_reason, is_out_of_memory
+from monai_fusenet.utils.memory import release_memory
+from monai_fusenet.utils.scores import count_clusters, guided_upsampling
 
 __all__ = ["FitRecord", "PerImageInferer", "content_seed"]
 
@@ -433,7 +433,7 @@ class PerImageInferer(Inferer):
             look_every=LOOK_EVERY.get(device.type, 1),
         )
         trainer.logger = QUIET  # Ignite's lines for every image are too many
-        if self.progress and ranks.rank() == 0:
+        if self.progress and distributed.rank() == 0:
             bar = ProgressBar(desc="fit", mininterval=1.0)
             bar.attach(trainer, metric_names=["loss", "clusters"])
         with torch.autocast(device.type, enabled=False):

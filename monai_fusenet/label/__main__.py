@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from monai_fusenet.files import atomic_path
+from monai_fusenet.utils.files import atomic_path
 
 MAIN = "from monai_fusenet.label.app import FuseNetApp  # noqa: F401\n"
 

@@ -23,13 +23,14 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 from monai_fusenet import __version__
-from monai_fusenet.data import IMAGE_SUFFIXES, failure_reason
+from monai_fusenet.data import IMAGE_SUFFIXES
 from monai_fusenet.label.cache import ClusterCache
 from monai_fusenet.label.clustering import Clusterer, read_conf
 from monai_fusenet.label.feedforward import FeedForwardModel
 from monai_fusenet.label.infer import ClickTask, ClustersTask, FeedForwardTask, MaskTask, ScribblesTask
 from monai_fusenet.label.scoring import MostUncertain, UncertaintyScoring
 from monai_fusenet.label.train import AcceptedMasksTraining, SelfSupervisedTraining
+from monai_fusenet.utils.errors import failure_reason
 
 __all__ = ["FILE_PATTERNS", "FuseNetApp"]
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock
 
-from monai_fusenet.files import atomic_path
-from monai_fusenet.interaction import ClickSelector
+from monai_fusenet.clicks import ClickSelector
+from monai_fusenet.utils.files import atomic_path
 
 __all__ = ["ClusterCache", "Clusters"]
 

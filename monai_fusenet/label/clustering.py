@@ -13,18 +13,19 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_fusenet import __version__
-from monai_fusenet.__main__ import shipped
-from monai_fusenet.bundle import BOOKKEEPING, ENTRY_KEYS, initial_network
-from monai_fusenet.checks import check_number, check_whole
-from monai_fusenet.data import failure_reason, load_image
-from monai_fusenet.files import content_digest
-from monai_fusenet.interaction import STATE_VERSION, ClickSelector
+from monai_fusenet.bundle.workflows import BOOKKEEPING, ENTRY_KEYS, initial_network
+from monai_fusenet.clicks import STATE_VERSION, ClickSelector
+from monai_fusenet.data import load_image
 from monai_fusenet.label.cache import ClusterCache, Clusters
+from monai_fusenet.shipped import shipped
 from monai_fusenet.transforms import ClustersToMaskd
+from monai_fusenet.utils.arrays import plain
+from monai_fusenet.utils.checks import check_number, check_whole
+from monai_fusenet.utils.errors import failure_reason
+from monai_fusenet.utils.files import content_digest
 
 __all__ = ["Clusterer", "Conf", "bundle_configs", "check_preset", "presets", "read_conf", "read_configs"]
 
@@ -229,17 +230,17 @@ class Clusterer:
         if adapt:
             network = self._start_from_weights(network, name, device)
         with torch.no_grad():
-            sample["pred"] = inferer(_plain(sample["image"]).unsqueeze(0).to(device), network.to(device))[0].cpu()
+            sample["pred"] = inferer(plain(sample["image"]).unsqueeze(0).to(device), network.to(device))[0].cpu()
         for transform in parser.get_parsed_content("postprocessing").transforms:
             if isinstance(transform, ClustersToMaskd):
                 break
             sample = transform(sample)
         clusters, image = sample["clusters"].cpu().numpy()[0], sample["original"]
-        selector = ClickSelector(clusters, np.asarray(_plain(image)))
+        selector = ClickSelector(clusters, np.asarray(plain(image)))
         logger.info("%s: %d clusters in %.1f s", name, clusters.max(), time.perf_counter() - start)
         return Clusters(
             clusters=clusters,
-            uncertainty=uncertainty(_plain(torch.as_tensor(sample["scores"]))),
+            uncertainty=uncertainty(plain(torch.as_tensor(sample["scores"]))),
             original_affine=np.asarray(image.meta["original_affine"]),
             grid_shape=tuple(int(side) for side in image.meta["grid_shape"]),
             has_geometry=bool(image.meta["has_geometry"]),
@@ -263,7 +264,3 @@ def uncertainty(scores: Tensor) -> float:
     shares = present.softmax(dim=0)
     entropy = -(shares * shares.clamp_min(1e-12).log()).sum(dim=0).mean()
     return float(entropy / torch.tensor(float(len(present))).log())
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

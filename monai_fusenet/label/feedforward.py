@@ -12,10 +12,11 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from torch import nn
 
-from monai_fusenet.data import failure_reason, load_image
+from monai_fusenet.data import load_image
 from monai_fusenet.distillation import Distiller, Round
 from monai_fusenet.handlers.checkpoint import load_tensors, save_tensors
 from monai_fusenet.label.clustering import bundle_configs, read_configs
+from monai_fusenet.utils.errors import failure_reason
 
 __all__ = ["FeedForwardModel"]
 

@@ -17,12 +17,12 @@ from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
+from monai_fusenet.clicks import ClickSelector
 from monai_fusenet.data import load_image
-from monai_fusenet.handlers.results import write_label_map
-from monai_fusenet.interaction import ClickSelector
 from monai_fusenet.label.cache import Clusters
 from monai_fusenet.label.clustering import Clusterer, presets
 from monai_fusenet.label.feedforward import FeedForwardModel
+from monai_fusenet.results.layout import write_label_map
 
 __all__ = ["ClickTask", "ClustersTask", "FeedForwardTask", "MaskTask", "ScribblesTask", "read_label"]
 

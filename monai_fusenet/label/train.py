@@ -19,13 +19,14 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list, name_to_device
 
-from monai_fusenet.checks import check_switch, check_whole
-from monai_fusenet.data import failure_reason, load_image
-from monai_fusenet.files import atomic_path
-from monai_fusenet.handlers.results import write_label_map
+from monai_fusenet.data import load_image
 from monai_fusenet.label.clustering import bundle_configs
 from monai_fusenet.label.feedforward import FeedForwardModel
 from monai_fusenet.label.infer import read_label
+from monai_fusenet.results.layout import write_label_map
+from monai_fusenet.utils.checks import check_switch, check_whole
+from monai_fusenet.utils.errors import failure_reason
+from monai_fusenet.utils.files import atomic_path
 
 __all__ = ["AcceptedMasksTraining", "SelfSupervisedTraining"]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from monai_fusenet.checks import check_number
+from monai_fusenet.utils.checks import check_number
 
 __all__ = ["CrossModalLoss", "CrossModalSimilarity", "cross_modal_similarity"]
 

@@ -10,9 +10,9 @@ from monai.utils import LossReduction, look_up_option
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from monai_fusenet.checks import check_whole
 from monai_fusenet.losses.self_labeling import reduce_loss
-from monai_fusenet.strips import rows_at_once
+from monai_fusenet.utils.checks import check_whole
+from monai_fusenet.utils.strips import rows_at_once
 
 __all__ = ["EdgeRefinementLoss", "edge_disagreement", "published_edge_map", "resampling_matrix"]
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from monai_fusenet.checks import check_number
 from monai_fusenet.losses.cross_modal import CrossModalLoss
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss
 from monai_fusenet.losses.self_labeling import SelfLabelingLoss
+from monai_fusenet.utils.checks import check_number
 
 __all__ = ["FuseNetLoss", "FuseNetTerms"]
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from monai_fusenet.checks import check_number
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss
+from monai_fusenet.utils.checks import check_number
 
 __all__ = ["NoisyMaskLoss", "NoisyMaskTerms", "generalised_cross_entropy", "soft_dice_distance"]
 

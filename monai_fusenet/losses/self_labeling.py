@@ -7,7 +7,7 @@ from monai.utils import LossReduction, look_up_option
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from monai_fusenet.strips import rows_at_once
+from monai_fusenet.utils.strips import rows_at_once
 
 __all__ = ["SelfLabelingLoss", "self_labeling_loss"]
 

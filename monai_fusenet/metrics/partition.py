@@ -15,7 +15,7 @@ from skimage import metrics as skimage_metrics
 from skimage.segmentation import find_boundaries
 from sklearn.metrics import adjusted_rand_score
 
-from monai_fusenet.labels import count_labels
+from monai_fusenet.utils.arrays import count_labels
 
 
 class ClusterOverlap(NamedTuple):

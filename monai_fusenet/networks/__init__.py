@@ -1,9 +1,9 @@
 """What describes: encoder, projections, fusion and the network of them all."""
 
-from monai_fusenet.networks.fusenet import FuseNet, FuseNetOutput
-from monai_fusenet.networks.fusion import FusionBlock, MixFeedForward
-from monai_fusenet.networks.pixel_encoder import ChannelAffine, PixelEncoder
-from monai_fusenet.networks.projection import PatchTokens, ProjectionHead
+from monai_fusenet.networks.blocks.fusion import FusionBlock, MixFeedForward
+from monai_fusenet.networks.blocks.pixel_encoder import ChannelAffine, PixelEncoder
+from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
+from monai_fusenet.networks.nets.fusenet import FuseNet, FuseNetOutput
 from monai_fusenet.networks.slices import SlicewiseNetwork
 
 __all__ = [

@@ -5,8 +5,8 @@ from typing import Optional, Union
 import torch
 from torch import Tensor, nn
 
-from monai_fusenet.checks import check_whole
-from monai_fusenet.networks.fusenet import FuseNetOutput
+from monai_fusenet.networks.nets.fusenet import FuseNetOutput
+from monai_fusenet.utils.checks import check_whole
 
 __all__ = ["SlicewiseNetwork"]
 

@@ -1,14 +1,7 @@
 """What prepares an image and what finishes a result."""
 
-from monai_fusenet.labels import relabel_by_size
 from monai_fusenet.transforms.augment_pair import AugmentPaird
-from monai_fusenet.transforms.clusters import (
-    ScoresToClustersd,
-    count_clusters,
-    guided_upsampling,
-    merge_twin_scores,
-    upsampled_argmax,
-)
+from monai_fusenet.transforms.clusters import ScoresToClustersd
 from monai_fusenet.transforms.color_jitter import (
     RandColorJitter,
     RandColorJitterd,
@@ -19,8 +12,11 @@ from monai_fusenet.transforms.color_jitter import (
     shift_hue,
 )
 from monai_fusenet.transforms.foreground import ClustersToMaskd, ConvexHullsd, Region, choose_foreground
+from monai_fusenet.transforms.kmeans import KMeansClustersd, kmeans_clusters
 from monai_fusenet.transforms.label_server import ForLabelServerd
 from monai_fusenet.transforms.quantize import From8Bitd, QuantizeTo8Bitd
+from monai_fusenet.utils.arrays import relabel_by_size
+from monai_fusenet.utils.scores import count_clusters, guided_upsampling, merge_twin_scores, upsampled_argmax
 
 __all__ = [
     "AugmentPaird",
@@ -28,6 +24,7 @@ __all__ = [
     "ConvexHullsd",
     "ForLabelServerd",
     "From8Bitd",
+    "KMeansClustersd",
     "QuantizeTo8Bitd",
     "RandColorJitter",
     "RandColorJitterd",
@@ -40,6 +37,7 @@ __all__ = [
     "choose_foreground",
     "count_clusters",
     "guided_upsampling",
+    "kmeans_clusters",
     "merge_twin_scores",
     "relabel_by_size",
     "shift_hue",

@@ -9,8 +9,8 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import Compose, CopyItemsd, MapTransform, Randomizable
 
-from monai_fusenet.checks import check_whole
 from monai_fusenet.transforms.color_jitter import RandColorJitterd, RandFixedKernelBlurd
+from monai_fusenet.utils.checks import check_whole
 
 __all__ = ["AugmentPaird"]
 

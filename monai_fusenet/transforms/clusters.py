@@ -2,143 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from torch import Tensor
-from torch.nn import functional as F
 
-from monai_fusenet.labels import relabel_by_size
+from monai_fusenet.utils.arrays import plain, relabel_by_size
+from monai_fusenet.utils.scores import merge_twin_scores, upsampled_argmax
 
-__all__ = [
-    "ScoresToClustersd",
-    "count_clusters",
-    "guided_upsampling",
-    "merge_twin_scores",
-    "upsampled_argmax",
-]
-
-
-def count_clusters(scores: Tensor) -> Tensor:
-    """How many clusters win at least one pixel; stays on the device of the scores.
-
-    Args:
-        scores: (B, K, *spatial).
-
-    Returns:
-        (B,), integers in [1, K].
-    """
-    winners = scores.argmax(dim=1).flatten(1)
-    present = torch.zeros(scores.shape[:2], dtype=torch.long, device=scores.device)
-    return present.scatter_(1, winners, 1).sum(dim=1)
-
-
-def merge_twin_scores(scores: Tensor) -> Tensor:
-    """Adds the scores of clusters c and c + K/2, which FuseNet's residual makes near twins.
-
-    Args:
-        scores: (B, K, *spatial), K even.
-
-    Returns:
-        (B, K / 2, *spatial)
-
-    Raises:
-        ValueError: when K is odd.
-    """
-    if scores.shape[1] % 2:
-        raise ValueError(f"twins come in pairs: the scores must have an even number of channels, got {scores.shape[1]}")
-    first, second = scores.chunk(2, dim=1)
-    return first + second
-
-
-def guided_upsampling(scores: Tensor, guide: Tensor, radius: int = 2, smoothness: float = 1e-3) -> Tensor:
-    """Scores at the size of an image, with edges where the image has them: the fast guided filter.
-
-    In each window of the scores' own grid, every channel is fitted as a linear function of the guide's grey value;
-    the coefficients are interpolated, and applied to the guide as it is. Memory and time are linear in the pixels.
-
-    Args:
-        scores: (B, K, *spatial), 2-D or 3-D.
-        guide: (B, C, *size), values in [0, 1], no side smaller than that of the scores.
-        radius: how far a window reaches from its centre, in pixels of the scores; less where a side is shorter than
-            a window.
-        smoothness: variance of the guide (its values squared) below which a window counts as flat: there the scores
-            are averaged and interpolated.
-
-    Returns:
-        (B, K, *size)
-
-    Raises:
-        ValueError: when a side of the guide is smaller than that of the scores.
-
-    Reference:
-        He and Sun 2015, "Fast Guided Filter", arXiv 1505.00996.
-    """
-    if any(new < old for new, old in zip(guide.shape[2:], scores.shape[2:], strict=True)):
-        raise ValueError(
-            f"the guide must be at least as large as the scores, got {tuple(guide.shape[2:])} and "
-            f"{tuple(scores.shape[2:])}"
-        )
-    mean = {4: F.avg_pool2d, 5: F.avg_pool3d}[scores.ndim]
-    mode = {4: "bilinear", 5: "trilinear"}[scores.ndim]
-
-    reach = [min(radius, (side - 1) // 2) for side in scores.shape[2:]]  # pooling wants windows that fit
-
-    def smooth(values: Tensor) -> Tensor:
-        return mean(values, [2 * n + 1 for n in reach], stride=1, padding=reach, count_include_pad=False)
-
-    grey = guide.mean(dim=1, keepdim=True)
-    small = F.interpolate(grey, size=scores.shape[2:], mode="area")
-    grey_mean, scores_mean = smooth(small), smooth(scores)
-    variance = smooth(small * small) - grey_mean * grey_mean
-    slope = (smooth(small * scores) - grey_mean * scores_mean) / (variance + smoothness)
-    offset = scores_mean - slope * grey_mean
-    slope, offset = (F.interpolate(smooth(part), size=guide.shape[2:], mode=mode) for part in (slope, offset))
-    return slope * grey + offset
-
-
-def upsampled_argmax(
-    scores: Tensor, size: Sequence[int], guide: Tensor | None = None, values_at_once: int = 2**25
-) -> Tensor:
-    """Argmax over channels of the scores at `size`: interpolated (bilinear or trilinear), or led by an image.
-
-    Works through a few channels at a time: all of them at the size of a large image would not fit into memory.
-    Only clusters that win a pixel of `scores` take part: between the others' pixels nobody wins but the blurred
-    remains of clusters that were given up.
-
-    Args:
-        scores: (1, K, *spatial).
-        size: spatial size to reach.
-        guide: image (1, C, *size), values in [0, 1], for `guided_upsampling`; `None`: plain interpolation. It is not
-            used where a side is smaller than that of the scores.
-        values_at_once: of a block of channels that are interpolated together; one channel at least.
-
-    Returns:
-        (1, *size), integers in [0, K); ties go to the smaller one.
-    """
-    mode = "trilinear" if scores.ndim == 5 else "bilinear"
-    winners = scores.argmax(dim=1)
-    if tuple(size) == tuple(scores.shape[2:]):
-        return winners
-    present = winners.unique()
-    larger = all(new >= old for new, old in zip(size, scores.shape[2:], strict=True))
-    best = torch.full((1, *size), -torch.inf, dtype=scores.dtype, device=scores.device)
-    labels = torch.zeros((1, *size), dtype=torch.long, device=scores.device)
-    for channels in present.split(max(1, values_at_once // math.prod(size))):
-        if guide is not None and larger:
-            block = guided_upsampling(scores[:, channels], guide.to(scores))
-        else:
-            block = F.interpolate(scores[:, channels], size=tuple(size), mode=mode)
-        value, winner = block.max(dim=1)
-        better = value > best
-        best = torch.where(better, value, best)
-        labels = torch.where(better, channels[winner], labels)
-    return labels
+__all__ = ["ScoresToClustersd"]
 
 
 class ScoresToClustersd(MapTransform):
@@ -176,14 +51,12 @@ class ScoresToClustersd(MapTransform):
         sample = dict(data)
         image = sample[self.image_key]
         for key in self.key_iterator(sample):
-            scores = torch.as_tensor(sample[key]).unsqueeze(0)
-            scores = scores.as_tensor() if isinstance(scores, MetaTensor) else scores
+            scores = plain(torch.as_tensor(sample[key])).unsqueeze(0)
             if not scores.isfinite().all():
                 raise ValueError("the scores are not finite: the fit diverged; a smaller lr or fewer steps may mend it")
             if self.merge_twins:
                 scores = merge_twin_scores(scores)
-            guide = None if self.guide_key is None else torch.as_tensor(sample[self.guide_key]).unsqueeze(0)
-            guide = guide.as_tensor() if isinstance(guide, MetaTensor) else guide
+            guide = None if self.guide_key is None else plain(torch.as_tensor(sample[self.guide_key])).unsqueeze(0)
             labels = upsampled_argmax(scores, [int(side) for side in image.meta["spatial_shape"]], guide)
             clusters = torch.from_numpy(relabel_by_size(labels.cpu().numpy()))
             affine = image.meta.get("loaded_affine", image.meta.get("original_affine", image.affine))

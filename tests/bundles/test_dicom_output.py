@@ -122,7 +122,7 @@ def test_a_wrong_value_gets_one_line(tmp_path, monkeypatch, workflow):
 
 def test_without_the_extra_a_line_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("monai_fusenet.handlers.dicom.find_spec", lambda name: None)
+    monkeypatch.setattr("monai_fusenet.results.dicom.find_spec", lambda name: None)
     assert call("inference", dicom_output="seg") == (
         "error: dicom_output seg needs highdicom; pip install 'monai-fusenet[dicom]'"
     )

@@ -13,9 +13,9 @@ import torch
 from bundle_tools import ROOT, SMALL, call, draw_folder, draw_image, read_summary, run
 from PIL import Image
 
-from monai_fusenet.data.errors import printable
 from monai_fusenet.handlers.checkpoint import load_checkpoint, load_tensors
 from monai_fusenet.networks import FuseNet
+from monai_fusenet.utils.errors import printable
 
 NAMES = (
     "two  spaces .png",

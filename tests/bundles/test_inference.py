@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from PIL import Image
 
-from monai_fusenet.files import SUMMARY_COLUMNS
+from monai_fusenet.results.summary import SUMMARY_COLUMNS
 
 KINDS = ("clusters", "mask", "panel")
 

@@ -16,8 +16,8 @@ from monai_fusenet.data import (
     UnionMaskd,
     WindowCTd,
     WorkingGridd,
-    failure_reason,
 )
+from monai_fusenet.utils.errors import failure_reason
 
 SHAPES = [(7, 5), (7, 5, 3)]
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
-from monai_fusenet.files import CannotWriteError
+from monai_fusenet.utils.files import CannotWriteError
 
 NAMES = ["a", "b", "c", "d"]
 

@@ -10,11 +10,11 @@ from monai_fusenet.evaluation import baselines
 from monai_fusenet.evaluation.baselines import (
     centre_component,
     centred_disk_mask,
-    kmeans_clusters,
     otsu_mask,
     slic_clusters,
     whole_image_mask,
 )
+from monai_fusenet.transforms.kmeans import kmeans_clusters
 
 SHAPES = [(1, 33, 20), (3, 20, 33), (1, 12, 17, 9), (3, 12, 17, 9)]
 MAKERS = [whole_image_mask, centred_disk_mask, otsu_mask, lambda image: kmeans_clusters(image, 2), slic_clusters]

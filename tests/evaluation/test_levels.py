@@ -6,13 +6,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from monai_fusenet.evaluation.baselines import (
-    centre_component,
-    centred_disk_mask,
-    kmeans_clusters,
-    otsu_mask,
-    whole_image_mask,
-)
+from monai_fusenet.evaluation.baselines import centre_component, centred_disk_mask, otsu_mask, whole_image_mask
 from monai_fusenet.evaluation.levels import (
     BASELINES,
     LEVELS,
@@ -30,6 +24,7 @@ from monai_fusenet.metrics import (
     published_mask,
     variation_of_information,
 )
+from monai_fusenet.transforms.kmeans import kmeans_clusters
 
 SHAPES = [(15, 22), (11, 8, 9)]
 

@@ -14,7 +14,7 @@ from pydicom.uid import EnhancedCTImageStorage, MRImageStorage, UltrasoundImageS
 
 from monai_fusenet import __version__
 from monai_fusenet.data import load_image
-from monai_fusenet.handlers.dicom import (
+from monai_fusenet.results.dicom import (
     UnfitSourceError,
     check_dicom_output,
     dicom_mask_path,
@@ -363,7 +363,7 @@ def test_the_option(monkeypatch):
         check_dicom_output(value)
     with pytest.raises(ValueError, match=r'^dicom_output must be null, "seg" or "series", got SEG$'):
         check_dicom_output("SEG")
-    monkeypatch.setattr("monai_fusenet.handlers.dicom.find_spec", lambda name: None)
+    monkeypatch.setattr("monai_fusenet.results.dicom.find_spec", lambda name: None)
     check_dicom_output(None)
     expected = "dicom_output seg needs highdicom; pip install 'monai-fusenet[dicom]'"
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):

@@ -17,11 +17,12 @@ from torch import nn
 
 from monai_fusenet.data import LoadMedicalImaged, load_image
 from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
-from monai_fusenet.files import CannotWriteError
 from monai_fusenet.handlers import ResultWriter, result_path, write_label_map
-from monai_fusenet.handlers.results import describe_choice, peak_memory
 from monai_fusenet.inferers import FitRecord
+from monai_fusenet.results.summary import describe_choice
 from monai_fusenet.transforms import Region, ScoresToClustersd
+from monai_fusenet.utils.files import CannotWriteError
+from monai_fusenet.utils.memory import peak_memory
 
 COLUMNS = ["file", "status", "clusters", "steps", "seconds", "peak_mib", "mask_fraction", "choice", "message"]
 # NIfTI keeps the affine in 32 bits.
@@ -324,7 +325,7 @@ def test_the_choice_stands_on_the_panel(tmp_path, monkeypatch):
 
 
 def test_a_system_that_does_not_tell_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("monai_fusenet.handlers.results.resource", None)
+    monkeypatch.setattr("monai_fusenet.utils.memory.resource", None)
     assert run(write_pictures(tmp_path / "images", names=["a"]), tmp_path / "out")[0]["peak_mib"] == ""
 
 

@@ -16,7 +16,7 @@ from monai_fusenet.inferers.per_image import LOOK_EVERY
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.networks import FuseNet
 from monai_fusenet.transforms import AugmentPaird
-from monai_fusenet.transforms.clusters import guided_upsampling
+from monai_fusenet.utils.scores import guided_upsampling
 
 SIZES = [(24, 17), (7, 5, 6)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_fusenet.interaction import ClickSelector
+from monai_fusenet.clicks import ClickSelector
 from monai_fusenet.label.cache import ClusterCache, Clusters
 from monai_fusenet.label.clustering import Clusterer, check_preset, presets, uncertainty
 

@@ -14,8 +14,8 @@ import pytest
 from label_tools import AFFINE, Server, dice, draw_volume, middle, picture
 from PIL import Image
 
+from monai_fusenet.clicks import next_click
 from monai_fusenet.data import load_image
-from monai_fusenet.interaction import next_click
 
 
 def click(server, image, foreground, background=(), **options):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from monai_fusenet.networks import FuseNet, FuseNetOutput, FusionBlock
-from monai_fusenet.networks.fusenet import PUBLISHED_NAMES
+from monai_fusenet.networks.nets.fusenet import PUBLISHED_NAMES
 
 SIZES = [(5, 8), (11, 3), (3, 5, 4)]
 

@@ -7,7 +7,6 @@ from monai.transforms import Resize
 from torch.nn.functional import interpolate, one_hot
 
 from monai_fusenet.data import load_image
-from monai_fusenet.labels import relabel_by_size
 from monai_fusenet.transforms import (
     ScoresToClustersd,
     count_clusters,
@@ -15,6 +14,7 @@ from monai_fusenet.transforms import (
     merge_twin_scores,
     upsampled_argmax,
 )
+from monai_fusenet.utils.arrays import relabel_by_size
 
 
 def scores_of(labels, count):

@@ -3,7 +3,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_fusenet.transforms import ClustersToMaskd, ConvexHullsd, Region, choose_foreground, foreground
+from monai_fusenet.transforms import ClustersToMaskd, ConvexHullsd, Region, choose_foreground
+from monai_fusenet.transforms.foreground import choice as foreground
 
 
 def ball(shape, centre, radius):

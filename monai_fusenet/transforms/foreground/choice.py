@@ -15,8 +15,8 @@ from skimage.measure import label as connected_components
 from skimage.morphology import convex_hull_image
 from skimage.segmentation import morphological_chan_vese
 
-from monai_fusenet.checks import check_number, check_switch
-from monai_fusenet.reduction import reduced_shape, resize_area, resize_nearest
+from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
+from monai_fusenet.utils.checks import check_number, check_switch
 
 __all__ = ["ClustersToMaskd", "ConvexHullsd", "Region", "choose_foreground"]
 

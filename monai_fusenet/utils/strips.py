@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from monai_fusenet.memory import trim_heap
+from monai_fusenet.utils.memory import trim_heap
 
 __all__ = ["rows_at_once", "tidy_heap"]
 

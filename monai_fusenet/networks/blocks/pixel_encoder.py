@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from monai_fusenet.networks.layout import channels_last, to_map, to_tokens
+from monai_fusenet.networks.blocks.layout import channels_last, to_map, to_tokens
 
 __all__ = ["ChannelAffine", "PixelEncoder"]
 

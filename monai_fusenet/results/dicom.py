@@ -15,9 +15,9 @@ import numpy as np
 from monai.data import MetaTensor
 
 from monai_fusenet import __version__
-from monai_fusenet.data import failure_reason
 from monai_fusenet.data.reading import DICOM_SUFFIXES, dicom_series, suffix_of
-from monai_fusenet.files import atomic_folder, atomic_path
+from monai_fusenet.utils.errors import failure_reason
+from monai_fusenet.utils.files import atomic_folder, atomic_path
 
 if TYPE_CHECKING:  # the extra `dicom`; asked for only where DICOM is to be written
     from pydicom import Dataset

@@ -9,230 +9,41 @@ from __future__ import annotations
 import copy
 import csv
 import hashlib
-import json
 import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.config import KeysCollection
-from monai.data import DataLoader, DistributedSampler, MetaTensor
+from monai.data import DataLoader, DistributedSampler
 from monai.engines import SupervisedTrainer
-from monai.inferers import Inferer, SimpleInferer
+from monai.inferers import Inferer
 from monai.metrics import compute_dice
-from monai.transforms import Compose, MapTransform, Randomizable, SelectItemsd, Transform
+from monai.transforms import Compose, Randomizable, SelectItemsd
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_fusenet.checks import check_number, check_whole
 from monai_fusenet.data import SeededCacheDataset, load_image
-from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
-from monai_fusenet.evaluation.baselines import kmeans_clusters
-from monai_fusenet.files import atomic_path
-from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResultWriter, ResumableCheckpoint
-from monai_fusenet.handlers.checkpoint import load_checkpoint, save_tensors
-from monai_fusenet.handlers.results import result_path
-from monai_fusenet.inferers import PerImageInferer
+from monai_fusenet.distillation.agreement import LEAST_IMAGES, consensus, mean_pairwise_dice, select_confident
+from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResumableCheckpoint
+from monai_fusenet.handlers.checkpoint import load_checkpoint
+from monai_fusenet.results.layout import result_path
+from monai_fusenet.utils.arrays import plain
+from monai_fusenet.utils.checks import check_number, check_whole
+from monai_fusenet.utils.files import atomic_path
 
-__all__ = [
-    "Distiller",
-    "KMeansClustersd",
-    "Round",
-    "Teacher",
-    "consensus",
-    "folder_pass",
-    "mean_pairwise_dice",
-    "select_confident",
-    "write_bundle",
-]
+__all__ = ["Distiller", "Round", "check_runs"]
 
 logger = logging.getLogger(__name__)
 
-LEAST_IMAGES = 5  # a network that sees fewer learns them by heart
-LEAST_SHARE = 1 / 3
 DECAY = 1e-4
 
 Items = Sequence[Mapping[str, Any]]
-
-
-def mean_pairwise_dice(masks: Tensor) -> float:
-    """How well masks of one image agree: the mean Dice over all pairs of them.
-
-    Args:
-        masks: (M, *spatial), foreground above 0, M at least 1.
-
-    Returns:
-        a number in [0, 1]; a pair of which one is empty counts 0, a pair of empty masks 1; one mask agrees with itself.
-    """
-    if len(masks) == 1:
-        return 1.0
-    masks = (masks > 0).float()
-    pairs = torch.tensor(list(combinations(range(len(masks)), 2)))
-    first, second = (masks[chosen].unsqueeze(1) for chosen in pairs.T)
-    return float(compute_dice(first, second, ignore_empty=False).mean())
-
-
-def consensus(masks: Tensor) -> Tensor:
-    """What masks of one image say together: the mean of those that are not empty; all zero where all are.
-
-    Args:
-        masks: (M, *spatial), values in [0, 1].
-
-    Returns:
-        (*spatial), values in [0, 1]: 0 and 1 where all agree, 1/2 where they are evenly divided.
-    """
-    present = masks[masks.flatten(1).any(dim=1)]
-    return present.mean(dim=0) if len(present) else torch.zeros_like(masks[0])
-
-
-def select_confident(confidences: Sequence[float | None], min_confidence: float) -> list[int]:
-    """The images to learn from: all that are sure enough, or else the surest third, at least five.
-
-    Args:
-        confidences: of each image, or `None` where there is nothing to learn.
-        min_confidence: what is sure enough; too few are a third of the images, or four.
-
-    Returns:
-        indices in ascending order; none of an image whose confidence is `None`.
-    """
-    usable = [(index, value) for index, value in enumerate(confidences) if value is not None]
-    sure = [index for index, value in usable if value >= min_confidence]
-    least = max(LEAST_IMAGES, math.ceil(LEAST_SHARE * len(confidences)))
-    if len(sure) < least:
-        sure = [index for index, _ in sorted(usable, key=lambda pair: -pair[1])[:least]]
-    return sorted(sure)
-
-
-class KMeansClustersd(MapTransform):
-    """The classical teacher: k-means clusters of an image as it was loaded, see `kmeans_clusters`.
-
-    Args:
-        keys: key of the image (C, *spatial), a `MetaTensor` from one of this package's loaders, values in [0, 1].
-        clusters_key: where the clusters go: (1, *spatial), integers 1..clusters by decreasing size.
-        clusters: how many.
-    """
-
-    def __init__(self, keys: KeysCollection = "original", clusters_key: str = "clusters", clusters: int = 2) -> None:
-        super().__init__(keys)
-        check_whole("clusters", clusters, 2)
-        self.clusters_key = clusters_key
-        self.clusters = clusters
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the sample with its clusters."""
-        sample = dict(data)
-        for key in self.key_iterator(sample):
-            image = sample[key]
-            labels = kmeans_clusters(np.asarray(image.cpu()), self.clusters)
-            meta = {**image.meta, "affine": torch.as_tensor(image.meta["loaded_affine"])}
-            sample[self.clusters_key] = MetaTensor(torch.from_numpy(labels.astype(np.uint8)).unsqueeze(0), meta=meta)
-        return sample
-
-
-def folder_pass(
-    items: Items,
-    output_dir: str | Path,
-    preprocessing: Callable,
-    network: nn.Module,
-    inferer: Inferer,
-    postprocessing: Transform,
-    device: torch.device,
-    settings: Mapping[str, Any],
-    overwrite: bool = False,
-    num_workers: int = 0,
-) -> tuple[FolderEvaluator, ResultWriter]:
-    """One pass through a folder, ready to run, as the `inference` workflow makes it, and what writes its results."""
-    writer = ResultWriter(items, output_dir, overwrite, settings)
-    dataset = ForgivingDataset(writer.pending, preprocessing)
-    evaluator = FolderEvaluator(
-        device=device,
-        val_data_loader=DataLoader(dataset, batch_size=1, num_workers=num_workers),
-        network=network,
-        inferer=inferer,
-        postprocessing=postprocessing,
-        val_handlers=[writer, ProgressHandler(desc=Path(output_dir).name)],
-    )
-    return evaluator, writer
-
-
-class Teacher:
-    """Label-free masks of each image: one from a fit for each seed, one from k-means, all chosen by the same rule.
-
-    Args:
-        output_dir: each gets a folder in it: `seed_<seed>`, `classical`.
-        seeds: of the fits; none: k-means alone teaches, in seconds.
-        network: what is fitted to each image.
-        inferer: how; its own seed gives way to `seeds`.
-        preprocessing: transform of an item to `image` and `original`.
-        postprocessing: transform of the scores in `pred` to `clusters` and a mask in `pred`.
-        classical: transform of `original` to the same.
-        device: where to run.
-        settings: what the masks depend on besides images and seeds.
-        overwrite: make all masks anew.
-        num_workers: processes that load images.
-
-    Raises:
-        ValueError: when `seeds` is no list of different whole numbers.
-    """
-
-    def __init__(
-        self,
-        output_dir: str | Path,
-        seeds: Sequence[int],
-        network: nn.Module,
-        inferer: PerImageInferer,
-        preprocessing: Callable,
-        postprocessing: Transform,
-        classical: Transform,
-        device: torch.device,
-        settings: Mapping[str, Any],
-        overwrite: bool = False,
-        num_workers: int = 0,
-    ) -> None:
-        self.seeds = check_seeds(seeds)
-        self.output_dir = Path(output_dir)
-        self.network = network
-        self.inferer = inferer
-        self.preprocessing = preprocessing
-        self.postprocessing = postprocessing
-        self.classical = classical
-        self.common: dict[str, Any] = {"device": device, "overwrite": overwrite, "num_workers": num_workers}
-        self.settings = settings
-
-    @property
-    def folders(self) -> list[Path]:
-        """Where the masks are, the classical ones last."""
-        return [self.output_dir / name for name in (*(f"seed_{seed}" for seed in self.seeds), "classical")]
-
-    def passes(self, items: Items) -> Iterator[tuple[FolderEvaluator, ResultWriter]]:
-        """The passes through the folder, see `folder_pass`, in the order of `folders`."""
-        for seed, folder in zip(self.seeds, self.folders, strict=False):
-            inferer = copy.copy(self.inferer)
-            inferer.seed = seed
-            settings = {**self.settings, "seed": seed}
-            fit = (self.preprocessing, self.network, inferer, self.postprocessing)
-            yield folder_pass(items, folder, *fit, settings=settings, **self.common)
-        clustering = (self.preprocessing, nn.Identity(), SimpleInferer(), self.classical)
-        yield folder_pass(items, self.folders[-1], *clustering, settings=self.settings, **self.common)
-
-
-def check_seeds(seeds: Any) -> list[int]:
-    """The seeds as a list; raises `ValueError` unless they are different whole numbers."""
-    listed = list(seeds) if isinstance(seeds, Sequence) and not isinstance(seeds, str) else None
-    if listed is None or len(set(map(str, listed))) < len(listed):
-        raise ValueError(f"teacher_seeds must be a list of different whole numbers, as [0,1], got {seeds}")
-    for seed in listed:
-        check_whole("each of teacher_seeds", seed, 0)
-        if seed >= 2**32:
-            raise ValueError(f"each of teacher_seeds must be below 2**32, got {seed}")
-    return listed
 
 
 class Round(NamedTuple):
@@ -395,7 +206,7 @@ class Distiller:
         images = SeededCacheDataset(taught, small, progress=False)
         images.prepare()
         prepared = [images[index] for index in range(len(images))]
-        samples = [{"image": _plain(sample["image"]).clone(), "name": sample["name"]} for sample in prepared]
+        samples = [{"image": plain(sample["image"]).clone(), "name": sample["name"]} for sample in prepared]
         masks = [self._teacher_masks(sample["name"], teacher_dirs) for sample in samples]
         self.settings |= {"images": [item["file"] for item in items], "teachers": _digest(masks)}
         self._refuse_rounds_of_others()
@@ -414,7 +225,7 @@ class Distiller:
                 )
             self._train(number, [{**samples[index], "target": targets[index]} for index in chosen])
             probabilities = self._predict(samples)
-            after = torch.stack([_plain(self.mask({"pred": one})["pred"]) > 0 for one in probabilities])
+            after = torch.stack([plain(self.mask({"pred": one})["pred"]) > 0 for one in probabilities])
             agreements = compute_dice(after.float(), before.float(), ignore_empty=False).flatten().tolist()
             # What the rule took away or filled is certain; elsewhere the network knows best how sure it is.
             targets = torch.where(after == (probabilities > 0.5), probabilities, after.float())
@@ -440,7 +251,7 @@ class Distiller:
 
     def _teacher_masks(self, name: str, folders: Sequence[Path]) -> Tensor:
         """All masks of an image, (M, *size): the share of each pixel that is foreground."""
-        loaded = [_plain(load_image(str(result_path(folder, name, "mask"))))[:1] > 0 for folder in folders]
+        loaded = [plain(load_image(str(result_path(folder, name, "mask"))))[:1] > 0 for folder in folders]
         return torch.cat([F.interpolate(one.float().unsqueeze(0), size=self.size, mode="area")[0] for one in loaded])
 
     def _train(self, number: int, samples: list[dict[str, Any]]) -> None:
@@ -500,7 +311,7 @@ def prepare_taught(
     batchdata: Mapping[str, Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[Tensor, Tensor]:
     """Takes image and target out of a batch and onto the device."""
-    image, target = (_plain(batchdata[key]).to(device, non_blocking=non_blocking) for key in ("image", "target"))
+    image, target = (plain(batchdata[key]).to(device, non_blocking=non_blocking) for key in ("image", "target"))
     return image, target
 
 
@@ -509,54 +320,6 @@ def follow_cosine(engine: Engine, optimizer: torch.optim.Optimizer, learning_rat
     total = (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * (1 + math.cos(math.pi * (engine.state.iteration - 1) / total)) / 2
-
-
-def write_bundle(
-    folder: str | Path, network: nn.Module, config: Mapping[str, Any], metadata: Mapping[str, Any], parent: str | Path
-) -> None:
-    """Writes a network as a MONAI bundle that stands alone; each file is complete or absent.
-
-    Args:
-        folder: of the bundle: `configs/`, `models/model.pt`, `docs/`, `LICENSE`.
-        network: whose weights go into it.
-        config: what becomes `configs/inference.json`.
-        metadata: what becomes `configs/metadata.json`.
-        parent: the bundle that this one comes from, whose licence and `logging.conf` it takes over.
-    """
-    folder = Path(folder)
-    weights = {name: value.cpu() for name, value in network.state_dict().items()}
-    save_tensors(weights, folder / "models" / "model.pt")
-    for name, content in (("metadata", metadata), ("inference", config)):
-        with atomic_path(folder / "configs" / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    for source, target in (("LICENSE", "LICENSE"), ("configs/logging.conf", "configs/logging.conf")):
-        if (Path(parent) / source).is_file():
-            with atomic_path(folder / target) as temporary:
-                shutil.copyfile(Path(parent) / source, temporary)
-    with atomic_path(folder / "docs" / "README.md") as temporary:
-        temporary.write_text(BUNDLE_README, encoding="utf-8")
-
-
-BUNDLE_README = """# A segmentation network distilled without labels
-
-Trained by the workflow `distillation` of monai-fusenet on one folder of images, on masks that were made and chosen
-without any ground truth. It knows that kind of image and no other. Research software, not a medical device.
-
-From the folder of this bundle:
-
-```bash
-python -m monai.bundle run --config_file configs/inference.json --dataset_dir FOLDER --output_dir RESULTS
-```
-
-writes `<name>_mask.png` (`.nii.gz` for everything with a geometry) of each image on its own grid. Reading files and
-writing masks on their grid needs the package monai-fusenet; the network itself is MONAI's, and `models/model.pt` its
-plain state dict. Input: intensities scaled to [0, 1] between percentiles, resized to `student_size`; output: one
-channel, the logit of the foreground.
-"""
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
 def _digest(masks: Sequence[Tensor]) -> str:

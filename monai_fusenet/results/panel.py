@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from nibabel.orientations import io_orientation
 
-from monai_fusenet.labels import count_labels
+from monai_fusenet.utils.arrays import count_labels
 
 __all__ = ["PanelRow", "draw_panels"]
 

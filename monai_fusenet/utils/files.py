@@ -10,21 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-SUMMARY_COLUMNS = (
-    *("file", "status", "clusters", "steps", "seconds", "peak_mib", "mask_fraction", "choice", "message"),
-)
-
-
-def holds_results(folder: str | Path) -> bool:
-    """Whether a folder is one that this package's workflows have written to: its pictures are no images to work on."""
-    if all(os.path.isfile(os.path.join(folder, name)) for name in ("checkpoint.pt", "panel.png")):
-        return True
-    try:
-        with open(os.path.join(folder, "summary.csv"), encoding="utf-8") as file:
-            return file.readline().startswith(",".join(SUMMARY_COLUMNS[:5]))  # what all versions have
-    except (OSError, UnicodeDecodeError):
-        return False
-
 
 class CannotWriteError(OSError):
     """A folder into which nothing can be written any more; its message says which one, why, and how to mend it."""

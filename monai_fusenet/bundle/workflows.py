@@ -33,27 +33,20 @@ from monai.utils import BundlePropertyConfig, ensure_tuple, set_determinism
 from torch import nn
 from tqdm import tqdm
 
-from monai_fusenet import __version__, ranks
-from monai_fusenet.checks import check_number, check_switch, check_whole
-from monai_fusenet.data import (
-    draw_phantoms,
-    failure_reason,
-    find_images,
-    is_out_of_memory,
-    is_worker_death,
-    phantom_images,
-    sample_images,
-    unmatched_masks,
-)
-from monai_fusenet.data.errors import printable
-from monai_fusenet.distillation import Distiller, Teacher, folder_pass, write_bundle
+from monai_fusenet import __version__
+from monai_fusenet.bundle.student_bundle import write_bundle
+from monai_fusenet.data import draw_phantoms, find_images, phantom_images, sample_images, unmatched_masks
+from monai_fusenet.distillation import Distiller, Teacher, folder_pass
 from monai_fusenet.engines import FolderEvaluator
 from monai_fusenet.evaluation import Example, draw_example, format_totals, score_folder, typical_rows, write_report
-from monai_fusenet.files import CannotWriteError
 from monai_fusenet.handlers.checkpoint import load_tensors
-from monai_fusenet.handlers.dicom import check_dicom_output, is_dicom
 from monai_fusenet.handlers.results import ResultWriter
 from monai_fusenet.inferers import PerImageInferer
+from monai_fusenet.results.dicom import check_dicom_output, is_dicom
+from monai_fusenet.utils import distributed
+from monai_fusenet.utils.checks import check_number, check_switch, check_whole
+from monai_fusenet.utils.errors import failure_reason, is_out_of_memory, is_worker_death, printable
+from monai_fusenet.utils.files import CannotWriteError
 
 __all__ = [
     "check_options",
@@ -150,7 +143,7 @@ def entry(function: Callable[..., Result]) -> Callable[..., Result]:
             return function(*args, **kwargs)
         except Interrupted as stop:
             close_progress_bars()
-            if ranks.rank() == 0:
+            if distributed.rank() == 0:
                 print(f"\ninterrupted; {stop.done}{AGAIN}", file=sys.stderr)  # after ^C, or half a bar
             raise SystemExit(stop.code) from None
         except Exception as error:
@@ -159,7 +152,7 @@ def entry(function: Callable[..., Result]) -> Callable[..., Result]:
             if reason is None:
                 raise
             line = f"error: {printable(reason)}"
-            raise SystemExit(line if ranks.first_to_say(line) else 1) from error
+            raise SystemExit(line if distributed.first_to_say(line) else 1) from error
 
     return wrapper
 
@@ -170,7 +163,7 @@ def describe(error: Exception) -> str | None:
         return f"{error}; what is finished is kept, {AGAIN}"
     if isinstance(error, ValueError | OSError):
         return str(error)
-    if isinstance(error, RuntimeError) and ranks.is_lost(error):
+    if isinstance(error, RuntimeError) and distributed.is_lost(error):
         return "another process of this run has ended, and this one cannot go on alone"
     if is_out_of_memory(error):
         return f"{failure_reason(error)}; a smaller --working_size or --batch_size needs less"
@@ -390,8 +383,8 @@ def start(device: str | torch.device, seed: int, in_one_process: bool = False) -
         SystemExit: for a misspelt option, a wrong value, a device that is not there, or too many processes.
     """
     end_on_signals()
-    ranks.join(device)
-    if ranks.rank() > 0:  # what holds for all, the first rank says
+    distributed.join(device)
+    if distributed.rank() > 0:  # what holds for all, the first rank says
         logging.getLogger("monai_fusenet").setLevel(logging.ERROR)
         for name in OF_ONE_IMAGE:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -407,14 +400,14 @@ def start(device: str | torch.device, seed: int, in_one_process: bool = False) -
         else:
             check_options(parser.get(), [workflow.run_id])
         check_values(parser.get())
-    if in_one_process and ranks.size() > 1:
+    if in_one_process and distributed.size() > 1:
         configs = "configs" if workflow is None else workflow.config_root_path
         raise ValueError(
-            f"train.json alone trains in one process, but {ranks.size()} were started; add the overlay: "
+            f"train.json alone trains in one process, but {distributed.size()} were started; add the overlay: "
             f"--config_file \"['{configs}/train.json','{configs}/multi_gpu_train.json']\""
         )
     try:
-        ranks.choose_gpu(device)
+        distributed.choose_gpu(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -458,11 +451,11 @@ def images(
     """
     if dataset_dir is None:
         logger.info("no dataset_dir: running on the sample images that scikit-image installs")
-        return ranks.from_first(sample_images)
+        return distributed.from_first(sample_images)
     folder = Path(str(dataset_dir)).expanduser()
     if folder.resolve() == Path(output_dir).resolve():
         raise ValueError(f"output_dir and dataset_dir are the same folder, {folder}; choose another --output_dir")
-    return ranks.from_first(lambda: find_images(folder, output_dir, sequences))
+    return distributed.from_first(lambda: find_images(folder, output_dir, sequences))
 
 
 @entry
@@ -599,14 +592,14 @@ def make_masks(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
     others = sum(not is_dicom(ensure_tuple(item["image"])[0]) for item in writer.items)
     if writer.dicom_output is not None and others:
         logger.info("dicom_output has no effect on %d images that are not DICOM", others)
-    if ranks.size() > 1:
+    if distributed.size() > 1:
         writer.merge()
     if writer.pending:
         try:
             evaluator.run()
         except Interrupted as stop:
             counts = writer.counts()
-            if ranks.size() == 1:
+            if distributed.size() == 1:
                 stop.done = f"{counts['ok'] + counts['kept']} of {len(writer.items)} images done; "
             raise
     writer.merge()
@@ -624,7 +617,7 @@ def infer(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
         SystemExit: 1 when no image could be done, 2 when some could not.
     """
     make_masks(evaluator, writer)
-    ranks.leave()
+    distributed.leave()
     exit_with(writer.counts()["failed"], len(writer.items))
 
 
@@ -695,10 +688,10 @@ def evaluate(
     if dataset_dir is None:
         logger.info("no dataset_dir: evaluating on SYNTHETIC phantoms, which say nothing about medical images")
         images_dir = writer.output_dir / "phantoms"
-        ranks.from_first(lambda: draw_phantoms(images_dir))
+        distributed.from_first(lambda: draw_phantoms(images_dir))
     else:
         images_dir = Path(str(dataset_dir)).expanduser()
-    strays = ranks.from_first(lambda: unmatched_masks(images_dir, items, writer.output_dir))
+    strays = distributed.from_first(lambda: unmatched_masks(images_dir, items, writer.output_dir))
     if predictions_dir is not None:  # it may lie in the folder of the images
         predictions = Path(str(predictions_dir)).expanduser().resolve()
         strays = [stray for stray in strays if predictions not in (images_dir / stray).resolve().parents]
@@ -748,8 +741,8 @@ def evaluate(
         print(format_totals(rows))
         logger.info("scores of each image and level: %s; report: %s", writer.output_dir / "scores.csv", report)
 
-    ranks.from_first(tell)
-    ranks.leave()
+    distributed.from_first(tell)
+    distributed.leave()
     if failures or strays:
         sys.exit(2 if rows else 1)
 
@@ -786,7 +779,7 @@ def train(trainer: Any, dataset: Any) -> None:
     """Runs the training; ends with exit status 2 when images had to be left out."""
     dataset.prepare()
     trainer.run()
-    ranks.leave()
+    distributed.leave()
     exit_with(len(dataset.failures), len(dataset.failures) + len(dataset))
 
 
@@ -872,8 +865,8 @@ def distil(
         raise ValueError("the options are unknown here: no config is being run")
     if dataset_dir is None:
         logger.info("no dataset_dir: learning from SYNTHETIC phantoms, which say nothing about medical images")
-        ranks.from_first(lambda: draw_phantoms(distiller.output_dir / "phantoms"))
-    ranks.from_first(lambda: distiller.check_continuable(items))
+        distributed.from_first(lambda: draw_phantoms(distiller.output_dir / "phantoms"))
+    distributed.from_first(lambda: distiller.check_continuable(items))
     items = [{key: item[key] for key in ("image", "file", "name")} for item in items]  # and no label from here on
     for evaluator, writer in teacher.passes(items):
         make_masks(evaluator, writer)
@@ -882,7 +875,7 @@ def distil(
         distiller.run(items, teacher.folders)
         return {name: value.cpu() for name, value in distiller.network.state_dict().items()}
 
-    distiller.network.load_state_dict(ranks.from_first(train_student))
+    distiller.network.load_state_dict(distributed.from_first(train_student))
 
     names = (
         "sequences",
@@ -900,7 +893,7 @@ def distil(
     weights = _fingerprint(distiller.network)
     config, model_dir = student_config(parser.get(), shipped, values, weights), distiller.output_dir / "model"
     model = (distiller.network, config, student_metadata(metadata, values), bundle_root)
-    ranks.from_first(lambda: write_bundle(model_dir, *model))
+    distributed.from_first(lambda: write_bundle(model_dir, *model))
     logger.info("the network, as a bundle: %s", model_dir)
 
     def own_masks(overwrite: bool) -> tuple[FolderEvaluator, ResultWriter]:

@@ -11,9 +11,9 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from torch.nn import functional as F
 
-from monai_fusenet.evaluation.baselines import kmeans_clusters
-from monai_fusenet.reduction import reduced_shape, resize_area, resize_nearest
-from monai_fusenet.transforms.foreground import border_of, convex_hulls, opened_components
+from monai_fusenet.transforms.foreground.choice import border_of, convex_hulls, opened_components
+from monai_fusenet.transforms.kmeans import kmeans_clusters
+from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
 
 __all__ = ["STATE_VERSION", "ClickSelector", "next_click"]
 

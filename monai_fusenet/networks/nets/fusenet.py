@@ -5,10 +5,10 @@ from typing import NamedTuple, Optional, Union
 
 from torch import Tensor, nn
 
-from monai_fusenet.checks import check_whole
-from monai_fusenet.networks.fusion import FusionBlock
-from monai_fusenet.networks.pixel_encoder import PixelEncoder
-from monai_fusenet.networks.projection import PatchTokens, ProjectionHead
+from monai_fusenet.networks.blocks.fusion import FusionBlock
+from monai_fusenet.networks.blocks.pixel_encoder import PixelEncoder
+from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
+from monai_fusenet.utils.checks import check_whole
 
 __all__ = ["FuseNet", "FuseNetOutput"]
 

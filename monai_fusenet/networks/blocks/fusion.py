@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from monai_fusenet.networks.layout import to_map, to_tokens
-from monai_fusenet.strips import rows_at_once, tidy_heap
+from monai_fusenet.networks.blocks.layout import to_map, to_tokens
+from monai_fusenet.utils.strips import rows_at_once, tidy_heap
 
 __all__ = ["FusionBlock", "MixFeedForward"]
 

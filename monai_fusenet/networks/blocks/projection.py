@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from monai_fusenet.networks.layout import at_least_float32, to_map, to_tokens
+from monai_fusenet.networks.blocks.layout import at_least_float32, to_map, to_tokens
 
 __all__ = ["PatchTokens", "ProjectionHead"]
 

@@ -1,12 +1,17 @@
-"""Label maps, whatever their labels are called."""
+"""Arrays: what labels a map holds, grids of fewer pixels, and tensors without their metadata."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["Labels", "count_labels", "relabel_by_size"]
+__all__ = ["Labels", "count_labels", "plain", "reduced_shape", "relabel_by_size", "resize_area", "resize_nearest"]
 
 TABLE = 2**16  # span of labels up to which a table is made of them; a sort of the pixels takes ten times as long
 
@@ -58,3 +63,30 @@ def relabel_by_size(labels: np.ndarray) -> np.ndarray:
     rank = np.empty(len(sizes), dtype=np.uint8 if len(sizes) <= 255 else np.uint16)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
     return rank[position]
+
+
+def reduced_shape(shape: Sequence[int], pixels: int) -> tuple[int, ...]:
+    """The shape of about the same proportions that has about so many pixels; the shape itself where it has fewer."""
+    ratio = (pixels / float(np.prod(shape))) ** (1 / len(shape))
+    return tuple(shape) if ratio >= 1 else tuple(max(1, round(side * ratio)) for side in shape)
+
+
+def resize_area(channels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Floats (C, *spatial) on a smaller grid (C, *shape): the mean of the pixels that fall into each new one."""
+    if channels.shape[1:] == tuple(shape):
+        return channels
+    return F.interpolate(torch.as_tensor(channels).unsqueeze(0), size=tuple(shape), mode="area")[0].numpy()
+
+
+def resize_nearest(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Any values (*spatial) on another grid (*shape): those of the nearest pixel."""
+    chosen = (
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)
+        for new, old in zip(shape, array.shape, strict=True)
+    )
+    return array if array.shape == tuple(shape) else array[np.ix_(*chosen)]
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor without the metadata of a `MetaTensor`, which every operation would carry along."""
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor

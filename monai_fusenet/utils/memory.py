@@ -1,15 +1,21 @@
-"""Memory that is no longer needed, given back to the system."""
+"""Main memory: how much was used, and what is no longer needed given back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["collecting_is_cheap", "release_memory", "trim_heap"]
+__all__ = ["collecting_is_cheap", "peak_memory", "release_memory", "trim_heap"]
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 try:
     _trim = ctypes.CDLL(None).malloc_trim
@@ -64,3 +70,11 @@ def collecting_is_cheap() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def peak_memory() -> float | None:
+    """The most main memory that this process has used so far, in MiB; `None` where the system does not say."""
+    if resource is None:
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,64 @@
+"""How far masks of one image agree, what they say together, and which images are sure enough to teach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from monai.metrics import compute_dice
+from torch import Tensor
+
+__all__ = ["LEAST_IMAGES", "consensus", "mean_pairwise_dice", "select_confident"]
+
+LEAST_IMAGES = 5  # a network that sees fewer learns them by heart
+LEAST_SHARE = 1 / 3
+
+
+def mean_pairwise_dice(masks: Tensor) -> float:
+    """How well masks of one image agree: the mean Dice over all pairs of them.
+
+    Args:
+        masks: (M, *spatial), foreground above 0, M at least 1.
+
+    Returns:
+        a number in [0, 1]; a pair of which one is empty counts 0, a pair of empty masks 1; one mask agrees with itself.
+    """
+    if len(masks) == 1:
+        return 1.0
+    masks = (masks > 0).float()
+    pairs = torch.tensor(list(combinations(range(len(masks)), 2)))
+    first, second = (masks[chosen].unsqueeze(1) for chosen in pairs.T)
+    return float(compute_dice(first, second, ignore_empty=False).mean())
+
+
+def consensus(masks: Tensor) -> Tensor:
+    """What masks of one image say together: the mean of those that are not empty; all zero where all are.
+
+    Args:
+        masks: (M, *spatial), values in [0, 1].
+
+    Returns:
+        (*spatial), values in [0, 1]: 0 and 1 where all agree, 1/2 where they are evenly divided.
+    """
+    present = masks[masks.flatten(1).any(dim=1)]
+    return present.mean(dim=0) if len(present) else torch.zeros_like(masks[0])
+
+
+def select_confident(confidences: Sequence[float | None], min_confidence: float) -> list[int]:
+    """The images to learn from: all that are sure enough, or else the surest third, at least five.
+
+    Args:
+        confidences: of each image, or `None` where there is nothing to learn.
+        min_confidence: what is sure enough; too few are a third of the images, or four.
+
+    Returns:
+        indices in ascending order; none of an image whose confidence is `None`.
+    """
+    usable = [(index, value) for index, value in enumerate(confidences) if value is not None]
+    sure = [index for index, value in usable if value >= min_confidence]
+    least = max(LEAST_IMAGES, math.ceil(LEAST_SHARE * len(confidences)))
+    if len(sure) < least:
+        sure = [index for index, _ in sorted(usable, key=lambda pair: -pair[1])[:least]]
+    return sorted(sure)

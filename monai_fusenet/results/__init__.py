@@ -1,0 +1,1 @@
+"""What lies in an output folder: label maps, panels, the summary, masks as DICOM."""

@@ -1,0 +1,95 @@
+"""k-means clusters of an image, as a function and as a transform."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from skimage.color import rgb2lab
+from threadpoolctl import threadpool_limits
+
+from monai_fusenet.utils.arrays import relabel_by_size
+from monai_fusenet.utils.checks import check_whole
+
+__all__ = ["KMeansClustersd", "check_image", "colours_of", "is_rgb", "kmeans_clusters"]
+
+KMEANS_PIXELS = 50_000  # that k-means is fitted to; a larger image is sampled
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raises a ``ValueError`` that names shape or range unless the image is as this module expects it."""
+    if image.ndim not in (3, 4):
+        raise ValueError(f"image must have shape (C, *spatial) in 2-D or 3-D, got {image.shape}")
+    if image.dtype.kind != "f" or not (image.min() >= -1e-6 and image.max() <= 1 + 1e-6):
+        raise ValueError(f"image must be float in [0, 1], got {image.dtype} from {image.min():g} to {image.max():g}")
+
+
+def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
+    """k-means on colour: Lab values of an RGB image, intensities of any other.
+
+    Args:
+        image: (C, *spatial), floats in [0, 1].
+        k: number of clusters; an image with fewer different colours gets fewer.
+        seed: of the initial centres and of the sample of 50 000 pixels that a larger image is fitted to.
+
+    Returns:
+        labels 1..k by decreasing size.
+
+    Raises:
+        ValueError: the image has another shape, type or range, or ``k`` is not positive.
+    """
+    check_image(image)
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    pixels = colours_of(image)
+    sample = pixels
+    if len(pixels) > KMEANS_PIXELS:
+        sample = pixels[np.random.default_rng(seed).choice(len(pixels), KMEANS_PIXELS, replace=False, shuffle=False)]
+    k = min(k, len(np.unique(sample, axis=0)))  # KMeans warns when it finds fewer than it was asked for
+    from sklearn.cluster import KMeans  # half a second, and most who import transforms want none of it
+
+    with threadpool_limits(1):  # threads that wait for a busy core make it ten times slower
+        labels = KMeans(k, n_init=3, random_state=seed).fit(sample).predict(pixels)
+    return relabel_by_size(labels).reshape(image.shape[1:])
+
+
+def is_rgb(image: np.ndarray) -> bool:
+    """Whether an image (C, *spatial) is a picture in colour."""
+    return image.ndim == 3 and len(image) == 3
+
+
+def colours_of(image: np.ndarray) -> np.ndarray:
+    """One row per pixel: Lab values of an RGB image, the intensities of any other."""
+    channels = rgb2lab(image, channel_axis=0) if is_rgb(image) else image
+    return np.ascontiguousarray(channels.reshape(len(channels), -1).T, dtype=np.float64)
+
+
+class KMeansClustersd(MapTransform):
+    """k-means clusters of an image as it was loaded, see `kmeans_clusters`: the classical teacher of a distillation.
+
+    Args:
+        keys: key of the image (C, *spatial), a `MetaTensor` from one of this package's loaders, values in [0, 1].
+        clusters_key: where the clusters go: (1, *spatial), integers 1..clusters by decreasing size.
+        clusters: how many.
+    """
+
+    def __init__(self, keys: KeysCollection = "original", clusters_key: str = "clusters", clusters: int = 2) -> None:
+        super().__init__(keys)
+        check_whole("clusters", clusters, 2)
+        self.clusters_key = clusters_key
+        self.clusters = clusters
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the sample with its clusters."""
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            image = sample[key]
+            labels = kmeans_clusters(np.asarray(image.cpu()), self.clusters)
+            meta = {**image.meta, "affine": torch.as_tensor(image.meta["loaded_affine"])}
+            sample[self.clusters_key] = MetaTensor(torch.from_numpy(labels.astype(np.uint8)).unsqueeze(0), meta=meta)
+        return sample
