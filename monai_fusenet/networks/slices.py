@@ -17,13 +17,15 @@ class SlicewiseNetwork(nn.Module):
     The slices share weights and, in training mode, batch statistics, so that a cluster means the same in all of them.
 
     Args:
-        network: a `FuseNet` of 2-D images with (2 * neighbours + 1) times the channels of the volume.
+        network: of 2-D images with (2 * neighbours + 1) times the channels of the volume, such as a `FuseNet`.
         neighbours: slices at either side that are further channels, in the order of the slices; beyond the first and
             the last slice, these are repeated.
 
     Shape:
         `forward(volume)`: (B, C, X, Y, Z), with slices along Z -> scores (B, K, X, Y, Z).
-        `forward(volume, augmented)`: two such volumes -> `FuseNetOutput`, with tokens (B * Z, patches, features).
+        `forward(volume, augmented)`: two such volumes -> the named tuple of the 2-D network, with scores of the volume;
+        the rest is that of B * Z slices, such as the tokens (B * Z, patches, features) of a `FuseNetOutput`. A script
+        knows `FuseNetOutput` alone.
 
     Raises:
         ValueError: when `neighbours` is no whole number of at least 0.
@@ -37,14 +39,23 @@ class SlicewiseNetwork(nn.Module):
 
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, volume: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, FuseNetOutput]:  # noqa: UP007, UP045
-        """Scores alone for one volume; scores and the tokens of both views for a pair."""
+        """Scores alone for one volume; all that the 2-D network puts out for a pair."""
         if augmented is None:
             scores = self.network(self._slices(volume))
             assert isinstance(scores, Tensor)
             return self._volume(scores, volume)
         output = self.network(self._slices(volume), self._slices(augmented))
+        if not torch.jit.is_scripting():
+            return output._replace(scores=self._volume(output.scores, volume))
         assert isinstance(output, FuseNetOutput)
         return FuseNetOutput(self._volume(output.scores, volume), output.image_tokens, output.augmented_tokens)
+
+    @torch.jit.export
+    def merge(self, scores: Tensor) -> Tensor:
+        """Scores (B, K, *spatial) with clusters merged as by the 2-D network; themselves where it merges none."""
+        if hasattr(self.network, "merge"):
+            return self.network.merge(scores)  # type: ignore[operator]
+        return scores
 
     def _slices(self, volume: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> (B * Z, (2 * neighbours + 1) * C, X, Y)"""

@@ -9,9 +9,10 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from torch import nn
 
 from monai_fusenet.utils.arrays import plain, relabel_by_size
-from monai_fusenet.utils.scores import merge_twin_scores, upsampled_argmax
+from monai_fusenet.utils.scores import merge_twin_scores, merged, upsampled_argmax
 
 __all__ = ["ScoresToClustersd"]
 
@@ -24,12 +25,14 @@ class ScoresToClustersd(MapTransform):
         clusters_key: where the map goes: (1, *spatial of the loaded image), integers 1..n by decreasing size.
         image_key: key of the image, a `MetaTensor` whose `meta` still has `spatial_shape` and `loaded_affine` (or
             `original_affine`) as they were when it was loaded; both MONAI's and this package's loaders leave them.
-        merge_twins: add the scores of twin clusters first, see `merge_twin_scores`.
+        merge_twins: merge the clusters that the network takes for one, see `network`.
         guide_key: key of the loaded image before it was resized, (C, *spatial), values in [0, 1], whose edges the map
             follows, see `guided_upsampling`; `None`: plain interpolation.
+        network: what the scores come from, which says by its `merge` which clusters are one, see `merged`; `None`:
+            clusters c and c + K/2, as in a `FuseNet`.
 
     Raises:
-        ValueError: when a score is not finite.
+        ValueError: when a score is not finite, or when K is odd where twins are to be merged without a network.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class ScoresToClustersd(MapTransform):
         image_key: str = "image",
         merge_twins: bool = False,
         guide_key: str | None = None,
+        network: nn.Module | None = None,
     ) -> None:
         super().__init__(keys)
         self.clusters_key = clusters_key
         self.image_key = image_key
         self.merge_twins = merge_twins
         self.guide_key = guide_key
+        self.network = network
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the sample with its clusters."""
@@ -55,7 +60,7 @@ class ScoresToClustersd(MapTransform):
             if not scores.isfinite().all():
                 raise ValueError("the scores are not finite: the fit diverged; a smaller lr or fewer steps may mend it")
             if self.merge_twins:
-                scores = merge_twin_scores(scores)
+                scores = merge_twin_scores(scores) if self.network is None else merged(self.network, scores)
             guide = None if self.guide_key is None else plain(torch.as_tensor(sample[self.guide_key])).unsqueeze(0)
             labels = upsampled_argmax(scores, [int(side) for side in image.meta["spatial_shape"]], guide)
             clusters = torch.from_numpy(relabel_by_size(labels.cpu().numpy()))

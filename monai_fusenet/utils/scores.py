@@ -1,4 +1,4 @@
-"""Scores of clusters: how many win, twins, and their size brought to that of an image; nothing but torch."""
+"""Scores of clusters: how many win, which are one, and their size brought to that of an image; nothing but torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["count_clusters", "guided_upsampling", "merge_twin_scores", "upsampled_argmax"]
+from monai_fusenet.utils.distributed import bare
+
+__all__ = ["count_clusters", "guided_upsampling", "is_one_cluster", "merge_twin_scores", "merged", "upsampled_argmax"]
 
 
 def count_clusters(scores: Tensor) -> Tensor:
@@ -42,6 +44,36 @@ def merge_twin_scores(scores: Tensor) -> Tensor:
         raise ValueError(f"twins come in pairs: the scores must have an even number of channels, got {scores.shape[1]}")
     first, second = scores.chunk(2, dim=1)
     return first + second
+
+
+def merged(network: nn.Module, scores: Tensor) -> Tensor:
+    """Scores in which the clusters that a network takes for one are one.
+
+    Args:
+        network: with a method `merge(scores)` where its clusters come in twins, as those of a `FuseNet`; the scores of
+            any other network stay as they are.
+        scores: (B, K, *spatial).
+
+    Returns:
+        (B, clusters that are left, *spatial)
+    """
+    merge = getattr(bare(network), "merge", None)
+    return scores if merge is None else merge(scores)
+
+
+def is_one_cluster(network: nn.Module, scores: Tensor) -> bool:
+    """Whether all pixels of an image are of one cluster, or of clusters that the network takes for one.
+
+    Args:
+        network: see `merged`.
+        scores: (K, *spatial).
+    """
+    winners = scores.argmax(dim=0).unique()
+    # An image of one pixel for each winner: merging the scores of all pixels could make others win.
+    pixels = torch.zeros(len(scores), len(winners), dtype=scores.dtype, device=scores.device)
+    pixels[winners, torch.arange(len(winners), device=scores.device)] = 1
+    one_row = pixels.view(1, *pixels.shape, *[1] * (scores.ndim - 2))
+    return len(merged(network, one_row).argmax(dim=1).unique()) == 1
 
 
 def guided_upsampling(scores: Tensor, guide: Tensor, radius: int = 2, smoothness: float = 1e-3) -> Tensor:

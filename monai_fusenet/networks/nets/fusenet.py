@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional, Union
 
+import torch
 from torch import Tensor, nn
 
 from monai_fusenet.networks.blocks.fusion import FusionBlock
 from monai_fusenet.networks.blocks.pixel_encoder import PixelEncoder
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
 from monai_fusenet.utils.checks import check_whole
+from monai_fusenet.utils.scores import merge_twin_scores
 
 __all__ = ["FuseNet", "FuseNetOutput"]
 
@@ -130,6 +132,11 @@ class FuseNet(nn.Module):
         if augmented is None:
             return scores
         return FuseNetOutput(scores, self.image_patches(image_embedding), self.augmented_patches(augmented_embedding))
+
+    @torch.jit.export
+    def merge(self, scores: Tensor) -> Tensor:
+        """Scores (B, 2 * features, *spatial) with those of twin clusters added: (B, features, *spatial)."""
+        return merge_twin_scores(scores)
 
     def load_published_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """Loads weights under the authors' parameter names.
