@@ -1,20 +1,33 @@
-"""When to stop fitting one image."""
+"""When a fit ends."""
 
 from __future__ import annotations
 
 from ignite.engine import Engine, Events
 
-__all__ = ["StopAtFewClusters"]
+__all__ = ["StopAtFewClusters", "ends"]
 
-FIRST_STEP = 6  # as published
+
+def ends(step: int, clusters: float, first_step: int, min_clusters: int) -> bool:
+    """Whether a step is the last of a fit: it comes late enough, and sees few clusters.
+
+    Args:
+        step: number of the step, counted from 1.
+        clusters: how many win a pixel in its forward pass, or the mean of that over a batch.
+        first_step: the first step that may be the last.
+        min_clusters: a step that sees at most as many is the last.
+
+    Example:
+        >>> ends(5, 3, first_step=6, min_clusters=3), ends(6, 3, first_step=6, min_clusters=3)
+        (False, True)
+    """
+    return step >= first_step and clusters <= min_clusters
 
 
 class StopAtFewClusters:
     """Ends the run after a step that saw few clusters, before they all become one.
 
-    The published rule: clusters are counted on each step's forward pass, and from the sixth step on the loop ends
-    after the update of a step that saw at most three. Ranks that train one network see the mean over all of them, and
-    so end together.
+    The rule is `ends`, with steps counted over all epochs; the defaults are those that FuseNet was published with.
+    Ranks that train one network see the mean over all of them, and so end together.
 
     Args:
         min_clusters: a step that sees at most as many is the last.
@@ -24,7 +37,7 @@ class StopAtFewClusters:
         Kazerouni et al. 2023, arXiv 2311.13069, published code.
     """
 
-    def __init__(self, min_clusters: int = 3, first_step: int = FIRST_STEP) -> None:
+    def __init__(self, min_clusters: int = 3, first_step: int = 6) -> None:
         self.min_clusters = min_clusters
         self.first_step = first_step
 
@@ -34,5 +47,5 @@ class StopAtFewClusters:
 
     def __call__(self, engine: Engine) -> None:
         """Ends the run when it is time."""
-        if engine.state.iteration >= self.first_step and engine.state.metrics["clusters"] <= self.min_clusters:
+        if ends(engine.state.iteration, engine.state.metrics["clusters"], self.first_step, self.min_clusters):
             engine.terminate()

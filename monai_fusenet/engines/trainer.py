@@ -1,13 +1,12 @@
-"""One optimisation step of FuseNet as a MONAI trainer."""
+"""One optimisation step of any method as a MONAI trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
 from ignite.metrics import Metric
-from monai.data import MetaTensor
 from monai.engines import IterationEvents, Trainer
 from monai.inferers import Inferer, SimpleInferer
 from monai.utils import CommonKeys
@@ -16,45 +15,67 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from monai_fusenet.losses import FuseNetLoss
+from monai_fusenet.engines.contract import VIEWS, map_tensors, named_output, network_inputs
 from monai_fusenet.utils import distributed
+from monai_fusenet.utils.arrays import plain
 from monai_fusenet.utils.checks import check_whole
 from monai_fusenet.utils.scores import count_clusters
 
-__all__ = ["FuseNetTrainer", "prepare_pair"]
+__all__ = ["FuseNetTrainer", "prepare_pair", "prepare_views"]
 
 
 def prepare_pair(
     batchdata: dict[str, Any], device: torch.device, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[Tensor, Tensor]:
     """Takes image and augmented view, each (B, C, *spatial), out of a batch and onto the device."""
+    views = prepare_views(batchdata, device, non_blocking, **kwargs)
+    return views["image"], views["augmented"]
 
-    def prepare(view: Tensor) -> Tensor:
-        # Plain tensors: every operation on a MetaTensor pays for carrying its metadata along.
-        plain = view.as_tensor() if isinstance(view, MetaTensor) else view
-        return plain.to(device, non_blocking=non_blocking, **kwargs)
 
-    return prepare(batchdata["image"]), prepare(batchdata["augmented"])
+def prepare_views(
+    batchdata: Mapping[str, Any], device: torch.device, non_blocking: bool = False, **kwargs: Any
+) -> dict[str, Tensor]:
+    """Takes all tensors out of a batch and onto the device.
+
+    Args:
+        batchdata: a batch with `image` and whatever else the network or the loss looks at.
+        device: where to.
+        non_blocking: see `Tensor.to`.
+        **kwargs: further arguments of `Tensor.to` for `image` and `augmented`; others, which may be indices, keep
+            their type.
+    """
+    views = {}
+    for name, value in batchdata.items():
+        if isinstance(value, Tensor):
+            options = kwargs if name in VIEWS else {}
+            # Plain tensors: every operation on a MetaTensor pays for carrying its metadata along.
+            views[name] = plain(value).to(device, non_blocking=non_blocking, **options)
+    return views
 
 
 class FuseNetTrainer(Trainer):
-    """MONAI trainer whose step fits a FuseNet to a batch of pairs, without any label.
+    """MONAI trainer of any method: each step fits a network to the views of a batch of images, without any label.
 
-    Each step leaves in `state.output` the image, the augmented view, `pred` (the scores of its forward pass,
-    detached), `loss` (the total) and `clusters` (how many win a pixel, for each image), and in `state.metrics` the
-    numbers `loss`, `self_labeling`, `cross_modal`, `edge` (weighted) and `clusters` (mean over the batch). Where the
-    network is `DistributedDataParallel`, these are means over all ranks, so that what they decide holds for all.
+    Each step leaves in `state.output` the image, the augmented view where there is one, `pred` (the scores of its
+    forward pass, detached), `loss` (the total) and `clusters` (how many win a pixel, for each image), and in
+    `state.metrics` the numbers `loss`, all other terms of the loss under their own names, and `clusters` (mean over
+    the batch). Where the network is `DistributedDataParallel`, these are means over all ranks, so that what they
+    decide holds for all.
 
     Args:
         device: where to run.
         max_epochs: epochs to run.
-        train_data_loader: batches with `image` and `augmented`, each (B, C, *spatial), values in [0, 1].
-        network: a `FuseNet`, or any module that maps such a pair to (scores, image_tokens, augmented_tokens).
+        train_data_loader: batches with `image` and perhaps `augmented`, each (B, C, *spatial), values in [0, 1], and
+            with further tensors that the loss looks at.
+        network: called with the image, and with the augmented view where there is one; returns the scores
+            (B, K, *spatial), or a named tuple whose first field they are, such as `FuseNetOutput`.
         optimizer: optimiser of the network.
-        loss_function: loss with `terms`; `None`: `FuseNetLoss()`.
+        loss_function: `terms(output, batch)` maps the network's named tuple (`Scores` where it returns a tensor) and
+            the views to a named tuple of scalars, the first of which is the `total` to descend; `None`:
+            `FuseNetLoss()`.
         epoch_length: steps of an epoch; `None`: `len(train_data_loader)`.
         non_blocking: copy batches to the device asynchronously.
-        prepare_batch: takes both views out of a batch.
+        prepare_batch: takes the views out of a batch, as a dictionary, or as a pair of image and augmented view.
         inferer: how the network is called; `None`: `SimpleInferer()`.
         postprocessing: transforms of each item of batch and output, after the step.
         key_train_metric: see MONAI's `SupervisedTrainer`.
@@ -62,7 +83,7 @@ class FuseNetTrainer(Trainer):
         train_handlers: handlers to attach.
         amp: mixed precision, bfloat16 unless `amp_kwargs` says otherwise; losses stay in float32.
         decollate: split batch and output into items after each step.
-        to_kwargs: further arguments of `Tensor.to` for the batch.
+        to_kwargs: further arguments of `Tensor.to` for the views that the network sees.
         amp_kwargs: further arguments of `torch.autocast`.
         look_every: steps from one update of `state.metrics` to the next. Each waits for the device; between them, a
             GPU is given its next steps while it works.
@@ -75,10 +96,10 @@ class FuseNetTrainer(Trainer):
         train_data_loader: Iterable | DataLoader,
         network: torch.nn.Module,
         optimizer: Optimizer,
-        loss_function: FuseNetLoss | None = None,
+        loss_function: Any = None,
         epoch_length: int | None = None,
         non_blocking: bool = False,
-        prepare_batch: Callable = prepare_pair,
+        prepare_batch: Callable = prepare_views,
         inferer: Inferer | None = None,
         postprocessing: Callable | None = None,
         key_train_metric: dict[str, Metric] | None = None,
@@ -113,9 +134,13 @@ class FuseNetTrainer(Trainer):
             to_kwargs=to_kwargs,
             amp_kwargs={"dtype": torch.bfloat16, **(amp_kwargs or {})},
         )
+        if loss_function is None:
+            from monai_fusenet.losses import FuseNetLoss
+
+            loss_function = FuseNetLoss()
         self.network = network
         self.optimizer = optimizer
-        self.loss_function = FuseNetLoss() if loss_function is None else loss_function
+        self.loss_function = loss_function
         self.inferer = SimpleInferer() if inferer is None else inferer
         self.look_every = look_every
 
@@ -124,19 +149,22 @@ class FuseNetTrainer(Trainer):
         super(Trainer, self).run()
 
     def _iteration(self, engine: FuseNetTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
-        image, augmented = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
-        engine.state.output = {CommonKeys.IMAGE: image, "augmented": augmented}
+        views = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        if not isinstance(views, Mapping):
+            views = dict(zip(VIEWS, views, strict=True))
+        image, *second = network_inputs(views)
+        engine.state.output = {name: views[name] for name in VIEWS if name in views}
 
         engine.network.train()
         engine.optimizer.zero_grad()
         with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
-            output = engine.inferer(image, engine.network, augmented)
+            output = named_output(engine.inferer(image, engine.network, *second))
         engine.state.output[CommonKeys.PRED] = output[0].detach()
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
 
         if engine.amp:
-            output = [value.float() for value in output]
-        terms = engine.loss_function.terms(output)
+            output = map_tensors(lambda part: part.float() if part.is_floating_point() else part, output)
+        terms = engine.loss_function.terms(output, views)
         engine.state.output[CommonKeys.LOSS] = terms.total.detach()
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
 
@@ -151,7 +179,7 @@ class FuseNetTrainer(Trainer):
             numbers = torch.stack([*(term.detach() for term in terms), clusters.to(terms.total.dtype).mean()])
             if isinstance(engine.network, DistributedDataParallel):
                 numbers = distributed.mean(numbers)
-            names = ("loss", "self_labeling", "cross_modal", "edge", "clusters")
+            names = ("loss", *terms._fields[1:], "clusters")
             engine.state.metrics.update(zip(names, numbers.tolist(), strict=True))
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output

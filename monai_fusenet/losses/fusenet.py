@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -66,14 +67,14 @@ class FuseNetLoss(nn.Module):
         self.cross_modal = CrossModalLoss(temperature, detach_targets)
         self.edge = EdgeRefinementLoss(edge_factor, edge_mode)
 
-    def terms(self, output: tuple[Tensor, Tensor, Tensor]) -> FuseNetTerms:
-        """The weighted terms and their sum, to be watched one by one."""
+    def terms(self, output: tuple[Tensor, Tensor, Tensor], batch: Mapping[str, Tensor] | None = None) -> FuseNetTerms:
+        """The weighted terms and their sum, to be watched one by one; the views of the batch play no part."""
         scores, image_tokens, augmented_tokens = output
         self_labeling = self.lambda_self * self.self_labeling(scores)
         cross_modal = self.lambda_cross * self.cross_modal(image_tokens, augmented_tokens)
         edge = self.lambda_edge * self.edge(scores)
         return FuseNetTerms(self_labeling + cross_modal + edge, self_labeling, cross_modal, edge)
 
-    def forward(self, output: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def forward(self, output: tuple[Tensor, Tensor, Tensor], batch: Mapping[str, Tensor] | None = None) -> Tensor:
         """The scalar to descend."""
-        return self.terms(output).total
+        return self.terms(output, batch).total

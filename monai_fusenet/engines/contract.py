@@ -1,0 +1,46 @@
+"""What passes between engine, network and loss, whichever method runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+__all__ = ["VIEWS", "Scores", "map_tensors", "named_output", "network_inputs"]
+
+VIEWS = ("image", "augmented")  # those of a batch that the network sees; the loss sees all
+
+
+class Scores(NamedTuple):
+    """What a loss gets of a network that returns a tensor: its scores (B, K, *spatial)."""
+
+    scores: Tensor
+
+
+def network_inputs(views: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """What a network is called with: the image and, where there is one, the augmented view."""
+    return tuple(views[name] for name in VIEWS if name in views)
+
+
+def named_output(output: Any) -> Any:
+    """The output of a network as a loss gets it: a tensor becomes `Scores`, a tuple stays what it is."""
+    return Scores(output) if isinstance(output, Tensor) else output
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], output: Any) -> Any:
+    """Applies a function to each tensor of a network's output.
+
+    Args:
+        function: from tensor to tensor.
+        output: a tensor, or a tuple, with or without names, of tensors and such tuples; anything else stays as it is.
+
+    Returns:
+        an output of the same type
+    """
+    if isinstance(output, Tensor):
+        return function(output)
+    if not isinstance(output, tuple):
+        return output
+    parts = (map_tensors(function, part) for part in output)
+    return output._make(parts) if hasattr(output, "_make") else tuple(parts)
