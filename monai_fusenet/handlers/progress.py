@@ -16,12 +16,13 @@ class ProgressHandler:
     """Ignite's progress bar with chosen metrics beside it, as a handler that a config can name.
 
     Args:
-        metric_names: names in `state.metrics` to show; `None`: none.
+        metric_names: names in `state.metrics` to show; "all": whatever it holds at the time; `None`: none.
         desc: what stands before the bar.
     """
 
-    def __init__(self, metric_names: Sequence[str] | None = None, desc: str = "") -> None:
-        self.metric_names = None if metric_names is None else list(metric_names)
+    def __init__(self, metric_names: Sequence[str] | str | None = None, desc: str = "") -> None:
+        # Ignite takes a list, "all" or None.
+        self.metric_names = metric_names if metric_names is None or metric_names == "all" else list(metric_names)
         self.desc = desc
 
     def attach(self, engine: Engine) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from monai_fusenet.losses import FuseNetTerms
-from monai_fusenet.networks import FuseNetOutput
+from monai_fusenet.engines.contract import map_tensors
+from monai_fusenet.inferers.fit import Descent, Fit, random_state, set_random_state
 
-__all__ = ["NetworkEnsemble", "SumOverImages"]
+__all__ = ["NetworkEnsemble", "SumOverImages", "descend_together"]
 
 
 class NetworkEnsemble(nn.Module):
@@ -24,7 +26,8 @@ class NetworkEnsemble(nn.Module):
     In training mode each sees the batch statistics and the dropout that it would see alone.
 
     Args:
-        networks: modules of one architecture that map (image, augmented), each (1, C, *spatial), to a `FuseNetOutput`.
+        networks: modules of one architecture that map an image, or an image and an augmented view of it, each
+            (1, C, *spatial), to scores (1, K, *spatial), or to a tuple that begins with them.
         random_states: state of the random generator for each network, from which its dropout is drawn.
         device: where they are.
 
@@ -32,7 +35,7 @@ class NetworkEnsemble(nn.Module):
         weights: parameters of all networks by name, each (networks, *shape), to be given to an optimiser.
 
     Shape:
-        `forward(image, augmented)`: two batches (networks, C, *spatial) -> `FuseNetOutput`
+        one or two batches (networks, C, *spatial) -> what one network returns, with all outputs along the first axis
     """
 
     def __init__(
@@ -54,14 +57,14 @@ class NetworkEnsemble(nn.Module):
         """How many networks there are."""
         return len(self.random_states)
 
-    def forward(self, image: Tensor, augmented: Tensor) -> FuseNetOutput:
-        """Evaluates each network on its own pair."""
+    def forward(self, *views: Tensor) -> Any:
+        """Evaluates each network on its own views."""
 
-        def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], *pair: Tensor) -> tuple[Tensor, ...]:
-            output = functional_call(self._one[0], (weights, buffers), tuple(view.unsqueeze(0) for view in pair))
-            return tuple(part.squeeze(0) for part in output)
+        def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], *own: Tensor) -> Any:
+            return functional_call(self._one[0], (weights, buffers), tuple(view.unsqueeze(0) for view in own))
 
-        return FuseNetOutput(*vmap(one)(self.weights, self.buffers_by_name, image, augmented))
+        outputs = vmap(one)(self.weights, self.buffers_by_name, *views)
+        return map_tensors(lambda part: part.flatten(0, 1), outputs)
 
     def train(self, mode: bool = True) -> NetworkEnsemble:
         """Sets the mode of all networks."""
@@ -69,10 +72,12 @@ class NetworkEnsemble(nn.Module):
         return super().train(mode)
 
     def copy_weights(self, index: int, network: nn.Module) -> None:
-        """Gives a network of the same architecture the weights of the one at `index`."""
+        """Gives a network of the same architecture the weights, and the buffers, of the one at `index`."""
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(self.weights[name][index])
+            for name, values in self.buffers_by_name.items():
+                network.get_buffer(name).copy_(values[index])
 
     def keep(self, indices: Sequence[int], optimizer: torch.optim.Optimizer) -> None:
         """Drops all networks but those at `indices`, from the optimiser (of one group of parameters) as well."""
@@ -104,28 +109,60 @@ class SumOverImages:
     """A loss of a batch as the sum over its images, so that each network descends as it would alone.
 
     Args:
-        loss_function: loss with `terms`, each a mean over the images of a batch, such as `FuseNetLoss`.
+        loss_function: loss with `terms`, each a mean over the images of a batch, see `FuseNetTrainer`.
     """
 
     def __init__(self, loss_function: Any) -> None:
         self.loss_function = loss_function
 
-    def terms(self, output: FuseNetOutput) -> FuseNetTerms:
-        """The weighted terms and their sum."""
-        return FuseNetTerms(*(len(output[0]) * term for term in self.loss_function.terms(output)))
+    def terms(self, output: Any, batch: Mapping[str, Tensor]) -> Any:
+        """The terms of the loss, each summed."""
+        terms = self.loss_function.terms(output, batch)
+        return terms._make(len(batch["image"]) * term for term in terms)
 
 
-def random_state(device: torch.device) -> Tensor:
-    """The state of the generator that draws on `device`."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+def descend_together(fits: Sequence[Fit], descent: Descent) -> None:
+    """Fits all networks to their views, in one pass for each step; each ends by its own rule."""
+    ensemble = NetworkEnsemble([fit.network for fit in fits], [fit.random_state for fit in fits], fits[0].image.device)
+    options = fits[0].optimizer.param_groups[0]
+    optimizer = torch.optim.SGD(ensemble.weights.values(), options["lr"], options["momentum"])
+    for name, weights in ensemble.weights.items():
+        velocities = [fit.optimizer.state[fit.network.get_parameter(name)].get("momentum_buffer") for fit in fits]
+        if not any(velocity is None for velocity in velocities):
+            optimizer.state[weights]["momentum_buffer"] = torch.stack(velocities)
+    going_on = list(fits)
+
+    def let_go(engine: Engine) -> None:
+        counts = engine.state.output["clusters"].tolist()  # type: ignore[index, call-overload]
+        last = engine.state.iteration == descent.steps
+        stay = []
+        for index, (fit, count) in enumerate(zip(going_on, counts, strict=True)):
+            fit.steps += 1
+            if last or descent.ends(fit.steps, count):
+                _take_back(ensemble, optimizer, index, fit)
+            else:
+                stay.append(index)
+        if stay and len(stay) < len(going_on):
+            ensemble.keep(stay, optimizer)
+        going_on[:] = [going_on[index] for index in stay]
+        if not going_on:
+            engine.terminate()
+
+    def views() -> dict[str, Tensor]:
+        return {name: torch.cat([fit.views[name] for fit in going_on]) for name in going_on[0].views}
+
+    summed = replace(descent, loss_function=SumOverImages(descent.loss_function))
+    summed.run(ensemble, optimizer, views, let_go)
 
 
-def set_random_state(state: Tensor, device: torch.device) -> None:
-    """Puts the generator that draws on `device` into a state that `random_state` returned."""
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
+def _take_back(ensemble: NetworkEnsemble, optimizer: torch.optim.Optimizer, index: int, fit: Fit) -> None:
+    """Gives a fit the state of the network at `index`."""
+    ensemble.copy_weights(index, fit.network)
+    fit.random_state = ensemble.random_states[index]
+    for name, weights in ensemble.weights.items():
+        velocity = optimizer.state[weights].get("momentum_buffer")
+        if velocity is not None:
+            fit.optimizer.state[fit.network.get_parameter(name)]["momentum_buffer"] = velocity[index].clone()
 
 
 def _without_statistics(network: nn.Module) -> nn.Module:

@@ -195,7 +195,7 @@ def test_a_smaller_fit_where_memory_does_not_suffice(data, tmp_path, monkeypatch
     genuine = PerImageInferer._descend
 
     def descend(self, fit):
-        if min(fit.pair["image"].shape[2:]) > 50:
+        if min(fit.views["image"].shape[2:]) > 50:
             raise MemoryError
         genuine(self, fit)
 

@@ -12,7 +12,7 @@ from monai.transforms import Compose, CopyItemsd, Lambdad
 from torch import nn
 
 from monai_fusenet.inferers import FitRecord, PerImageInferer, content_seed
-from monai_fusenet.inferers.per_image import LOOK_EVERY
+from monai_fusenet.inferers.fit import LOOK_EVERY
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.networks import FuseNet
 from monai_fusenet.transforms import AugmentPaird

@@ -1,0 +1,270 @@
+"""One fit: a network begins, descends on the views of its image, and puts out its scores."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_fusenet.engines.contract import VIEWS, named_output, network_inputs
+from monai_fusenet.engines.stopping import ends
+from monai_fusenet.engines.trainer import FuseNetTrainer
+from monai_fusenet.utils import distributed
+from monai_fusenet.utils.scores import guided_upsampling
+
+__all__ = [
+    *("Descent", "Fit", "begin", "content_seed", "descend", "draw_views", "finish", "random_state", "resized"),
+    "set_random_state",
+]
+
+LOOK_EVERY = {"cuda": 5}  # steps from one wait for the device to the next; otherwise one
+
+QUIET = logging.getLogger(f"{__name__}.quiet")
+QUIET.disabled = True  # not by its level, which a bundle's logging.conf would reset
+
+
+def content_seed(image: Tensor, seed: int = 0) -> int:
+    """A seed in [0, 2**32) from an image's shape and values: the same wherever and whenever it comes along.
+
+    What counts are the mean values of its quarters (eighths of a volume), to three decimals: the last bits of an image
+    change with the machine and the number of threads that resized it, and must not change the seed.
+
+    Args:
+        image: (C, *spatial), 2-D or 3-D.
+        seed: another one gives another seed for every image.
+    """
+    values = image.detach().to("cpu", torch.float64)
+    pool = {3: F.adaptive_avg_pool2d, 4: F.adaptive_avg_pool3d}[values.ndim]
+    means = (pool(values, 2) * 1000).round().to(torch.int64).flatten().tolist()
+    digest = hashlib.sha256(f"{seed} {tuple(values.shape)} {means}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
+def random_state(device: torch.device) -> Tensor:
+    """The state of the generator that draws on `device`."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_random_state(state: Tensor, device: torch.device) -> None:
+    """Puts the generator that draws on `device` into a state that `random_state` returned."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+def resized(image: Tensor, size: Sequence[int]) -> Tensor:
+    """An image (1, C, *spatial) at a spatial size, itself where it has that size."""
+    return image if list(size) == list(image.shape[2:]) else F.interpolate(image, size=list(size), mode="area")
+
+
+def draw_views(augmentation: Callable, image: Tensor, size: Sequence[int], seed: int) -> dict[str, Tensor]:
+    """The views of an image at a size, with the same draws at every size.
+
+    Args:
+        augmentation: dictionary transform of a sample with `image` (C, *spatial), on the CPU; it stays as it is.
+        image: (1, C, *spatial).
+        size: spatial size of the views.
+        seed: of the augmentation.
+
+    Returns:
+        all tensors and arrays of the sample, each with a batch axis, on the device of the image; image and augmented
+        view are of the image's type
+    """
+    view = resized(image, size)
+    augmentation = copy.deepcopy(augmentation)
+    if hasattr(augmentation, "set_random_state"):
+        augmentation.set_random_state(seed=seed)
+    sample = augmentation({"image": view[0].cpu()})
+    views = {
+        name: torch.as_tensor(np.asarray(value)).to(view.device).unsqueeze(0)
+        for name, value in sample.items()
+        if isinstance(value, Tensor | np.ndarray)
+    }
+    return {name: value.to(view.dtype) if name in VIEWS else value for name, value in views.items()}
+
+
+@dataclass
+class Fit:
+    """One image, and the network that is fitted to it.
+
+    Attributes:
+        image: (1, C, *spatial).
+        seed: of all that is drawn for it.
+        network: its own.
+        optimizer: of the network.
+        random_state: state of the generator from which the next step draws.
+        steps: optimisation steps made so far.
+        views: what the steps see, by name, each (1, ...).
+    """
+
+    image: Tensor
+    seed: int
+    network: Any
+    optimizer: torch.optim.Optimizer
+    random_state: Tensor
+    steps: int = 0
+    views: dict[str, Tensor] = field(default_factory=dict)
+
+
+def begin(image: Tensor, network: nn.Module, seed: int, fresh: bool, lr: float, momentum: float) -> Fit:
+    """A fit before its first step; leaves the generator of the image's device in the state of the fit.
+
+    Args:
+        image: (1, C, *spatial).
+        network: is copied.
+        seed: of the generator.
+        fresh: draw new weights, by every module that has `reset_parameters`.
+        lr: learning rate of SGD.
+        momentum: momentum of SGD.
+    """
+    # Not torch.manual_seed: it would reseed every GPU, of which only the image's is put back.
+    torch.default_generator.manual_seed(seed)
+    if image.device.type == "cuda":
+        with torch.cuda.device(image.device):
+            torch.cuda.manual_seed(seed)
+    network = copy.deepcopy(network)  # callers cache and reuse theirs
+    if fresh:
+        for module in network.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+    network.requires_grad_(True)
+    optimizer = torch.optim.SGD(network.parameters(), lr, momentum)
+    return Fit(image, seed, network, optimizer, random_state(image.device))
+
+
+@dataclass
+class Descent:
+    """What a fit descends, and when it ends.
+
+    Attributes:
+        loss_function: see `FuseNetTrainer`.
+        steps: most steps.
+        first_step: see `ends`; steps of the whole fit count.
+        min_clusters: see `ends`.
+        amp: mixed precision.
+        progress: show a progress bar.
+    """
+
+    loss_function: Any
+    steps: int
+    first_step: int
+    min_clusters: int
+    amp: bool = False
+    progress: bool = False
+
+    def ends(self, step: int, clusters: float) -> bool:
+        """Whether this step of a fit, counted from 1, is its last."""
+        return ends(step, clusters, self.first_step, self.min_clusters)
+
+    def run(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        views: Callable[[], Mapping[str, Tensor]],
+        after_step: Callable[[Engine], None],
+    ) -> None:
+        """Makes at most `steps` steps.
+
+        Args:
+            network: what is fitted.
+            optimizer: of its weights.
+            views: returns those of the next step, on the device.
+            after_step: called with the trainer after each step; may end it.
+        """
+        device = views()["image"].device
+        trainer = FuseNetTrainer(
+            device=device,
+            max_epochs=1,
+            train_data_loader=range(self.steps),
+            network=network,
+            optimizer=optimizer,
+            loss_function=self.loss_function,
+            prepare_batch=lambda *_, **__: views(),
+            amp=self.amp or torch.is_autocast_enabled(device.type),
+            # Casts that an outer autocast remembers would hide the updates of the weights.
+            amp_kwargs={"cache_enabled": False},
+            decollate=False,
+            look_every=LOOK_EVERY.get(device.type, 1),
+        )
+        trainer.logger = QUIET  # Ignite's lines for every image are too many
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, after_step)
+        if self.progress and distributed.rank() == 0:
+            bar = ProgressBar(desc="fit", mininterval=1.0)
+            bar.attach(trainer, metric_names=["loss", "clusters"])
+        with torch.autocast(device.type, enabled=False):
+            trainer.run()
+        # Engines and their handlers refer to each other: until Python looks for such circles, images of the past stay.
+        trainer.state.output = trainer.state.batch = None
+
+
+def descend(fit: Fit, descent: Descent) -> None:
+    """Fits one network to its views."""
+    set_random_state(fit.random_state, fit.image.device)
+    descent.run(fit.network, fit.optimizer, lambda: fit.views, _StopInHindsight(fit, descent))
+
+
+def finish(fit: Fit, final_dropout: bool) -> Tensor:
+    """Scores (1, K, *spatial) of the fitted network at the size of the image, float32.
+
+    Args:
+        fit: after its last step.
+        final_dropout: dropout in this pass.
+    """
+    set_random_state(fit.random_state, fit.image.device)
+    fit.network.train()
+    if not final_dropout:
+        for module in fit.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+    with torch.no_grad():
+        scores = named_output(fit.network(*network_inputs(fit.views)))[0]
+        if scores.shape[2:] != fit.image.shape[2:]:
+            scores = guided_upsampling(scores.to(fit.image.dtype), fit.image)
+        return scores.float()
+
+
+class _StopInHindsight:
+    """Ends a fit on a device that nobody waits for in every step.
+
+    Looks when the trainer does, and takes the fit back to the step after which it should have ended.
+    """
+
+    def __init__(self, fit: Fit, descent: Descent) -> None:
+        self.fit = fit
+        self.descent = descent
+        self.unseen: list[tuple[Tensor, list[Tensor], Tensor]] = []
+
+    def __call__(self, engine: Any) -> None:
+        device = self.fit.image.device
+        values = [value.clone() for value in self._values()] if engine.look_every > 1 else []
+        self.unseen.append((engine.state.output["clusters"][0], values, random_state(device)))
+        if engine.state.iteration % engine.look_every and engine.state.iteration < self.descent.steps:
+            return
+        counts = torch.stack([clusters for clusters, _, _ in self.unseen]).tolist()
+        for count, (_, values, state) in zip(counts, self.unseen, strict=True):
+            self.fit.steps += 1
+            self.fit.random_state = state
+            if self.descent.ends(self.fit.steps, count):
+                for now, then in zip(self._values(), values, strict=False):  # none at the last step seen
+                    now.copy_(then)
+                engine.terminate()
+                break
+        self.unseen.clear()
+
+    def _values(self) -> list[Tensor]:
+        """All that a step changes: weights, their velocities, running statistics."""
+        weights = list(self.fit.network.parameters())
+        states = (self.fit.optimizer.state[parameter].get("momentum_buffer") for parameter in weights)
+        velocities = [state for state in states if state is not None]
+        return [parameter.detach() for parameter in weights] + velocities + list(self.fit.network.buffers())
