@@ -1,6 +1,13 @@
 """What runs: one optimisation step, and one pass through a folder."""
 
 from monai_fusenet.engines.evaluator import FolderEvaluator, ForgivingDataset, ForgivingLoader
-from monai_fusenet.engines.trainer import FuseNetTrainer, prepare_pair
+from monai_fusenet.engines.trainer import FuseNetTrainer, prepare_pair, prepare_views
 
-__all__ = ["FolderEvaluator", "ForgivingDataset", "ForgivingLoader", "FuseNetTrainer", "prepare_pair"]
+__all__ = [
+    "FolderEvaluator",
+    "ForgivingDataset",
+    "ForgivingLoader",
+    "FuseNetTrainer",
+    "prepare_pair",
+    "prepare_views",
+]

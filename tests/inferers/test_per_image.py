@@ -16,7 +16,7 @@ from monai_fusenet.inferers.fit import LOOK_EVERY
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.networks import FuseNet
 from monai_fusenet.transforms import AugmentPaird
-from monai_fusenet.utils.scores import guided_upsampling
+from monai_fusenet.utils.scores import guided_upsampling, merge_twin_scores
 
 SIZES = [(24, 17), (7, 5, 6)]
 
@@ -554,6 +554,9 @@ class Collapsing(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.bad_fits = bad_fits
+
+    def merge(self, scores):
+        return merge_twin_scores(scores)
 
     def reset_parameters(self):
         Collapsing.fits += 1

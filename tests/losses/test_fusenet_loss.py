@@ -31,6 +31,13 @@ def test_terms_have_names():
     assert FuseNetTerms._fields == ("total", "self_labeling", "cross_modal", "edge")
 
 
+def test_the_views_play_no_part():
+    output = draw_output()
+    batch = {"image": torch.zeros(2, 3, 7, 5)}
+    assert FuseNetLoss().terms(output, batch) == FuseNetLoss().terms(output)
+    assert FuseNetLoss()(output, batch) == FuseNetLoss()(output)
+
+
 def test_options_reach_their_terms():
     output = draw_output()
     loss = FuseNetLoss(

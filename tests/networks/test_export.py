@@ -37,6 +37,11 @@ def test_script(spatial, other, shared_encoder):
         assert_equal_outputs(scripted(image, augmented), network(image, augmented))
 
 
+def test_a_script_merges_twins():
+    scores = torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7]).view(1, 8, 1, 1)
+    assert torch.jit.script(network_for((6, 9))).merge(scores).flatten().tolist() == [0 + 4, 1 + 5, 2 + 6, 3 + 7]
+
+
 def test_script_of_the_published_patch_projection():
     network = network_for((6, 9), img_size=(6, 9))
     image, augmented = draw_pair((6, 9))

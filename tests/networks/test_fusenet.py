@@ -28,6 +28,13 @@ def test_shapes(spatial, shared_encoder, channels):
     assert network(image).shape == (2, 8, *spatial)
 
 
+@pytest.mark.parametrize("spatial", SIZES)
+def test_twins_are_merged(spatial):
+    network = FuseNet(len(spatial), features=4, patch_grid=2)
+    scores = network(draw_pair(spatial)[0])
+    torch.testing.assert_close(network.merge(scores), scores[:, :4] + scores[:, 4:])
+
+
 @pytest.mark.parametrize(("spatial_dims", "spatial"), [(2, (8, 9)), (3, (4, 6, 5))])
 def test_there_are_64_patches_by_default(spatial_dims, spatial):
     output = FuseNet(spatial_dims, features=2)(*draw_pair(spatial))

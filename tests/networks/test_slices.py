@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from toy_method import ToyOutput, draw_toy_network
 
 from monai_fusenet.networks import FuseNet, SlicewiseNetwork
 
@@ -51,12 +52,31 @@ def test_a_pair_of_volumes():
     torch.testing.assert_close(image_tokens[3 + 1], middle.image_tokens[0])
 
 
+def test_an_output_keeps_its_type():
+    network, (one, other) = SlicewiseNetwork(draw_toy_network(in_channels=6)), draw_volume(2, 2, 2, 9, 7, 3).unbind()
+    output = network(one, other)
+    assert type(output) is ToyOutput
+    assert output.augmented_scores.shape == (2 * 3, 5, 9, 7)
+    torch.testing.assert_close(output.scores, network(one))
+
+
+def test_clusters_are_merged_as_by_the_2d_network():
+    scores = draw_volume(2, 8, 9, 7, 3)
+    network = draw_network(1)
+    torch.testing.assert_close(network.merge(scores), scores[:, :4] + scores[:, 4:])
+    torch.testing.assert_close(torch.jit.script(network).merge(scores), scores[:, :4] + scores[:, 4:])
+    assert SlicewiseNetwork(draw_toy_network()).merge(scores) is scores
+
+
 def test_script_and_export():
     network, volume = draw_network(1).eval(), draw_volume(1, 2, 9, 7, 4)
     scripted = torch.jit.script(network)
     torch.testing.assert_close(scripted(volume), network(volume))
     torch.testing.assert_close(scripted(volume, volume).scores, network(volume, volume).scores)
     torch.testing.assert_close(torch.export.export(network, (volume,)).module()(volume), network(volume))
+    exported = torch.export.export(network, (volume, 0.5 * volume)).module()
+    torch.testing.assert_close(exported(volume, 1 - volume), network(volume, 1 - volume))
+    torch.testing.assert_close(torch.jit.trace(network, volume)(1 - volume), network(1 - volume))
 
 
 @pytest.mark.parametrize("neighbours", [-1, 0.5, True])

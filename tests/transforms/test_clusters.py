@@ -7,6 +7,7 @@ from monai.transforms import Resize
 from torch.nn.functional import interpolate, one_hot
 
 from monai_fusenet.data import load_image
+from monai_fusenet.networks import FuseNet
 from monai_fusenet.transforms import (
     ScoresToClustersd,
     count_clusters,
@@ -200,6 +201,23 @@ def test_twins_can_be_merged_first():
     sample = {"image": loaded_image((1, 5)), "scores": scores}
     assert ScoresToClustersd()(sample)["clusters"].tolist() == [[[1, 3, 1, 2, 4]]]
     assert ScoresToClustersd(merge_twins=True)(sample)["clusters"].tolist() == [[[1, 1, 1, 2, 2]]]
+
+
+def test_the_network_says_which_clusters_are_one():
+    scores = scores_of([[[0, 2, 0, 1, 3]]], 4)[0]
+    sample = {"image": loaded_image((1, 5)), "scores": scores}
+    fusenet = FuseNet(features=2, patch_grid=2)
+    for network, clusters in ((fusenet, [1, 1, 1, 2, 2]), (torch.nn.Identity(), [1, 3, 1, 2, 4])):
+        assert ScoresToClustersd(merge_twins=True, network=network)(sample)["clusters"].tolist() == [[clusters]]
+    assert ScoresToClustersd(network=fusenet)(sample)["clusters"].tolist() == [[[1, 3, 1, 2, 4]]]
+
+
+def test_a_network_without_twins_may_have_an_odd_number_of_clusters():
+    sample = {"image": loaded_image((1, 4)), "scores": scores_of([[[2, 2, 0, 1]]], 3)[0]}
+    finish = ScoresToClustersd(merge_twins=True, network=torch.nn.Identity())
+    assert finish(sample)["clusters"].tolist() == [[[1, 1, 2, 3]]]
+    with pytest.raises(ValueError, match="even number of channels, got 3"):
+        ScoresToClustersd(merge_twins=True)(sample)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
