@@ -33,14 +33,14 @@ def map_tensors(function: Callable[[Tensor], Tensor], output: Any) -> Any:
 
     Args:
         function: from tensor to tensor.
-        output: a tensor, or a tuple, with or without names, of tensors and such tuples; anything else stays as it is.
+        output: a tensor, or a tuple, named tuple or list of such outputs; anything else stays as it is.
 
     Returns:
         an output of the same type
     """
     if isinstance(output, Tensor):
         return function(output)
-    if not isinstance(output, tuple):
+    if not isinstance(output, tuple | list):
         return output
     parts = (map_tensors(function, part) for part in output)
-    return output._make(parts) if hasattr(output, "_make") else tuple(parts)
+    return output._make(parts) if hasattr(output, "_make") else type(output)(parts)
