@@ -15,7 +15,7 @@ class FitRecord:
 
     Attributes:
         steps: optimisation steps made, in all fits.
-        clusters: clusters that win a pixel in the scores put out (twins counted apart).
+        clusters: clusters that win a pixel in the scores put out (before any are merged).
         seconds: wall-clock time, of all fits.
         augmented: the second view at the last resolution, (C, *spatial); `None` without a fit, or without such a view.
         refits: how often the image was fitted again because all of it had become one cluster.
