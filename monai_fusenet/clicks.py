@@ -11,7 +11,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from torch.nn import functional as F
 
-from monai_fusenet.transforms.foreground.choice import border_of, convex_hulls, opened_components
+from monai_fusenet.transforms.foreground.morphology import border_of, convex_hulls, opened_components
 from monai_fusenet.transforms.kmeans import kmeans_clusters
 from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
 

@@ -4,6 +4,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_fusenet.transforms import ClustersToMaskd, ConvexHullsd, Region, choose_foreground
+from monai_fusenet.transforms.foreground import Rule
 from monai_fusenet.transforms.foreground import choice as foreground
 
 
@@ -306,7 +307,7 @@ def test_options_reach_the_rule():
         "convex": True,
         "growth": 0.03,
     }
-    assert ClustersToMaskd(**rule).rule == rule
+    assert ClustersToMaskd(**rule).rule == Rule(**rule)
 
 
 @pytest.mark.parametrize("shape", [(41, 53), (17, 21, 19)])

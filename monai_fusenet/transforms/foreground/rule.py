@@ -1,0 +1,86 @@
+"""What is known of an acquisition before any label, as twelve values."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from monai_fusenet.utils.checks import check_number, check_switch
+
+__all__ = ["Rule", "shows_rule"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """By what a foreground is chosen among clusters, see `choose_foreground`.
+
+    Args:
+        objects: how many connected objects the foreground has; `None`: any number.
+        polarity: "dark" or "bright" against its surroundings, or "any".
+        centre_weight: exponent of the centre prior; 0: any place will do.
+        border_weight: exponent of the distaste for the image border; 0: touching it does no harm.
+        min_fraction: candidates that cover less of the image are left out.
+        max_fraction: candidates that cover more of the image are left out.
+        fill_holes: fill the holes of a region before it is judged. A region that surrounds everything then becomes the
+            whole image, which is too large for an object.
+        margin: share of each side, at either end, where no object is looked for; what follows is judged within.
+        opening: half the width, as a share of the mean side, of the widest bridges at which connected components are
+            cut apart. Components that are not cut, or cut at narrower bridges only, remain candidates. Without a
+            number of objects nothing is cut.
+        refinement: how far, as a share of the mean side, the contour may move after the choice, to where it separates
+            the mean grey values inside and outside best (Chan & Vese 2001).
+        convex: put the convex hull of each connected part of the foreground in its place, after the refinement.
+        growth: how far, as a share of the mean side, the outline is moved outwards, last of all. Where an object fades
+            into its surroundings, clusters end before people's outlines do.
+
+    Raises:
+        ValueError: a value makes no sense.
+    """
+
+    objects: int | None = None
+    polarity: str = "any"
+    centre_weight: float = 1.0
+    border_weight: float = 1.0
+    min_fraction: float = 0.005
+    max_fraction: float = 0.8
+    fill_holes: bool = True
+    margin: float = 0.0
+    opening: float = 0.0
+    refinement: float = 0.0
+    convex: bool = False
+    growth: float = 0.0
+
+    def __post_init__(self) -> None:
+        objects = self.objects
+        if objects is not None and (not isinstance(objects, int) or isinstance(objects, bool) or objects < 1):
+            raise ValueError(f"objects must be None or a whole number of at least 1, got {objects}")
+        if self.polarity not in ("dark", "bright", "any"):
+            raise ValueError(f'polarity must be "dark", "bright" or "any", got "{self.polarity}"')
+        check_number("centre_weight", self.centre_weight, 0)
+        check_number("border_weight", self.border_weight, 0)
+        check_number("min_fraction", self.min_fraction, 0, 1)
+        check_number("max_fraction", self.max_fraction, 0, 1)
+        check_switch("fill_holes", self.fill_holes)
+        check_number("margin", self.margin, 0, 0.4)
+        check_number("opening", self.opening, 0, 0.4)
+        check_number("refinement", self.refinement, 0, 0.4)
+        check_switch("convex", self.convex)
+        check_number("growth", self.growth, 0, 0.4)
+
+
+def shows_rule(function: Function) -> Function:
+    """Puts the fields of `Rule` in the place of `*args` and `**kwargs` in the signature of a function.
+
+    For functions that hand these on to `Rule`, which refuses a name that it does not know. So the fields are written
+    down once, and those who ask for the signature (`help`, editors, the spell check of a config) find them all the
+    same. Calls of the function do not change.
+    """
+    signature = inspect.signature(function)
+    own = [each for each in signature.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    fields = inspect.signature(Rule).parameters.values()
+    function.__signature__ = signature.replace(parameters=[*own, *fields])  # type: ignore[attr-defined]
+    return function

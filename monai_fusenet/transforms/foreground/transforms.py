@@ -1,0 +1,86 @@
+"""The choice of a foreground, and convex hulls, as dictionary transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from monai_fusenet.transforms.foreground.candidates import Region
+from monai_fusenet.transforms.foreground.choice import apply_rule
+from monai_fusenet.transforms.foreground.morphology import convex_hulls
+from monai_fusenet.transforms.foreground.rule import Rule, shows_rule
+
+__all__ = ["ClustersToMaskd", "ConvexHullsd"]
+
+
+class ClustersToMaskd(MapTransform):
+    """Puts the foreground beside the clusters: (1, *spatial), uint8, 0 or 1, see `choose_foreground`.
+
+    The image may have any resolution; it is brought to the grid of the clusters (nearest neighbour) where it differs.
+    All candidates are handed on as a list under `regions`, so that a choice can be explained, and the number of objects
+    that were to be chosen under `objects_wanted`, 0 for any.
+
+    Args:
+        keys: key of the clusters (1, *spatial).
+        mask_key: where the mask goes.
+        image_key: key of the image (C, *spatial), values in [0, 1].
+        *args: the fields of `Rule`, in its order.
+        **kwargs: the fields of `Rule`, by name.
+    """
+
+    @shows_rule
+    def __init__(
+        self,
+        keys: KeysCollection = "clusters",
+        mask_key: str = "pred",
+        image_key: str = "image",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(keys)
+        self.mask_key = mask_key
+        self.image_key = image_key
+        self.rule = Rule(*args, **kwargs)
+
+    def choose(self, clusters: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """The foreground of `clusters` (*spatial) in `image` (C, *any spatial), as a bool mask (*spatial)."""
+        return self._choose(clusters, image)[0]
+
+    def _choose(self, clusters: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, list[Region]]:
+        if image.shape[1:] != clusters.shape:
+            resized = torch.nn.functional.interpolate(
+                torch.as_tensor(image).unsqueeze(0), size=clusters.shape, mode="nearest-exact"
+            )
+            image = resized[0].numpy()
+        return apply_rule(self.rule, clusters, image)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the sample with its mask and candidates."""
+        sample = dict(data)
+        image = np.asarray(torch.as_tensor(sample[self.image_key]).cpu())
+        sample["objects_wanted"] = self.rule.objects or 0
+        for key in self.key_iterator(sample):
+            clusters = sample[key]
+            foreground, sample["regions"] = self._choose(np.asarray(clusters.cpu())[0], image)
+            mask = torch.from_numpy(foreground).to(torch.uint8).unsqueeze(0)
+            sample[self.mask_key] = MetaTensor(mask, meta=clusters.meta) if isinstance(clusters, MetaTensor) else mask
+        return sample
+
+
+class ConvexHullsd(MapTransform):
+    """Puts the convex hull of each connected part of a mask (1, *spatial), foreground above 0, in its place."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the sample with its hulls, of the type and with the values 0 and 1."""
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            mask = torch.as_tensor(sample[key])
+            hulls = torch.from_numpy(convex_hulls(np.asarray(mask.cpu())[0] > 0)).unsqueeze(0).to(mask)
+            sample[key] = MetaTensor(hulls, meta=mask.meta) if isinstance(mask, MetaTensor) else hulls
+        return sample
