@@ -22,7 +22,7 @@ KMEANS_PIXELS = 50_000  # that k-means is fitted to; a larger image is sampled
 
 
 def check_image(image: np.ndarray) -> None:
-    """Raises a ``ValueError`` that names shape or range unless the image is as this module expects it."""
+    """Raises a ``ValueError`` that names shape or range unless the image is (C, *spatial), floats in [0, 1]."""
     if image.ndim not in (3, 4):
         raise ValueError(f"image must have shape (C, *spatial) in 2-D or 3-D, got {image.shape}")
     if image.dtype.kind != "f" or not (image.min() >= -1e-6 and image.max() <= 1 + 1e-6):
@@ -33,7 +33,7 @@ def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
     """k-means on colour: Lab values of an RGB image, intensities of any other.
 
     Args:
-        image: (C, *spatial), floats in [0, 1].
+        image: (C, *spatial), floats in [0, 1], with any number of channels; three of them in 2-D are RGB.
         k: number of clusters; an image with fewer different colours gets fewer.
         seed: of the initial centres and of the sample of 50 000 pixels that a larger image is fitted to.
 

@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 
 from monai_fusenet.clicks import ClickSelector, next_click, signed_distance
+from monai_fusenet.clicks.correction import MARGIN, correct
+from monai_fusenet.clicks.distance import depth_of, radius_of
+from monai_fusenet.clicks.shapes import find_shapes
 
 
 def scene(spatial_dims=2):
@@ -120,6 +123,33 @@ def test_signed_distance_on_a_line():
     assert signed_distance(np.array([[1, 1, 0, 0, 0]], bool)).tolist() == [[2, 1, -1, -2, -3]]
     assert (signed_distance(np.ones((3, 5), bool)) > 0).all()
     assert (signed_distance(np.zeros((3, 5), bool)) < 0).all()
+
+
+def test_radius_and_depth_by_hand():
+    square, cube = np.ones((4, 9), bool), np.ones((3, 5, 7), bool)
+    assert (radius_of(square), depth_of(square)) == (pytest.approx((36 / np.pi) ** (1 / 2)), 2)
+    assert (radius_of(cube), depth_of(cube)) == (pytest.approx((105 * 3 / 4 / np.pi) ** (1 / 3)), 2)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_shapes_come_best_first_and_none_twice(spatial_dims):
+    clusters, image, balls = scene(spatial_dims)
+    shapes = find_shapes(clusters, image)
+    assert (np.diff(shapes.scores) <= 0).all()
+    assert len(np.unique(shapes.distances > 0, axis=0)) == len(shapes.scores)
+    assert max(dice(shapes.distances[0] > 0, ball) for ball in balls) > 0.9
+    middle = centre(balls[0])
+    np.testing.assert_array_equal(shapes.at(np.array([middle]))[:, 0], shapes.distances[(slice(None), *middle)] / 2)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_correction_puts_each_click_on_its_side(spatial_dims):
+    _, image, (first, second) = scene(spatial_dims)
+    distance, (near, far) = signed_distance(first), (np.array([centre(ball)]) for ball in (first, second))
+    assert correct(distance, image, near, far) is distance  # it agrees with them
+    corrected = correct(distance, image, far, near)
+    assert corrected[centre(second)] > 0.9 * MARGIN
+    assert corrected[centre(first)] < -0.9 * MARGIN
 
 
 def test_next_click():

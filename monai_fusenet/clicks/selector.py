@@ -1,0 +1,170 @@
+"""Turns clicks on one image into a mask: shapes are chosen, then corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from skimage.measure import label as connected_components
+from torch.nn import functional as F
+
+from monai_fusenet.clicks.correction import correct
+from monai_fusenet.clicks.distance import signed_distance
+from monai_fusenet.clicks.shapes import MIN_FRACTION, Shapes, find_shapes
+from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
+
+__all__ = ["GRID_PIXELS", "STATE_VERSION", "ClickSelector"]
+
+STATE_VERSION = 2  # to be raised with every change of what `ClickSelector.state` holds, or of how it comes about
+
+GRID_PIXELS = {2: 2**14, 3: 2**15}  # by number of axes: on a grid of about so many, shapes are judged and corrected
+
+# How clicks weigh candidates, chosen like the weights of `shapes`.
+DEPTH_WEIGHT = 4.0
+VIOLATION_COST = 1.0  # logarithm, for a click on the wrong side of an outline by the radius of the shape
+TEMPERATURE = 0.2  # the smaller, the more the likeliest candidate decides alone
+OWN_OBJECT_DEPTH = 0.5  # a click at least so deep in a shape apart, as a share of its depth, asks for that shape
+
+Point = Sequence[int]
+
+
+class ClickSelector:
+    """Turns clicks on one image into a mask.
+
+    Candidates are shapes that the clusters offer, and, for images on which a fit has failed, those of 2-means: of each
+    run of clusters that are neighbours in brightness, the connected components, whole and cut at thin bridges, and
+    their convex hulls. The first foreground click weighs them: by contrast along their outline, compactness, distance
+    from the image border, and how deep inside them it lies; every further click takes weight from those on whose wrong
+    side it is. The outline is where the mean of their signed distances, so weighted, is zero.
+
+    A click that the outline still contradicts corrects it. In a shape apart it adds that shape. Elsewhere the outline
+    moves around the click, more among pixels of its colour, see `correct`. Each click is obeyed at its own pixel.
+
+    All happens on a grid of about 16 384 pixels (32 768 voxels), so that an answer takes milliseconds for any image.
+
+    Args:
+        clusters: (*spatial), integer labels, 2-D or 3-D.
+        image: (C, *spatial) or on any smaller grid of the same proportions, values in [0, 1].
+
+    Raises:
+        ValueError: when clusters and image differ in their number of axes.
+    """
+
+    def __init__(self, clusters: np.ndarray, image: np.ndarray) -> None:
+        if image.ndim != clusters.ndim + 1:
+            raise ValueError(
+                f"the image must have the axes of the clusters and one of channels, got {image.shape} and "
+                f"{clusters.shape}"
+            )
+        self.shape = clusters.shape
+        self.grid = reduced_shape(clusters.shape, GRID_PIXELS.get(clusters.ndim, clusters.size))
+        self._clusters = resize_nearest(clusters, self.grid)
+        larger = all(old >= new for old, new in zip(image.shape[1:], self.grid, strict=True))
+        resize = resize_area if larger else _stretched
+        self._image = resize(np.asarray(image, dtype=np.float32), self.grid).astype(np.float64)
+        self._shapes = find_shapes(self._clusters, self._image)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that `from_state` needs, small enough to be kept on disk: what takes long to find out is in it."""
+        return {
+            "shape": np.array(self.shape),
+            "grid_clusters": self._clusters,
+            "grid_image": self._image.astype(np.float16),
+            **{f"shape_{name}": values for name, values in self._shapes._asdict().items()},
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> ClickSelector:
+        """The selector that `state` was taken from."""
+        selector = cls.__new__(cls)
+        selector.shape = tuple(int(side) for side in state["shape"])
+        selector._clusters = state["grid_clusters"]
+        selector._image = state["grid_image"].astype(np.float64)
+        selector.grid = selector._clusters.shape
+        selector._shapes = Shapes(**{name: state[f"shape_{name}"] for name in Shapes._fields})
+        return selector
+
+    def __call__(self, foreground: Sequence[Point], background: Sequence[Point] = ()) -> np.ndarray:
+        """The mask that the clicks ask for.
+
+        Args:
+            foreground: indices (*spatial) of pixels of the object, in the order of the clicks; one at least.
+            background: indices of pixels that are not.
+
+        Returns:
+            (*spatial), bool.
+
+        Raises:
+            ValueError: when there is no foreground click, or a click lies outside the image.
+        """
+        if len(foreground) == 0:
+            raise ValueError("expected at least one foreground click, got none")
+        for point in (*foreground, *background):
+            if len(point) != len(self.shape) or not all(
+                0 <= index < side for index, side in zip(point, self.shape, strict=True)
+            ):
+                raise ValueError(f"the click {tuple(point)} lies outside the image, whose shape is {self.shape}")
+        inside, outside = (self._on_grid(points) for points in (foreground, background))
+        distance = correct(self._chosen(inside, outside), self._image, inside, outside)
+        mask = _stretched(distance[None].astype(np.float32), self.shape)[0] > 0
+        for points, value in ((foreground, True), (background, False)):
+            for point in points:
+                mask[tuple(point)] = value
+        return mask
+
+    def _on_grid(self, points: Sequence[Point]) -> np.ndarray:
+        """Points (n, axes) as indices of the grid, none of them twice, in their order."""
+        scale = np.array(self.grid) / np.array(self.shape)
+        indices = ((np.array(points, dtype=float).reshape(-1, len(self.grid)) + 0.5) * scale).astype(np.intp)
+        return np.array(list(dict.fromkeys(map(tuple, indices))), dtype=np.intp).reshape(-1, len(self.grid))
+
+    def _chosen(self, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        """Signed distance (*grid) of the shape that the clicks choose, shapes apart included."""
+        distance = self._first_chosen(inside, outside)
+        for point in map(tuple, inside[1:]):
+            if distance[point] < 0:
+                apart = self._shape_apart(point, distance > 0, outside)
+                if apart is not None:
+                    distance = np.maximum(distance, apart)
+        return distance
+
+    def _first_chosen(self, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        """Signed distance (*grid) of the mean of the candidates at the first click, weighed by all clicks."""
+        shapes = self._shapes
+        depth_at_first = shapes.at(inside[:1])[:, 0]
+        component = self._component_at(tuple(inside[0]))
+        is_tiny = component.mean() < MIN_FRACTION and not (depth_at_first[~shapes.plain] > 0).any()
+        if is_tiny or not (depth_at_first > 0).any():
+            return signed_distance(component)
+        wrong = np.maximum(-shapes.at(inside[1:]), 0).sum(axis=1) + np.maximum(shapes.at(outside), 0).sum(axis=1)
+        logits = (
+            shapes.scores
+            + DEPTH_WEIGHT * np.log(np.maximum(depth_at_first, 0) / shapes.depths + 1e-3)
+            - VIOLATION_COST * wrong / shapes.radii
+        )
+        weights = np.exp((logits - logits.max()) / TEMPERATURE)
+        weights /= weights.sum()
+        likely = weights > 1e-3
+        return np.tensordot(weights[likely] / 2, shapes.distances[likely], axes=1)
+
+    def _component_at(self, point: tuple[int, ...]) -> np.ndarray:
+        """The connected component (*grid) of the cluster at a point, however small."""
+        components = connected_components(self._clusters == self._clusters[point], connectivity=1)
+        return components == components[point]
+
+    def _shape_apart(self, point: tuple[int, ...], mask: np.ndarray, outside: np.ndarray) -> np.ndarray | None:
+        """Signed distance of the best candidate well inside which a click lies, and that has nothing of a mask."""
+        shapes = self._shapes
+        depth = shapes.at(np.array([point]))[:, 0]
+        fits = (depth >= OWN_OBJECT_DEPTH * shapes.depths) & ~shapes.hulls & (shapes.at(outside) <= 0).all(axis=1)
+        for index in np.flatnonzero(fits):  # in the order of their scores
+            if not (mask & (shapes.distances[index] > 0)).any():
+                return shapes.distances[index] / 2
+        return None
+
+
+def _stretched(channels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Floats (C, *spatial) on a larger grid (C, *shape), interpolated linearly."""
+    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
+    return F.interpolate(torch.from_numpy(channels).unsqueeze(0), size=tuple(shape), mode=mode)[0].numpy()
