@@ -67,25 +67,24 @@ def find_candidates(clusters: np.ndarray, image: np.ndarray, rule: Rule, opening
     """
     grey = image.mean(axis=0)
     judge = _Judge(grey, rule)
-    proposed = _propose(clusters, grey, rule.objects, rule.polarity, rule.min_fraction * grey.size, opening)
+    proposed = _propose(clusters, grey, rule, opening)
     candidates = [found for box, part in proposed if (found := judge(box, part)) is not None]
     return sorted(candidates, key=lambda candidate: candidate.region.score, reverse=True)
 
 
-def _propose(
-    clusters: np.ndarray, grey: np.ndarray, objects: int | None, polarity: str, least: float, opening: float
-) -> Iterator[tuple[Box, np.ndarray]]:
+def _propose(clusters: np.ndarray, grey: np.ndarray, rule: Rule, opening: float) -> Iterator[tuple[Box, np.ndarray]]:
     """What may be an object, or all of them: bounding boxes, and where it is therein; nothing comes twice."""
-    everywhere = np.ones(clusters.shape, dtype=bool)
-    if objects is None:
+    least = rule.min_fraction * grey.size
+    if rule.objects is None:
         surroundings = _surroundings(clusters)
         yield from parts(surroundings, least)
-        for mask in _level_sets(clusters, grey, polarity, surroundings == 0):
+        for mask in _level_sets(clusters, grey, rule.polarity, surroundings == 0):
             yield from parts(mask.astype(np.int64), least)
         return
     seen = set()
     radii = sorted({share * opening for share in OPENINGS})
-    for mask in _level_sets(clusters, grey, polarity, everywhere):
+    everywhere = np.ones(clusters.shape, dtype=bool)
+    for mask in _level_sets(clusters, grey, rule.polarity, everywhere):
         for radius in radii:
             for box, part in parts(opened_components(mask, radius), least):
                 key = (*((side.start, side.stop) for side in box), part.tobytes())
