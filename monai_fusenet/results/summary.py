@@ -1,17 +1,81 @@
-"""`summary.csv`: a row for each image, and what it says of a choice."""
+"""`summary.csv`: a row for each image, the parts of it that ranks keep, and what it says of a choice."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from monai_fusenet.data.datalist import SUMMARY_HEAD
 from monai_fusenet.transforms.foreground import Region
+from monai_fusenet.utils import distributed
+from monai_fusenet.utils.files import atomic_path
 
-__all__ = ["SUMMARY_COLUMNS", "describe_choice", "read_summary"]
+__all__ = ["SUMMARY_COLUMNS", "Row", "Summary", "describe_choice", "read_summary", "read_summary_and_parts"]
 
 SUMMARY_COLUMNS = (*SUMMARY_HEAD, "peak_mib", "mask_fraction", "choice", "message")
+
+Row = dict[str, Any]
+
+
+class Summary:
+    """The rows of a folder's images, on disk after each change.
+
+    In a process group each rank keeps its rows in a `summary.part<rank>.csv`, until `merge` makes one `summary.csv`.
+
+    Args:
+        folder: where `summary.csv` goes; made when it is written.
+        files: of all images, in the order of the rows.
+        rows: what is known of them, by file.
+        others: rows of images that are none of these, to stand behind them.
+    """
+
+    def __init__(
+        self, folder: Path, files: Sequence[str], rows: dict[str, Row], others: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        self.folder = folder
+        self.files = files
+        self.rows = rows
+        self.others = others
+
+    def counts(self) -> Counter:
+        """How many images are ok, kept and failed."""
+        return Counter(row["status"] for row in self.rows.values())
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds the row of an image, in the place of an earlier one; what it lacks is ""."""
+        self.rows[row["file"]] = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **row}
+        self.write()
+
+    def add_message(self, file: str, message: str) -> None:
+        """Adds a message to the row of an image, if it has one."""
+        if file in self.rows:
+            before = self.rows[file]["message"]
+            self.rows[file]["message"] = f"{before}; {message}" if before else message
+            self.write()
+
+    def merge(self) -> None:
+        """Tells all ranks of the rows of all, and lets the first write them as one `summary.csv`."""
+        for rows in distributed.gather(self.rows):
+            self.rows |= rows
+        distributed.from_first(self.write)
+
+    def write(self) -> None:
+        """Writes a row for each image met, in the order of `files`, and then the others."""
+        alone = distributed.size() == 1
+        name = "summary.csv" if alone else f"summary.part{distributed.rank()}.csv"
+        with (
+            atomic_path(self.folder / name) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.DictWriter(file, SUMMARY_COLUMNS)
+            table.writeheader()
+            table.writerows(self.rows[file] for file in self.files if file in self.rows)
+            table.writerows(self.others)
+        for part in _parts(self.folder) if alone else ():
+            part.unlink()  # its rows are in the summary now
 
 
 def describe_choice(regions: Sequence[Region], most: int = 3) -> str:
@@ -55,3 +119,15 @@ def read_summary(path: str | Path) -> dict[str, dict[str, str]]:
             }
     except (OSError, KeyError, csv.Error, UnicodeDecodeError):
         return {}
+
+
+def read_summary_and_parts(folder: Path) -> dict[str, dict[str, str]]:
+    """As `read_summary`, with the rows that the ranks of a run that was killed have left in parts."""
+    rows = read_summary(folder)
+    for part in _parts(folder):  # later than the summary
+        rows |= read_summary(part)
+    return rows
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("summary.part*.csv"))

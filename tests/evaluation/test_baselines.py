@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
-from monai_fusenet.evaluation import baselines
 from monai_fusenet.evaluation.baselines import (
     centre_component,
     centred_disk_mask,
@@ -162,7 +161,7 @@ def test_kmeans_distances_are_those_of_lab():
 def test_kmeans_on_a_sample_agrees_with_all_pixels(monkeypatch):
     image, _ = blob((3, 60, 50), noise=0.05)
     everything = kmeans_clusters(image, 3)
-    monkeypatch.setattr(baselines, "KMEANS_PIXELS", 500)
+    monkeypatch.setattr("monai_fusenet.transforms.kmeans.KMEANS_PIXELS", 500)
     sampled = kmeans_clusters(image, 2)
     np.testing.assert_array_equal(sampled, kmeans_clusters(image, 2))
     assert sampled.shape == everything.shape

@@ -41,7 +41,7 @@ class Blank:
 
 @pytest.fixture(autouse=True)
 def blank_panels(monkeypatch):
-    monkeypatch.setattr("monai_fusenet.handlers.results.draw_panels", lambda rows, titles: Blank())
+    monkeypatch.setattr("monai_fusenet.results.image.draw_panels", lambda rows, titles: Blank())
 
 
 class Scripted:
@@ -318,7 +318,7 @@ def test_a_choice_in_a_few_words():
 def test_the_choice_stands_on_the_panel(tmp_path, monkeypatch):
     notes = []
     monkeypatch.setattr(
-        "monai_fusenet.handlers.results.draw_panels", lambda rows, titles: notes.append(rows[0].note) or Blank()
+        "monai_fusenet.results.image.draw_panels", lambda rows, titles: notes.append(rows[0].note) or Blank()
     )
     run(write_pictures(tmp_path / "images", names=["a"]), tmp_path / "out")
     assert notes == ["chosen 0.25\ncontrast 0.5, centre 0.2, border 0\nrejected 0.031, 0.002"]
@@ -583,7 +583,7 @@ def test_a_run_that_dies_while_it_overwrites_leaves_nothing_that_looks_finished(
     def die(rows, titles):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("monai_fusenet.handlers.results.draw_panels", die)
+    monkeypatch.setattr("monai_fusenet.results.image.draw_panels", die)
     with pytest.raises(KeyboardInterrupt):
         run(items, tmp_path / "out", settings={"seed": 1}, overwrite=True)
     assert [item["name"] for item in ResultWriter(items, tmp_path / "out", settings={"seed": 0}).pending] == ["a"]

@@ -1,0 +1,187 @@
+"""The files that one image leaves in a folder of results, and the fingerprint that tells whose they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.data import MetaTensor
+from monai.utils import ensure_tuple
+from PIL import Image
+
+from monai_fusenet.results.dicom import (
+    UnfitSourceError,
+    check_dicom_output,
+    dicom_mask_path,
+    is_dicom,
+    remove_dicom_masks,
+    write_dicom_mask,
+)
+from monai_fusenet.results.layout import result_path, write_label_map
+from monai_fusenet.results.panel import PanelRow, draw_panels
+from monai_fusenet.results.summary import describe_choice
+from monai_fusenet.transforms.foreground import Region
+from monai_fusenet.utils.files import atomic_path, content_digest, writing
+from monai_fusenet.utils.geometry import affine_of
+
+__all__ = ["ImageFiles", "ImageResult"]
+
+NO_DICOM = "no DICOM {}: "
+
+
+class ImageResult(NamedTuple):
+    """What was made of one image.
+
+    Attributes:
+        image: what was segmented (C, *spatial), values in [0, 1].
+        clusters: (1, *spatial), integers from 1, with the `meta` of the image as `load_image` left it.
+        mask: (1, *spatial), foreground above 0, with the same `meta`.
+        augmented: second view (C, *any spatial of as many axes), values in [0, 1].
+        regions: candidates for the mask, best first; `None` where no rule chose among candidates.
+        objects_wanted: how many objects the mask should hold; 0 where nobody has said.
+    """
+
+    image: np.ndarray
+    clusters: MetaTensor
+    mask: MetaTensor
+    augmented: np.ndarray | None = None
+    regions: Sequence[Region] | None = None
+    objects_wanted: int = 0
+
+    @property
+    def cluster_count(self) -> int:
+        """The highest label: clusters are numbered without a gap."""
+        return int(self.clusters.cpu().numpy().max())  # torch knows no maximum of uint16
+
+    @property
+    def mask_fraction(self) -> float:
+        """Share of the image that is foreground, in [0, 1]."""
+        return float((self.mask > 0).float().mean())
+
+    @property
+    def choice(self) -> str:
+        """Why this mask, see `describe_choice`; "" where no rule chose among candidates."""
+        return "" if self.regions is None else describe_choice(self.regions)
+
+    def oddities(self) -> list[str]:
+        """What a user should know of clusters and mask, a few words each."""
+        found = sum(region.chosen for region in self.regions or ())
+        oddities = []
+        if self.cluster_count == 1:
+            oddities.append("collapsed: one cluster")
+        elif self.mask_fraction == 0:
+            oddities.append("empty mask")
+        if 0 < found < self.objects_wanted:
+            oddities.append(f"{found} of {self.objects_wanted} objects found")
+        return oddities
+
+    def panel_row(self) -> PanelRow:
+        """What the panel shows."""
+        return PanelRow(
+            image=self.image,
+            clusters=self.clusters.cpu().numpy()[0],
+            mask=self.mask.cpu().numpy()[0],
+            augmented=self.augmented,
+            affine=affine_of(self.clusters),
+            note=self.choice.replace("; ", "\n"),
+        )
+
+
+class ImageFiles:
+    """Writes clusters, mask and panel of an image, and knows again what an earlier run has written.
+
+    All files are complete or absent, and the panel is written last: where it lies, the image is finished. The panel
+    carries a fingerprint of its image and of the settings (as the PNG text `fingerprint`).
+
+    Args:
+        folder: where the files go; made when the first is written.
+        settings: what the results depend on besides the images, as plain numbers, strings, lists and dictionaries.
+        dicom_output: also write masks of DICOM images as DICOM, "seg" or "series", see `write_dicom_mask`.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], dicom_output: str | None = None) -> None:
+        check_dicom_output(dicom_output)
+        self.folder = folder
+        self.settings = json.dumps(settings, sort_keys=True, default=str)
+        self.dicom_output = dicom_output
+
+    def are_complete(self, item: Mapping[str, Any]) -> bool:
+        """Whether clusters, mask and panel of an item lie there, whatever they were made of."""
+        return all(result_path(self.folder, item["name"], kind) for kind in ("clusters", "mask", "panel"))
+
+    def are_of(self, item: Mapping[str, Any]) -> bool:
+        """Whether what lies there was made of this very image, with these settings."""
+        return self._found_fingerprint(item) == self._fingerprint(_content(item))
+
+    def have_dicom(self, item: Mapping[str, Any], message: str) -> bool:
+        """Whether the mask lies there as DICOM, too, or need not; `message` is that of its row in the summary."""
+        if self.dicom_output is None or not is_dicom(_source(item)):
+            return True
+        path = dicom_mask_path(self.folder, f"{item['name']}_mask", self.dicom_output)
+        return path.exists() or NO_DICOM.format(self.dicom_output) in message
+
+    def write(self, item: Mapping[str, Any], result: ImageResult, content: str | None = None) -> str:
+        """Writes the files of an item.
+
+        Args:
+            item: with `image`, `file` and `name`.
+            result: what was made of it.
+            content: digest of the image as it was read, see `content_digest`; `None` where nobody knows it.
+
+        Returns:
+            why there is no DICOM mask where there should be one, else "".
+
+        Raises:
+            ValueError: when the image has changed since it was read.
+            CannotWriteError: when the disk is full, or the folder may not be written.
+        """
+        name, row, now = item["name"], result.panel_row(), _content(item)
+        if content is not None and content != now:
+            raise ValueError("the file has changed since it was read; run again")
+        # The panel goes first and comes last: while it is there, with its fingerprint, the image is finished.
+        panel = self.folder / f"{name}_panel.png"
+        with writing(panel):
+            panel.unlink(missing_ok=True)
+        write_label_map(result.clusters, self.folder, f"{name}_clusters")
+        write_label_map(result.mask, self.folder, f"{name}_mask", foreground=255)
+        no_dicom = self._write_dicom(item, result.mask)
+        with atomic_path(panel) as temporary:
+            draw_panels([row], [item["file"]]).savefig(temporary, metadata={"fingerprint": self._fingerprint(now)})
+        return no_dicom
+
+    def _write_dicom(self, item: Mapping[str, Any], mask: MetaTensor) -> str:
+        """Writes the mask as DICOM if it is to be; returns what to say where the source does not permit it."""
+        source, stem = _source(item), f"{item['name']}_mask"
+        remove_dicom_masks(self.folder, stem)
+        if self.dicom_output is not None and is_dicom(source):
+            try:
+                write_dicom_mask(mask, source, self.folder, stem, self.dicom_output)
+            except UnfitSourceError as error:
+                return f"{NO_DICOM.format(self.dicom_output)}{error}"
+        return ""
+
+    def _fingerprint(self, content: str) -> str:
+        return hashlib.sha256(f"{self.settings} {content}".encode()).hexdigest()
+
+    def _found_fingerprint(self, item: Mapping[str, Any]) -> str:
+        try:
+            with Image.open(self.folder / f"{item['name']}_panel.png") as panel:
+                return str(panel.info.get("fingerprint", ""))
+        except (OSError, SyntaxError, ValueError):
+            return ""
+
+
+def _source(item: Mapping[str, Any]) -> str:
+    """The file or folder that a DICOM mask refers to; the first where several are stacked as channels."""
+    return ensure_tuple(item["image"])[0]
+
+
+def _content(item: Mapping[str, Any]) -> str:
+    try:
+        return content_digest(item["image"])
+    except OSError:  # a file that cannot be read fails elsewhere, with a reason
+        return ""
