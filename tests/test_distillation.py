@@ -1,16 +1,21 @@
 """The arithmetic of confidence, and what can be said without a training."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet
+from monai.transforms import Identity
 
-from monai_fusenet.distillation import consensus, mean_pairwise_dice, select_confident
+from monai_fusenet.distillation import FolderPass, consensus, mean_pairwise_dice, select_confident
+from monai_fusenet.distillation.lesson import lesson_of_network, lesson_of_teachers
 from monai_fusenet.distillation.student import check_runs, follow_cosine
 from monai_fusenet.distillation.teacher import check_seeds
+from monai_fusenet.inferers import PerImageInferer
 from monai_fusenet.transforms import KMeansClustersd
 
 
@@ -46,6 +51,35 @@ def test_where_few_are_sure_the_surest_teach():
     assert select_confident(many, 0.8) == list(range(20, 30))  # a third
     assert select_confident([0.1, None], 0.8) == [0]  # all there is
     assert select_confident([None, None], 0.8) == []
+
+
+def test_teachers_teach_their_mean_as_sure_as_they_agree():
+    masks = [torch.tensor([[1.0, 1, 0], [1, 0, 0]]), torch.zeros(2, 3)]
+    lesson = lesson_of_teachers(masks)
+    assert lesson.targets.tolist() == [[[1, 0.5, 0]], [[0, 0, 0]]]
+    assert lesson.masks.tolist() == [[[True, False, False]], [[False] * 3]]
+    assert lesson.confidences == [pytest.approx(2 / 3), None]
+
+
+def test_what_a_rule_took_away_or_filled_is_certain():
+    probabilities = torch.tensor([[[0.9, 0.8, 0.2, 0.1]]])
+    masks = torch.tensor([[[True, False, True, False]]])  # the second taken away, the third filled
+    before = torch.tensor([[[True, True, True, False]]])
+    lesson, agreements = lesson_of_network(probabilities, masks, before)
+    assert lesson.targets.tolist() == [[pytest.approx([0.9, 0, 1, 0.1])]]
+    assert agreements == lesson.confidences == [pytest.approx(4 / 5)]
+    lesson, agreements = lesson_of_network(probabilities, torch.zeros_like(masks), torch.zeros_like(masks))
+    assert (lesson.confidences, agreements) == ([None], [1])  # there is nothing to learn
+
+
+def test_another_seed_changes_nothing_else():
+    inferer = PerImageInferer(seed=3)
+    parts = (lambda item: item, torch.nn.Identity(), inferer, Identity(), torch.device("cpu"), {"steps": 2})
+    first = FolderPass(Path("out"), *parts, num_workers=1)
+    other = first.with_seed(5)
+    assert (other.inferer.seed, inferer.seed) == (5, 3)
+    assert (other.output_dir, other.settings) == (Path("out/seed_5"), {"steps": 2, "seed": 5})
+    assert replace(other, output_dir=first.output_dir, inferer=inferer, settings=first.settings) == first
 
 
 def loaded(pixels):

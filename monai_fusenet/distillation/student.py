@@ -23,18 +23,19 @@ from ignite.engine import Engine, Events
 from monai.data import DataLoader, DistributedSampler
 from monai.engines import SupervisedTrainer
 from monai.inferers import Inferer
-from monai.metrics import compute_dice
 from monai.transforms import Compose, Randomizable, SelectItemsd
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_fusenet.data import SeededCacheDataset, load_image
-from monai_fusenet.distillation.agreement import LEAST_IMAGES, consensus, mean_pairwise_dice, select_confident
+from monai_fusenet.distillation.agreement import LEAST_IMAGES, select_confident
+from monai_fusenet.distillation.lesson import Lesson, lesson_of_network, lesson_of_teachers
 from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResumableCheckpoint
-from monai_fusenet.handlers.checkpoint import load_checkpoint
+from monai_fusenet.handlers.checkpoint import changed_settings, load_checkpoint
 from monai_fusenet.results.layout import result_path
 from monai_fusenet.utils.arrays import plain
 from monai_fusenet.utils.checks import check_number, check_whole
+from monai_fusenet.utils.errors import failure_reason
 from monai_fusenet.utils.files import atomic_path
 
 __all__ = ["Distiller", "Round", "check_runs"]
@@ -168,8 +169,7 @@ class Distiller:
         first = rounds / "1" / "checkpoint.pt"
         if self.overwrite or not first.is_file():
             return
-        before = load_checkpoint(first)["settings"]
-        changed = sorted(name for name, value in self.settings.items() if before.get(name) != value)
+        changed = sorted(changed_settings(load_checkpoint(first), self.settings))
         if changed:
             raise ValueError(
                 f"{rounds} comes from a training with another {' and '.join(changed)}; choose another --output_dir, "
@@ -189,6 +189,38 @@ class Distiller:
         Raises:
             ValueError: when there is nothing to learn from, or the network has learnt that there is nothing.
         """
+        samples = self._load(items, teacher_dirs)
+        masks = [self._teacher_masks(sample["name"], teacher_dirs) for sample in samples]
+        self.settings |= {"images": [item["file"] for item in items], "teachers": _digest(masks)}
+        self._refuse_rounds_of_others()
+
+        lesson = lesson_of_teachers(masks)
+        history: list[Round] = []
+        for number in range(1, self.rounds + 1):
+            start = time.perf_counter()
+            chosen = self._choose(number, lesson)
+            self._train(number, [{**samples[index], "target": lesson.targets[index]} for index in chosen])
+            lesson, agreements = self._look_again(samples, lesson)
+            seconds = time.perf_counter() - start
+            history.append(Round(number, len(chosen), float(np.mean(agreements)), round(seconds, 1)))
+            self._write(history)
+            logger.info(
+                "round %d: %d of %d images taught, mean agreement %.3f, %.0f s",
+                *(number, len(chosen), len(samples), history[-1].agreement, seconds),
+            )
+            if history[-1].agreement > self.agreement:
+                break
+        else:
+            logger.info("masks still changed in the last round by more than agreement (%g) allows", self.agreement)
+        if not lesson.masks.any():
+            raise ValueError(
+                "the network has learnt that there is nothing in any image: more steps (--round_steps) or another "
+                "--seed may mend it"
+            )
+        return history
+
+    def _load(self, items: Items, teacher_dirs: Sequence[Path]) -> list[dict[str, Any]]:
+        """`image` (C, *size) and `name` of all images that have masks of all teachers and can be read."""
         taught = [
             {key: item[key] for key in ("image", "file", "name")}
             for item in items
@@ -206,53 +238,22 @@ class Distiller:
         images = SeededCacheDataset(taught, small, progress=False)
         images.prepare()
         prepared = [images[index] for index in range(len(images))]
-        samples = [{"image": plain(sample["image"]).clone(), "name": sample["name"]} for sample in prepared]
-        masks = [self._teacher_masks(sample["name"], teacher_dirs) for sample in samples]
-        self.settings |= {"images": [item["file"] for item in items], "teachers": _digest(masks)}
-        self._refuse_rounds_of_others()
-
-        targets = torch.stack([consensus(one) for one in masks]).unsqueeze(1)
-        confidences = [mean_pairwise_dice(one > 0.5) if one.any() else None for one in masks]
-        before = targets > 0.5
-        history: list[Round] = []
-        for number in range(1, self.rounds + 1):
-            start = time.perf_counter()
-            chosen = select_confident(confidences, self.min_confidence)
-            if not chosen:
-                raise ValueError(
-                    f"all {len(samples)} masks are empty before round {number}: there is nothing to learn from; "
-                    "say what kind of image it is, for example with configs/skin.yaml"
-                )
-            self._train(number, [{**samples[index], "target": targets[index]} for index in chosen])
-            probabilities = self._predict(samples)
-            after = torch.stack([plain(self.mask({"pred": one})["pred"]) > 0 for one in probabilities])
-            agreements = compute_dice(after.float(), before.float(), ignore_empty=False).flatten().tolist()
-            # What the rule took away or filled is certain; elsewhere the network knows best how sure it is.
-            targets = torch.where(after == (probabilities > 0.5), probabilities, after.float())
-            confidences = [value if one.any() else None for value, one in zip(agreements, after, strict=True)]
-            before = after
-            seconds = time.perf_counter() - start
-            history.append(Round(number, len(chosen), float(np.mean(agreements)), round(seconds, 1)))
-            self._write(history)
-            logger.info(
-                "round %d: %d of %d images taught, mean agreement %.3f, %.0f s",
-                *(number, len(chosen), len(samples), history[-1].agreement, seconds),
-            )
-            if history[-1].agreement > self.agreement:
-                break
-        else:
-            logger.info("masks still changed in the last round by more than agreement (%g) allows", self.agreement)
-        if not before.any():
-            raise ValueError(
-                "the network has learnt that there is nothing in any image: more steps (--round_steps) or another "
-                "--seed may mend it"
-            )
-        return history
+        return [{"image": plain(sample["image"]).clone(), "name": sample["name"]} for sample in prepared]
 
     def _teacher_masks(self, name: str, folders: Sequence[Path]) -> Tensor:
         """All masks of an image, (M, *size): the share of each pixel that is foreground."""
         loaded = [plain(load_image(str(result_path(folder, name, "mask"))))[:1] > 0 for folder in folders]
         return torch.cat([F.interpolate(one.float().unsqueeze(0), size=self.size, mode="area")[0] for one in loaded])
+
+    def _choose(self, number: int, lesson: Lesson) -> list[int]:
+        """Which images teach in a round."""
+        chosen = select_confident(lesson.confidences, self.min_confidence)
+        if not chosen:
+            raise ValueError(
+                f"all {len(lesson.confidences)} masks are empty before round {number}: there is nothing to learn from; "
+                "say what kind of image it is, for example with configs/skin.yaml"
+            )
+        return chosen
 
     def _train(self, number: int, samples: list[dict[str, Any]]) -> None:
         seed = self.seed + 1_000_003 * number
@@ -276,6 +277,12 @@ class Distiller:
         )
         trainer.add_event_handler(Events.ITERATION_STARTED, follow_cosine, optimizer, self.learning_rate)
         trainer.run()
+
+    def _look_again(self, samples: list[dict[str, Any]], lesson: Lesson) -> tuple[Lesson, list[float]]:
+        """What the network teaches after a round, and how far its masks agree with those before, for each image."""
+        probabilities = self._predict(samples)
+        masks = torch.stack([plain(self.mask({"pred": one})["pred"]) > 0 for one in probabilities])
+        return lesson_of_network(probabilities, masks, lesson.masks)
 
     @torch.no_grad()
     def _predict(self, samples: list[dict[str, Any]]) -> Tensor:
@@ -301,7 +308,7 @@ def check_runs(network: nn.Module, in_channels: int, size: Sequence[int]) -> Non
         with torch.random.fork_rng([]), torch.no_grad():
             output = copy.deepcopy(network).cpu().train()(image)
     except Exception as error:
-        raise ValueError(f"student_def does not run at student_size {list(size)}: {_first_line(error)}") from None
+        raise ValueError(f"student_def does not run at student_size {list(size)}: {failure_reason(error)}") from None
     if not isinstance(output, Tensor) or output.shape != (2, 1, *size):
         came = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
         raise ValueError(f"student_def must put out one channel of the size of its input, {(2, 1, *size)}, got {came}")
@@ -327,7 +334,3 @@ def _digest(masks: Sequence[Tensor]) -> str:
     for one in masks:
         digest.update((one * 255).round().to(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import DataLoader
-from monai.inferers import Inferer, SimpleInferer
+from monai.inferers import SimpleInferer
 from monai.transforms import Transform
 from torch import nn
 
-from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
-from monai_fusenet.handlers import ProgressHandler, ResultWriter
+from monai_fusenet.distillation.passes import FolderPass
+from monai_fusenet.engines import FolderEvaluator
+from monai_fusenet.handlers import ResultWriter
 from monai_fusenet.inferers import PerImageInferer
 from monai_fusenet.utils.checks import check_whole
 
-__all__ = ["Teacher", "check_seeds", "folder_pass"]
-
-Items = Sequence[Mapping[str, Any]]
-
-
-def folder_pass(
-    items: Items,
-    output_dir: str | Path,
-    preprocessing: Callable,
-    network: nn.Module,
-    inferer: Inferer,
-    postprocessing: Transform,
-    device: torch.device,
-    settings: Mapping[str, Any],
-    overwrite: bool = False,
-    num_workers: int = 0,
-) -> tuple[FolderEvaluator, ResultWriter]:
-    """One pass through a folder, ready to run, as the `inference` workflow makes it, and what writes its results."""
-    writer = ResultWriter(items, output_dir, overwrite, settings)
-    dataset = ForgivingDataset(writer.pending, preprocessing)
-    evaluator = FolderEvaluator(
-        device=device,
-        val_data_loader=DataLoader(dataset, batch_size=1, num_workers=num_workers),
-        network=network,
-        inferer=inferer,
-        postprocessing=postprocessing,
-        val_handlers=[writer, ProgressHandler(desc=Path(output_dir).name)],
-    )
-    return evaluator, writer
+__all__ = ["Teacher", "check_seeds"]
 
 
 class Teacher:
@@ -83,31 +55,28 @@ class Teacher:
         overwrite: bool = False,
         num_workers: int = 0,
     ) -> None:
-        self.seeds = check_seeds(seeds)
-        self.output_dir = Path(output_dir)
-        self.network = network
-        self.inferer = inferer
-        self.preprocessing = preprocessing
-        self.postprocessing = postprocessing
-        self.classical = classical
-        self.common: dict[str, Any] = {"device": device, "overwrite": overwrite, "num_workers": num_workers}
-        self.settings = settings
+        folder = Path(output_dir)
+        fit = FolderPass(
+            folder, preprocessing, network, inferer, postprocessing, device, settings, overwrite, num_workers
+        )
+        clustering = replace(
+            fit,
+            output_dir=folder / "classical",
+            network=nn.Identity(),
+            inferer=SimpleInferer(),
+            postprocessing=classical,
+        )
+        self._passes = [*(fit.with_seed(seed) for seed in check_seeds(seeds)), clustering]
 
     @property
     def folders(self) -> list[Path]:
         """Where the masks are, the classical ones last."""
-        return [self.output_dir / name for name in (*(f"seed_{seed}" for seed in self.seeds), "classical")]
+        return [one.output_dir for one in self._passes]
 
-    def passes(self, items: Items) -> Iterator[tuple[FolderEvaluator, ResultWriter]]:
-        """The passes through the folder, see `folder_pass`, in the order of `folders`."""
-        for seed, folder in zip(self.seeds, self.folders, strict=False):
-            inferer = copy.copy(self.inferer)
-            inferer.seed = seed
-            settings = {**self.settings, "seed": seed}
-            fit = (self.preprocessing, self.network, inferer, self.postprocessing)
-            yield folder_pass(items, folder, *fit, settings=settings, **self.common)
-        clustering = (self.preprocessing, nn.Identity(), SimpleInferer(), self.classical)
-        yield folder_pass(items, self.folders[-1], *clustering, settings=self.settings, **self.common)
+    def passes(self, items: Sequence[Mapping[str, Any]]) -> Iterator[tuple[FolderEvaluator, ResultWriter]]:
+        """The passes through the folder, see `FolderPass.build`, in the order of `folders`."""
+        for one in self._passes:
+            yield one.build(items)
 
 
 def check_seeds(seeds: Any) -> list[int]:

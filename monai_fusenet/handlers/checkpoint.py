@@ -84,6 +84,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def changed_settings(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """The names of the settings that a training of this checkpoint had another value of, or none."""
+    return [name for name, value in settings.items() if checkpoint["settings"].get(name) != value]
+
+
 def save_tensors(state: Any, path: Path) -> None:
     """Writes what `torch.save` takes; the file is complete or absent.
 
@@ -167,8 +172,7 @@ class ResumableCheckpoint:
         if self.overwrite or not self.path.is_file():
             return None
         state = load_checkpoint(self.path)
-        settings = state["settings"]
-        changed = [name for name in self.settings if settings.get(name) != self.settings[name]]
+        changed = changed_settings(state, self.settings)
         if changed:
             raise ValueError(
                 f"{self.path} comes from a training with another {' and '.join(changed)}; "
