@@ -1,5 +1,6 @@
 """What is reported: scores at four levels, trivial baselines, tables."""
 
+from monai_fusenet.evaluation.aggregate import totals
 from monai_fusenet.evaluation.baselines import (
     centre_component,
     centred_disk_mask,
@@ -7,9 +8,11 @@ from monai_fusenet.evaluation.baselines import (
     slic_clusters,
     whole_image_mask,
 )
-from monai_fusenet.evaluation.folder import NotScored, draw_example, score_folder
+from monai_fusenet.evaluation.examples import Example, draw_example, typical_rows
+from monai_fusenet.evaluation.folder import NotScored, score_folder
 from monai_fusenet.evaluation.levels import BASELINES, LEVELS, METRICS, score_baselines, score_image, score_mask
-from monai_fusenet.evaluation.report import Example, format_totals, totals, typical_rows, write_report
+from monai_fusenet.evaluation.report import write_report
+from monai_fusenet.evaluation.text import format_totals
 from monai_fusenet.transforms.kmeans import kmeans_clusters
 
 __all__ = [

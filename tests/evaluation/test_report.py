@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
+from monai_fusenet.evaluation import Example, format_totals, totals, typical_rows, write_report
 from monai_fusenet.evaluation.levels import BASELINES, CLUSTERINGS, LEVELS, METRICS, score_image
-from monai_fusenet.evaluation.report import Example, format_totals, totals, typical_rows, write_report
 
 
 def row(method="ours", level="deployed", file="a.png", dice=0.5, **others):
