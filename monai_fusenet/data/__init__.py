@@ -2,6 +2,7 @@
 
 from monai_fusenet.data.datalist import find_images, unmatched_masks
 from monai_fusenet.data.dataset import SeededCacheDataset
+from monai_fusenet.data.formats import IMAGE_SUFFIXES
 from monai_fusenet.data.preparation import (
     CT_WINDOWS,
     CheckImaged,
@@ -12,7 +13,7 @@ from monai_fusenet.data.preparation import (
     WorkingGridd,
     without_alpha,
 )
-from monai_fusenet.data.reading import IMAGE_SUFFIXES, LoadMedicalImaged, load_image
+from monai_fusenet.data.reading import LoadMedicalImaged, load_image
 from monai_fusenet.data.samples import draw_phantoms, phantom_images, sample_images
 from monai_fusenet.utils.geometry import affine_of, spacing_of
 

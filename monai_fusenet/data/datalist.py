@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from monai.utils import ensure_tuple
 
-from monai_fusenet.data.reading import DICOM_SUFFIXES, IMAGE_SUFFIXES, dicom_series, suffix_of
+from monai_fusenet.data.dicom_series import dicom_series
+from monai_fusenet.data.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES, suffix_of
 from monai_fusenet.utils.errors import printable
 
 # Conventions, in lower case. A mask belongs to the image whose path is the same once these folder names, and then the

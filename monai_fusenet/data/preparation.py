@@ -15,9 +15,10 @@ from monai.utils.misc import ImageMetaKey
 from torch import Tensor
 
 from monai_fusenet.data.claims import SHARE, available_memory
+from monai_fusenet.utils.arrays import plain
 from monai_fusenet.utils.checks import check_number, check_switch
 from monai_fusenet.utils.errors import printable
-from monai_fusenet.utils.geometry import spacing_of
+from monai_fusenet.utils.geometry import affine_of, spacing_of
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's conversion to grey
 
@@ -68,7 +69,7 @@ class ToChannelsd(MapTransform):
         image = without_alpha(image)
         if len(image) == 1:
             return image.repeat(self.channels, *[1] * (image.ndim - 1))
-        if len(image) == 3 and self.channels == 1 and not _has_geometry(image):
+        if len(image) == 3 and self.channels == 1 and affine_of(image) is None:
             weights = image.new_tensor(LUMINANCE).view(3, *[1] * (image.ndim - 1))
             return (image * weights).sum(0, keepdim=True)
         if len(image) == self.channels:
@@ -118,8 +119,7 @@ class CheckImaged(MapTransform):
             raise ValueError(f"{name}{kind} of shape {shape}, but spatial_dims is {self.spatial_dims}{remedy}")
         if min(shape) < self.min_size:
             raise ValueError(f"{name}every side must have at least {self.min_size} pixels, got the shape {shape}")
-        image = without_alpha(image)
-        values = image.as_tensor() if isinstance(image, MetaTensor) else image
+        values = plain(without_alpha(image))
         bad = values.numel() - int(torch.isfinite(values).sum())
         if bad:
             raise ValueError(f"{name}{bad} of {values.numel()} pixel values are NaN or infinite")
@@ -170,7 +170,7 @@ class ScaleByPercentilesd(MapTransform):
         sample = dict(data)
         for key in self.key_iterator(sample):
             image = sample[key]
-            values = image.as_tensor() if isinstance(image, MetaTensor) else image
+            values = plain(image)
             parts = values.split(1) if self.channel_wise else [values]
             scaled = torch.cat([self._scale(part) for part in parts])
             if isinstance(image, MetaTensor):
@@ -335,10 +335,6 @@ def without_alpha(image: Tensor) -> Tensor:
         return image
     meta = {**image.meta, "has_alpha": False}
     return MetaTensor(image.as_tensor()[:-1], meta=meta, applied_operations=image.applied_operations)
-
-
-def _has_geometry(image: Tensor) -> bool:
-    return isinstance(image, MetaTensor) and bool(image.meta.get("has_geometry", False))
 
 
 def _name_of(image: Tensor) -> str:

@@ -15,7 +15,8 @@ import numpy as np
 from monai.data import MetaTensor
 
 from monai_fusenet import __version__
-from monai_fusenet.data.reading import DICOM_SUFFIXES, dicom_series, suffix_of
+from monai_fusenet.data.dicom_series import dicom_series
+from monai_fusenet.data.formats import DICOM_SUFFIXES, suffix_of
 from monai_fusenet.utils.errors import failure_reason
 from monai_fusenet.utils.files import atomic_folder, atomic_path
 

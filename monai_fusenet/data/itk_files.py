@@ -1,0 +1,97 @@
+"""NRRD, MetaImage and single DICOM files, read by ITK."""
+
+from __future__ import annotations  # naming an ITK class at import would load all of ITK, which takes seconds
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import itk
+import numpy as np
+from monai.data import ITKReader
+from monai.utils import MetaKeys
+
+from monai_fusenet.data.claims import (
+    DEFLATE,
+    check_claim,
+    check_dicom,
+    check_packed,
+    check_text,
+    data_files,
+    text_fields,
+)
+from monai_fusenet.data.formats import DICOM_SUFFIXES, META_IMAGE_SUFFIXES, NRRD_SUFFIXES, suffix_of
+from monai_fusenet.data.raster import Raster, channel_first
+
+__all__ = ["check_itk_claim", "itk_header", "itk_image", "raster_of", "read_with_itk"]
+
+_ITK_READERS = {
+    ".png": "PNGImageIO",
+    **dict.fromkeys((".tif", ".tiff"), "TIFFImageIO"),
+    **dict.fromkeys(NRRD_SUFFIXES, "NrrdImageIO"),
+    **dict.fromkeys(META_IMAGE_SUFFIXES, "MetaImageIO"),
+    **dict.fromkeys(DICOM_SUFFIXES, "GDCMImageIO"),
+}
+
+
+def read_with_itk(path: str) -> Raster:
+    """The values of a file, once its header claims nothing that would make ITK crash, hang or take all memory."""
+    suffix = suffix_of(path)
+    if suffix in DICOM_SUFFIXES:
+        check_dicom(path)
+        check_itk_claim(itk_header(path), [path])
+        return raster_of(itk_image(path))
+    check_text(path)
+    fields, files = dict(text_fields(path)), data_files(path)
+    if fields.get("compresseddatasize", "").isdecimal():  # MetaIO takes as much memory without asking
+        check_claim([int(fields["compresseddatasize"])], 1, sum(map(os.path.getsize, files)), 1)
+    header = itk_header(path)
+    packed = fields.get("encoding", "raw") != "raw" or fields.get("compresseddata", "False") != "False"
+    check_itk_claim(header, files, packing=DEFLATE if packed else 1)
+    if packed and suffix in META_IMAGE_SUFFIXES:
+        check_packed(path, header.GetImageSizeInBytes())
+    return raster_of(itk_image(path))
+
+
+def itk_header(path: str) -> itk.ImageIOBase:
+    """The header of a file, read. ITK would know some formats by their suffix, which it expects in lower case."""
+    suffix = suffix_of(path)
+    header = getattr(itk, _ITK_READERS[suffix]).New()
+    if suffix not in META_IMAGE_SUFFIXES and not header.CanReadFile(path):
+        raise ValueError("not an image, or damaged")
+    header.SetFileName(path)
+    header.ReadImageInformation()
+    return header
+
+
+def check_itk_claim(header: itk.ImageIOBase, files: Sequence[str], count: int = 1, packing: int = DEFLATE) -> None:
+    """Refuses, by `check_claim`, an image that its files cannot hold.
+
+    Args:
+        header: of the image, or of the first of `count` slices.
+        files: what holds the values.
+        count: number of slices.
+        packing: bytes that a byte of the files can hold at most.
+    """
+    sides = [header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions())]
+    stored = sum(os.path.getsize(file) for file in files)
+    shape = (count, *sides, header.GetNumberOfComponents())
+    check_claim(shape, header.GetComponentSize(), stored, packing)
+
+
+def itk_image(path: str) -> Any:
+    """The ITK image of a file, float32: ITK's Python package has no images of some integer types."""
+    header = itk_header(path)
+    image_type = itk.Image if header.GetNumberOfComponents() == 1 else itk.VectorImage
+    reader = itk.ImageFileReader[image_type[itk.F, header.GetNumberOfDimensions()]]
+    reader = reader.New(FileName=path, ImageIO=header)
+    reader.Update()
+    return reader.GetOutput()
+
+
+def raster_of(image: Any) -> Raster:
+    """The values of an ITK image, and where they lie."""
+    array, meta = ITKReader().get_data(image)
+    # copied here, where `image` lives: the array is a view of its memory, and MONAI's LoadImage would let go of it
+    pixels = np.array(channel_first(array, meta), dtype=np.float32)
+    return Raster(pixels, meta[MetaKeys.ORIGINAL_AFFINE], has_geometry=True, has_alpha=False)

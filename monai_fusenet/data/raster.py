@@ -1,0 +1,45 @@
+"""What every reader of a file returns: pixels, where they lie, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from monai.utils import MetaKeys
+
+__all__ = ["Raster", "channel_first"]
+
+
+class Raster(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        pixels: (C, *grid).
+        affine: from grid indices to millimetres (RAS); of as many axes as the grid has, or more.
+        has_geometry: whether pixels have a size in millimetres.
+        has_alpha: whether the last channel is transparency.
+    """
+
+    pixels: np.ndarray
+    affine: np.ndarray
+    has_geometry: bool
+    has_alpha: bool
+
+
+def channel_first(array: np.ndarray, meta: Mapping) -> np.ndarray:
+    """An array as MONAI's readers return it, with its channels first, or with one channel where it has none.
+
+    Args:
+        array: (*grid) or (*grid, C).
+        meta: what the reader says of it; counts the axes of the grid.
+
+    Raises:
+        ValueError: when it has other axes.
+    """
+    spatial_dims = len(meta[MetaKeys.SPATIAL_SHAPE])
+    if array.ndim == spatial_dims:
+        return array[None]
+    if array.ndim == spatial_dims + 1:
+        return np.moveaxis(array, -1, 0)
+    raise ValueError(f"expected up to 3 spatial axes and one of channels, got an array of shape {array.shape}")
