@@ -57,7 +57,15 @@ class Teacher:
     ) -> None:
         folder = Path(output_dir)
         fit = FolderPass(
-            folder, preprocessing, network, inferer, postprocessing, device, settings, overwrite, num_workers
+            output_dir=folder,
+            preprocessing=preprocessing,
+            network=network,
+            inferer=inferer,
+            postprocessing=postprocessing,
+            device=device,
+            settings=settings,
+            overwrite=overwrite,
+            num_workers=num_workers,
         )
         clustering = replace(
             fit,

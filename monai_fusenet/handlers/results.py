@@ -121,11 +121,8 @@ class ResultWriter:
         self._started = time.perf_counter()
 
     def _write_results(self, engine: SupervisedEvaluator) -> None:
-        item, read, sample = (
-            self._items_by_file[engine.state.item["file"]],
-            engine.state.batch[0],
-            engine.state.output[0],
-        )
+        item = self._items_by_file[engine.state.item["file"]]
+        read, sample = engine.state.batch[0], engine.state.output[0]
         records = getattr(engine.inferer, "record", [])
         record = records[-1] if records else None
         result = ImageResult(

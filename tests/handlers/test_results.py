@@ -589,6 +589,18 @@ def test_a_run_that_dies_while_it_overwrites_leaves_nothing_that_looks_finished(
     assert [item["name"] for item in ResultWriter(items, tmp_path / "out", settings={"seed": 0}).pending] == ["a"]
 
 
+def test_parts_that_killed_ranks_have_left_are_taken_up(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a", "b"])
+    run(items, tmp_path / "out")
+    (tmp_path / "out" / "summary.csv").rename(tmp_path / "out" / "summary.part1.csv")
+    rows = run(items, tmp_path / "out")
+    assert [(row["file"], row["status"], row["clusters"]) for row in rows] == [
+        ("a.png", "kept", "3"),
+        ("b.png", "kept", "3"),
+    ]
+    assert not list((tmp_path / "out").glob("summary.part*"))
+
+
 def test_rows_of_another_folder_stay(tmp_path):
     run(write_pictures(tmp_path / "first", names=["a", "b"]), tmp_path / "out")
     rows = run(write_pictures(tmp_path / "second", names=["c"]), tmp_path / "out")
