@@ -16,14 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from skimage.segmentation import random_walker
 
 from monai_fusenet.clicks import GRID_PIXELS, ClickSelector, next_click
 from monai_fusenet.data import draw_phantoms, find_images, load_image
 from monai_fusenet.label.cache import ClusterCache
 from monai_fusenet.label.clustering import Clusterer
-from monai_fusenet.utils.arrays import reduced_shape, resize_area
+from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_linear
 from monai_fusenet.utils.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,15 +54,9 @@ def walk_randomly(image: np.ndarray) -> Method:
                 place = zip(point, grid, shape, strict=True)
                 seeds[tuple(int((index + 0.5) * new / old) for index, new, old in place)] = value
         walked = random_walker(small, seeds, mode="cg_j", channel_axis=-1, return_full_prob=True)
-        return stretch(walked[0], shape) > 0.5
+        return resize_linear(np.asarray(walked[:1], dtype=np.float32), shape)[0] > 0.5
 
     return mask
-
-
-def stretch(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Floats (H, W) on a larger grid, interpolated linearly."""
-    tensor = torch.from_numpy(np.asarray(values, dtype=np.float32))[None, None]
-    return torch.nn.functional.interpolate(tensor, size=shape, mode="bilinear")[0, 0].numpy()
 
 
 def dice(mask: np.ndarray, truth: np.ndarray) -> float:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from skimage.measure import label as connected_components
-from torch.nn import functional as F
 
 from monai_fusenet.clicks.correction import correct
 from monai_fusenet.clicks.distance import signed_distance
 from monai_fusenet.clicks.shapes import MIN_FRACTION, Shapes, find_shapes
-from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
+from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_linear, resize_nearest
 
 __all__ = ["GRID_PIXELS", "STATE_VERSION", "ClickSelector"]
 
@@ -61,7 +59,7 @@ class ClickSelector:
         self.grid = reduced_shape(clusters.shape, GRID_PIXELS.get(clusters.ndim, clusters.size))
         self._clusters = resize_nearest(clusters, self.grid)
         larger = all(old >= new for old, new in zip(image.shape[1:], self.grid, strict=True))
-        resize = resize_area if larger else _stretched
+        resize = resize_area if larger else resize_linear
         self._image = resize(np.asarray(image, dtype=np.float32), self.grid).astype(np.float64)
         self._shapes = find_shapes(self._clusters, self._image)
 
@@ -107,7 +105,7 @@ class ClickSelector:
                 raise ValueError(f"the click {tuple(point)} lies outside the image, whose shape is {self.shape}")
         inside, outside = (self._on_grid(points) for points in (foreground, background))
         distance = correct(self._chosen(inside, outside), self._image, inside, outside)
-        mask = _stretched(distance[None].astype(np.float32), self.shape)[0] > 0
+        mask = resize_linear(distance[None].astype(np.float32), self.shape)[0] > 0
         for points, value in ((foreground, True), (background, False)):
             for point in points:
                 mask[tuple(point)] = value
@@ -162,9 +160,3 @@ class ClickSelector:
             if not (mask & (shapes.distances[index] > 0)).any():
                 return shapes.distances[index] / 2
         return None
-
-
-def _stretched(channels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Floats (C, *spatial) on a larger grid (C, *shape), interpolated linearly."""
-    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
-    return F.interpolate(torch.from_numpy(channels).unsqueeze(0), size=tuple(shape), mode=mode)[0].numpy()

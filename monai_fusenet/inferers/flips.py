@@ -7,9 +7,10 @@ from itertools import chain, combinations
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor
+
+from monai_fusenet.utils.arrays import plain
 
 __all__ = ["FlipAverageInferer"]
 
@@ -34,7 +35,7 @@ class FlipAverageInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Returns the mean of the outputs."""
-        images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        images = plain(inputs)
         spatial = range(images.ndim - 2)
         if not set(spatial).issuperset(self.axes or ()):
             raise ValueError(f"flip axes must be among {list(spatial)}, got {list(self.axes or ())}")

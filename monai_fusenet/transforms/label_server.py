@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
+
+from monai_fusenet.utils.arrays import plain
 
 __all__ = ["ForLabelServerd"]
 
@@ -46,7 +47,7 @@ class ForLabelServerd(MapTransform):
             mask = torch.as_tensor(sample[key])
             if mask.ndim != 3:
                 continue
-            plane = mask.as_tensor()[0] if isinstance(mask, MetaTensor) else mask[0]
+            plane = plain(mask)[0]
             sample[key] = plane.T if is_picture else plane
             image.meta["spatial_shape"] = tuple(sample[key].shape)
         return sample

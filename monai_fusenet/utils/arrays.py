@@ -11,7 +11,16 @@ from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Labels", "count_labels", "plain", "reduced_shape", "relabel_by_size", "resize_area", "resize_nearest"]
+__all__ = [
+    "Labels",
+    "count_labels",
+    "plain",
+    "reduced_shape",
+    "relabel_by_size",
+    "resize_area",
+    "resize_linear",
+    "resize_nearest",
+]
 
 TABLE = 2**16  # span of labels up to which a table is made of them; a sort of the pixels takes ten times as long
 
@@ -76,6 +85,12 @@ def resize_area(channels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     if channels.shape[1:] == tuple(shape):
         return channels
     return F.interpolate(torch.as_tensor(channels).unsqueeze(0), size=tuple(shape), mode="area")[0].numpy()
+
+
+def resize_linear(channels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Floats (C, *spatial) on a larger grid (C, *shape), 2-D or 3-D, interpolated linearly."""
+    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
+    return F.interpolate(torch.from_numpy(channels).unsqueeze(0), size=tuple(shape), mode=mode)[0].numpy()
 
 
 def resize_nearest(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from scipy import ndimage
 from skimage.segmentation import morphological_chan_vese
 
 from monai_fusenet.transforms.foreground.morphology import convex_hulls
 from monai_fusenet.transforms.foreground.rule import Rule
-from monai_fusenet.utils.arrays import resize_nearest
+from monai_fusenet.utils.arrays import resize_linear, resize_nearest
 
 __all__ = ["finish", "redraw"]
 
@@ -53,9 +52,7 @@ def redraw(
 
 def _enlarged(small: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """A mask on a larger grid, with a smooth contour."""
-    mode = {2: "bilinear", 3: "trilinear"}[small.ndim]
-    tensor = torch.from_numpy(small)[None, None].float()
-    return torch.nn.functional.interpolate(tensor, size=tuple(shape), mode=mode)[0, 0].numpy() > 0.5
+    return resize_linear(small[None].astype(np.float32), shape)[0] > 0.5
 
 
 def _redrawn_by_grey(small: np.ndarray, grey: np.ndarray) -> np.ndarray:
