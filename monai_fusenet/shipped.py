@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-__all__ = ["copy_bundle", "shipped"]
+__all__ = ["config_files", "copy_bundle", "shipped"]
 
 PACKAGE = Path(__file__).parent
 
@@ -17,6 +17,18 @@ def shipped(name: str) -> Path:
     """Where `bundles` or `configs` lies: in the installed package, or beside it in a checkout."""
     installed = PACKAGE / "share" / name
     return installed if installed.is_dir() else PACKAGE.parent / name
+
+
+def config_files(name: str, *overlays: str) -> list[str]:
+    """The files of a workflow of the bundle, in the order in which later ones overrule earlier ones.
+
+    Args:
+        name: `train`, `inference`, `evaluate` or `distill`.
+        overlays: names of overlays of this package, or paths of files `.yaml`.
+    """
+    workflow = shipped("bundles") / "fusenet_segmentation" / "configs" / f"{name}.json"
+    configs = shipped("configs")
+    return [str(workflow), *(one if one.endswith(".yaml") else str(configs / f"{one}.yaml") for one in overlays)]
 
 
 def copy_bundle(folder: str | Path) -> list[Path]:

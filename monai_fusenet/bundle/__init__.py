@@ -1,4 +1,36 @@
-"""What the bundle's configs call."""
+"""What the bundle's configs call: options, images, weights and workflows; and a workflow for programs."""
 
-from monai_fusenet.bundle.workflows import *  # noqa: F403
-from monai_fusenet.bundle.workflows import STUDENT_OPTIONS, Interrupted, close_progress_bars, student_config  # noqa: F401
+from monai_fusenet.bundle.context import Context, FuseNetWorkflow, current_workflow, find_bundle_root
+from monai_fusenet.bundle.evaluation import evaluate
+from monai_fusenet.bundle.faults import Interrupted, UnfinishedError
+from monai_fusenet.bundle.options import FIT_OPTIONS, OPTIONS, STUDENT_OPTIONS, check_options, settings
+from monai_fusenet.bundle.startup import images, images_or_phantoms, resolve_dir, start
+from monai_fusenet.bundle.weights import UnfitWeightsError, initial_network, load_network
+from monai_fusenet.bundle.workflows import distil, infer, train
+from monai_fusenet.utils import distributed
+
+__all__ = [
+    "FIT_OPTIONS",
+    "OPTIONS",
+    "STUDENT_OPTIONS",
+    "Context",
+    "FuseNetWorkflow",
+    "Interrupted",
+    "UnfinishedError",
+    "UnfitWeightsError",
+    "check_options",
+    "current_workflow",
+    "distil",
+    "distributed",
+    "evaluate",
+    "find_bundle_root",
+    "images",
+    "images_or_phantoms",
+    "infer",
+    "initial_network",
+    "load_network",
+    "resolve_dir",
+    "settings",
+    "start",
+    "train",
+]

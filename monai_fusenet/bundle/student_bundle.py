@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +11,102 @@ from typing import Any
 
 from torch import nn
 
+from monai_fusenet.bundle.context import Context
+from monai_fusenet.bundle.options import ENTRIES, OPTIONS, PROPERTIES, references
 from monai_fusenet.handlers.checkpoint import save_tensors
 from monai_fusenet.utils.files import atomic_path
 
-__all__ = ["write_bundle"]
+__all__ = ["student_config", "write_student"]
+
+STUDENT_PARTS = ("preprocessing", "inferer", "mask", "postprocessing")  # of the block `student`
+
+
+def write_student(
+    workflow: Context, network: nn.Module, weights: str, bundle_root: str | Path, folder: str | Path
+) -> None:
+    """Writes a distilled network as a bundle, with the values of all options that its config refers to.
+
+    Args:
+        workflow: runs the distillation.
+        network: the network.
+        weights: its fingerprint.
+        bundle_root: the bundle that runs.
+        folder: where to.
+    """
+    shipped, metadata = (
+        json.loads((Path(str(bundle_root)) / "configs" / f"{name}.json").read_text("utf-8"))
+        for name in ("inference", "metadata")
+    )
+    used = references(student_config(workflow.config, shipped, {}, weights)) - {"checkpoint"}
+    names = [option.name for option in OPTIONS if option.shapes_results and option.name in used]
+    values = {name: workflow.content(name) for name in names}
+    config = student_config(workflow.config, shipped, values, weights)
+    write_bundle(folder, network, config, student_metadata(metadata, values), bundle_root)
+
+
+def student_config(
+    config: Mapping[str, Any], parent: Mapping[str, Any], values: Mapping[str, Any], weights: str
+) -> dict[str, Any]:
+    """The `inference.json` of a distilled network: the shipped one with its own network and transforms.
+
+    What nothing in it refers to any more, such as the loss, is left out.
+
+    Args:
+        config: of the distillation, as it is written.
+        parent: the shipped `inference.json`: names, order and what runs are taken from it.
+        values: options whose values are known by now.
+        weights: fingerprint of the weights, by which results of other weights are told apart.
+    """
+    parts = {name: config["student"][name] for name in STUDENT_PARTS}
+    own = json.loads(re.sub("@student(#|::)", "@", json.dumps(parts)))  # MONAI's parser turns one into the other
+    own |= {
+        "network_def": config["student_def"],
+        "network": "$fusenet.initial_network(@network_def, @checkpoint, @device)",
+        "checkpoint": "$@bundle_root + '/models/model.pt'",
+        "scaling": config["scaling"],
+        "writer": {**parent["writer"], "settings": f"$fusenet.settings(@workflow) | {{'weights': '{weights}'}}"},
+    }
+    first = ("imports", "workflow", "bundle_root", "dataset_dir", "output_dir", "checkpoint")
+    merged = {**parent, **own}
+    head = {key: merged[key] for key in first} | dict(values)
+    whole = head | {key: value for key, value in merged.items() if key not in head}
+    reached = _reached(whole)
+    return {key: value for key, value in whole.items() if key in reached}
+
+
+def _reached(config: Mapping[str, Any]) -> set[str]:
+    """The keys that MONAI or a user asks for, and all that these refer to."""
+    reached: set[str] = set()
+    left = {*ENTRIES, *PROPERTIES}
+    while left:
+        key = left.pop()
+        if key in config and key not in reached:
+            reached.add(key)
+            left |= references(config[key])
+    return reached
+
+
+def student_metadata(parent: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The `metadata.json` of a distilled network."""
+    shape = list(values["student_size"])
+    image = {**parent["network_data_format"]["inputs"]["image"], "num_channels": values["in_channels"]}
+    image |= {
+        "spatial_shape": shape,
+        "channel_def": {str(channel): "image" for channel in range(values["in_channels"])},
+    }
+    pred = {**parent["network_data_format"]["outputs"]["pred"], "num_channels": 1}
+    pred |= {"type": "logits", "format": "segmentation", "spatial_shape": shape, "channel_def": {"0": "foreground"}}
+    return {
+        **parent,
+        "changelog": {parent["version"]: "distilled from label-free masks"},
+        "name": "Distilled segmentation",
+        "task": "Segmentation of the kind of image that the folder held which it was distilled from",
+        "description": "A feed-forward network trained on masks made and chosen without any label.",
+        "data_source": "one folder of images, without their masks",
+        "image_classes": f"{values['in_channels']} channels, intensities scaled to [0, 1] per image",
+        "pred_classes": "logit of the foreground",
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}},
+    }
 
 
 def write_bundle(

@@ -44,7 +44,7 @@ class SeededCacheDataset(Dataset):
         self,
         data: Sequence[dict[str, Any]],
         transform: Sequence[Callable] | Callable,
-        random_transform: Randomizable | None = None,
+        random_transform: Callable | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
@@ -109,10 +109,11 @@ class SeededCacheDataset(Dataset):
         if self.random_transform is None:
             return dict(self._cache[position])
         entropy = np.random.SeedSequence([self.seed, int(self._epoch), position])
-        self.random_transform.set_random_state(seed=int(entropy.generate_state(1)[0]))
+        if isinstance(self.random_transform, Randomizable):
+            self.random_transform.set_random_state(seed=int(entropy.generate_state(1)[0]))
         sample = copy.deepcopy(self._cache[position])  # many MONAI transforms work in place
         with one_thread():
-            return self.random_transform(sample)  # type: ignore[operator]
+            return self.random_transform(sample)
 
 
 def _file_of(item: dict[str, Any]) -> str:

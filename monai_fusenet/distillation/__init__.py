@@ -1,7 +1,7 @@
 """One feed-forward network for a folder, taught by masks that were made without any label."""
 
 from monai_fusenet.distillation.agreement import consensus, mean_pairwise_dice, select_confident
-from monai_fusenet.distillation.passes import FolderPass, folder_pass
+from monai_fusenet.distillation.passes import FolderPass
 from monai_fusenet.distillation.student import Distiller, Round
 from monai_fusenet.distillation.teacher import Teacher
 
@@ -11,7 +11,6 @@ __all__ = [
     "Round",
     "Teacher",
     "consensus",
-    "folder_pass",
     "mean_pairwise_dice",
     "select_confident",
 ]

@@ -17,7 +17,7 @@ from torch import nn
 from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
 from monai_fusenet.handlers import ProgressHandler, ResultWriter
 
-__all__ = ["FolderPass", "folder_pass"]
+__all__ = ["FolderPass"]
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,3 @@ class FolderPass:
             val_handlers=[writer, ProgressHandler(desc=self.output_dir.name)],
         )
         return evaluator, writer
-
-
-def folder_pass(
-    items: Sequence[Mapping[str, Any]], output_dir: Path, *parts: Any
-) -> tuple[FolderEvaluator, ResultWriter]:
-    """A `FolderPass` into `output_dir` of these parts, built at once."""
-    return FolderPass(output_dir, *parts).build(items)

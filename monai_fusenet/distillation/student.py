@@ -23,7 +23,7 @@ from ignite.engine import Engine, Events
 from monai.data import DataLoader, DistributedSampler
 from monai.engines import SupervisedTrainer
 from monai.inferers import Inferer
-from monai.transforms import Compose, Randomizable, SelectItemsd
+from monai.transforms import Compose, SelectItemsd
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -103,7 +103,7 @@ class Distiller:
         in_channels: int,
         size: Sequence[int],
         preprocessing: Callable,
-        augmentation: Randomizable,
+        augmentation: Callable,
         inferer: Inferer,
         mask: Callable,
         loss_function: Callable,

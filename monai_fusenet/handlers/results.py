@@ -22,7 +22,7 @@ __all__ = ["ResultWriter"]
 logger = logging.getLogger(__name__)
 
 
-class _Found(NamedTuple):
+class _Finished(NamedTuple):
     """What earlier runs have left: rows of images to keep, files of foreign results, rows of other folders' images."""
 
     kept: dict[str, Row]
@@ -74,9 +74,9 @@ class ResultWriter:
             [item for item in items if item["file"] not in found.kept and item["file"] not in found.conflicts]
         )
 
-    def _look(self, overwrite: bool) -> _Found:
+    def _look(self, overwrite: bool) -> _Finished:
         earlier = read_summary_and_parts(self.output_dir)
-        found = _Found({}, [], [row for file, row in earlier.items() if file not in self._items_by_file])
+        found = _Finished({}, [], [row for file, row in earlier.items() if file not in self._items_by_file])
         for item in () if overwrite else self.items:
             row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **earlier.get(item["file"], {})}
             if row["status"] == "failed" or not self._files.are_complete(item):

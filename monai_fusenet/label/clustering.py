@@ -16,11 +16,12 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from monai_fusenet import __version__
-from monai_fusenet.bundle.workflows import BOOKKEEPING, ENTRY_KEYS, initial_network
+from monai_fusenet.bundle import UnfitWeightsError, initial_network
+from monai_fusenet.bundle.options import BOOKKEEPING, ENTRIES
 from monai_fusenet.clicks import STATE_VERSION, ClickSelector
 from monai_fusenet.data import load_image
 from monai_fusenet.label.cache import ClusterCache, Clusters
-from monai_fusenet.shipped import shipped
+from monai_fusenet.shipped import config_files, shipped
 from monai_fusenet.transforms import ClustersToMaskd
 from monai_fusenet.utils.arrays import plain
 from monai_fusenet.utils.checks import check_number, check_whole
@@ -66,10 +67,8 @@ def bundle_configs(name: str, preset: str, spatial_dims: int, *overlays: str) ->
         spatial_dims: 2 or 3.
         overlays: names of further overlays.
     """
-    configs = shipped("configs")
-    workflow = shipped("bundles") / "fusenet_segmentation" / "configs" / f"{name}.json"
     names = [*(["volume"] if spatial_dims == 3 else []), *([] if preset == GENERIC else [preset]), *overlays]
-    return [str(workflow), *(one if one.endswith(".yaml") else str(configs / f"{one}.yaml") for one in names)]
+    return config_files(name, *names)
 
 
 def read_configs(files: Sequence[str], **options: Any) -> ConfigParser:
@@ -189,13 +188,11 @@ class Clusterer:
     def _start_from_weights(self, network: nn.Module, name: str, device: str) -> nn.Module:
         try:
             return initial_network(network, self._weights(), device)
-        except SystemExit as status:  # the bundle's way to end, which would take a whole batch along
-            if "does not fit" not in str(status):
-                raise ValueError(str(status).removeprefix("error: ")) from status
+        except UnfitWeightsError as error:
             raise ValueError(
                 f"the trained weights do not fit {name}: they are for images of another number of axes or channels; "
                 "run the training fusenet_clusters on such images, with pretrained false"
-            ) from status
+            ) from error
 
     def _parser(self, spatial_dims: int, preset: str, adapt: bool) -> ConfigParser:
         key = (spatial_dims, preset, adapt)
@@ -206,7 +203,7 @@ class Clusterer:
 
     def _settings(self, spatial_dims: int, adapt: bool) -> Mapping[str, Any]:
         config = self._parser(spatial_dims, self.preset, adapt).get()
-        left_out = {*BOOKKEEPING, *ENTRY_KEYS, *RULE_KEYS}
+        left_out = {*BOOKKEEPING, *ENTRIES, *RULE_KEYS}
         used = json.dumps(config)
         return {key: value for key, value in config.items() if key not in left_out and f"@{key}" in used}
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list, name_to_device
 
+from monai_fusenet.bundle import FuseNetWorkflow, UnfinishedError, UnfitWeightsError
 from monai_fusenet.data import load_image
 from monai_fusenet.label.clustering import bundle_configs
 from monai_fusenet.label.feedforward import FeedForwardModel
@@ -99,8 +99,8 @@ class SelfSupervisedTraining(_Training):
         overrides = {name: options[name] for name in ("max_epochs", "device")}
         if options["pretrained"] and self.path.is_file():
             overrides["checkpoint"] = str(self.path)
-        workflow = ConfigWorkflow(
-            config_file=files,
+        workflow = FuseNetWorkflow(
+            files,
             logging_file=False,
             workflow_type="train",
             run_id="training",
@@ -113,11 +113,9 @@ class SelfSupervisedTraining(_Training):
         try:
             workflow.initialize()
             workflow.run()
-        except SystemExit as status:  # the bundle's way to end: 2 where some images could not be read
-            if status.code != 2:
-                message = str(status.code).removeprefix("error: ")
-                hint = "; train with pretrained false to start anew" if "does not fit" in message else ""
-                raise ValueError(message + hint) from status
+        except UnfitWeightsError as error:
+            raise ValueError(f"{error}; train with pretrained false to start anew") from error
+        except UnfinishedError:  # some images could not be read
             unread = len(workflow.parser.get_parsed_content("train#dataset").failures)
         with atomic_path(self.path) as temporary:
             shutil.copyfile(self.work_dir / "model.pt", temporary)

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from monai.bundle import run as bundle_run
 from PIL import Image
+
+from monai_fusenet.bundle import faults
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "fusenet_segmentation"
@@ -63,12 +66,19 @@ def run(run_id, *overlays, cwd, config=None, **options):
 
 
 def call(run_id, *overlays, config=None, **options):
-    """Runs a workflow in this process, which saves the time of importing; returns the exit status or message."""
+    """Runs a workflow in this process, as if it were `python -m monai.bundle`; returns the exit status or message.
+
+    It saves the time of importing.
+    """
     name = CONFIG_OF[run_id]
     files = [str(config or CONFIGS / name), *(str(OVERLAYS / overlay) for overlay in overlays)]
     options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     try:
-        bundle_run(run_id, config_file=files, **options)
+        with (
+            mock.patch.object(faults, "is_program", return_value=True),
+            mock.patch("monai_fusenet.bundle.startup.end_on_signals"),  # this process keeps its own handlers
+        ):
+            bundle_run(run_id, config_file=files, **options)
     except SystemExit as status:
         return status.code
     return 0

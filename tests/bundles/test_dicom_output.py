@@ -8,7 +8,7 @@ from bundle_tools import CONFIGS, SMALL, call, draw_folder, hear, read_summary
 from dicom_tools import write_ct_series
 from monai.bundle import ConfigParser
 
-from monai_fusenet.bundle import student_config
+from monai_fusenet.bundle.student_bundle import student_config
 from monai_fusenet.data import find_images, load_image
 
 SHAPE = (9, 13, 18)  # slices, rows, columns

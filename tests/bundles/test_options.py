@@ -5,7 +5,8 @@ from bundle_tools import CONFIGS
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from monai_fusenet.bundle import check_options, close_progress_bars
+from monai_fusenet.bundle import check_options
+from monai_fusenet.bundle.faults import close_progress_bars
 
 
 @pytest.fixture

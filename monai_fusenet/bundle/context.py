@@ -1,0 +1,120 @@
+"""Which workflow runs a config: the one look at the stack, and a workflow that needs none."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from monai_fusenet.bundle.faults import cause_of, edge
+
+__all__ = ["Context", "FuseNetWorkflow", "current_workflow", "find_bundle_root"]
+
+KEY = "workflow"  # of a config, where its expressions find the context
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a config is run by. Its expressions see the parser's globals alone, and take the rest from `@workflow`.
+
+    Attributes:
+        parser: holds the config, overrides included.
+        configs_dir: the folder of the first config file; `None` where a parser alone runs the config.
+        run_id: the entry that runs; `None` likewise.
+    """
+
+    parser: ConfigParser
+    configs_dir: Path | None = None
+    run_id: str | None = None
+
+    def __deepcopy__(self, memo: dict) -> Context:
+        """Itself: MONAI copies what a config holds, and a copied parser would be another one."""
+        return self
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The merged config, as it is written."""
+        return {key: value for key, value in self.parser.get().items() if key != KEY}
+
+    def content(self, name: str) -> Any:
+        """What an entry of the config evaluates to."""
+        return self.parser.get_parsed_content(name)
+
+    @classmethod
+    def of(cls, workflow: ConfigWorkflow) -> Context:
+        """The context of MONAI's workflow."""
+        return cls(workflow.parser, Path(workflow.config_root_path), workflow.run_id)
+
+
+@edge
+def current_workflow() -> Context:
+    """The context of the config that is being evaluated.
+
+    MONAI gives an expression no way to its parser or workflow, but both are on the stack. The configs call this once,
+    under the key `workflow`; nothing else in the package looks at the stack.
+
+    Raises:
+        ValueError: when no config is being evaluated.
+    """
+    parser: ConfigParser | None = None
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow):
+            return Context.of(owner)
+        if parser is None and isinstance(owner, ConfigParser):
+            parser = owner
+        frame = frame.f_back
+    if parser is None:
+        raise ValueError("current_workflow must be called by a config that a parser or a workflow evaluates")
+    return Context(parser)
+
+
+@edge
+def find_bundle_root(workflow: Context) -> str:
+    """The folder above that of the config file which is being run.
+
+    Raises:
+        ValueError: when no workflow runs a config file.
+    """
+    if workflow.configs_dir is None:
+        raise ValueError("the bundle's folder is unknown here: give bundle_root")
+    return str(workflow.configs_dir.resolve().parent)
+
+
+class FuseNetWorkflow(ConfigWorkflow):
+    """MONAI's `ConfigWorkflow` for programs: errors are those of the library, and nothing looks at the stack.
+
+    Use it as `ConfigWorkflow`, from a program or by `monai.bundle run --workflow_name
+    monai_fusenet.bundle.FuseNetWorkflow`. Arguments are those of `ConfigWorkflow`; `shipped.config_files` names the
+    files of a workflow of this package.
+
+    Raises:
+        ValueError: and whatever else the library raises, in the place of MONAI's `RuntimeError`, which names the
+            expression and not the reason; by `initialize` and `run`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.parser[KEY] = Context.of(self)
+
+    def initialize(self) -> Any:
+        """Checks the options and builds what needs no data; it writes nothing."""
+        return self._told(super().initialize)
+
+    def run(self) -> Any:
+        """Runs the workflow."""
+        return self._told(super().run)
+
+    def _told(self, step: Any) -> Any:
+        try:
+            return step()
+        except RuntimeError as error:
+            cause = cause_of(error)
+            if cause is error:
+                raise
+            raise cause from None

@@ -1,0 +1,375 @@
+"""The options of the configs in one table, and what is made of it: checks of values, spelling, fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import pydoc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from monai.bundle import ConfigComponent, ReferenceResolver
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.utils import BundlePropertyConfig
+
+from monai_fusenet import __version__
+from monai_fusenet.bundle.faults import edge
+from monai_fusenet.results.dicom import check_dicom_output
+from monai_fusenet.utils.checks import check_number, check_switch, check_whole
+
+if TYPE_CHECKING:
+    from monai_fusenet.bundle.context import Context
+
+__all__ = [
+    *("BLOCKS", "BOOKKEEPING", "FIT_OPTIONS", "OPTIONS", "STUDENT_OPTIONS", "WORKFLOWS", "Block", "Kind", "Option"),
+    *("check_options", "check_values", "references", "settings"),
+]
+
+Config = Mapping[str, Any]
+WORKFLOWS = ("training", "inference", "evaluation", "distillation")
+MASKS = WORKFLOWS[1:]  # those that fit a network to each image
+
+
+class Kind(NamedTuple):
+    """What an option's value may be.
+
+    Attributes:
+        text: as users read it.
+        check: called with the option's name, its value and the whole config; raises `ValueError`.
+    """
+
+    text: str
+    check: Callable[[str, Any, Config], None] = lambda name, value, config: None
+
+
+def whole(least: int) -> Kind:
+    """A whole number of at least `least`."""
+    return Kind(f"whole number, at least {least}", lambda name, value, _: check_whole(name, value, least))
+
+
+def number(least: float) -> Kind:
+    """A finite number of at least `least`."""
+    return Kind(f"number, at least {least:g}", lambda name, value, _: check_number(name, value, least))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value stands in the config as it is, and is no expression and no reference."""
+    return not (isinstance(value, str) and value.startswith(("$", "@")))
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _check_seeds(name: str, seeds: Any, config: Config) -> None:
+    if seeds is not None and not (
+        isinstance(seeds, list | tuple)
+        and seeds
+        and all(_is_whole(seed, 0) and seed < 2**32 for seed in seeds)
+        and len(set(seeds)) == len(seeds)
+    ):
+        raise ValueError(f"{name} must be different whole numbers from 0 to 2**32 - 1, as [0,1,2], got {seeds}")
+
+
+def _check_second_view(name: str, second: Any, config: Config) -> None:
+    check_whole(name, second, 0)
+    channels = config.get("in_channels")
+    if second and isinstance(channels, int) and channels != 2 * second:
+        raise ValueError(f"{name} must be half of in_channels, 0 or {channels / 2:g}, got {second}")
+
+
+def _check_student_size(name: str, size: Any, config: Config) -> None:
+    dims = config.get("spatial_dims")
+    if size is None or not isinstance(dims, int):
+        return
+    sides = size if isinstance(size, list | tuple) else []
+    if len(sides) != dims or not all(_is_whole(side, 1) for side in sides):
+        raise ValueError(f"{name} must be a list of {dims} whole numbers of at least 1, got {size}")
+
+
+def _check_axes(name: str, axes: Any, config: Config) -> None:
+    dims = config.get("spatial_dims")
+    if axes is None or not isinstance(dims, int):
+        return
+    known = isinstance(axes, list | tuple) and all(_is_whole(axis, 0) and axis < dims for axis in axes)
+    if not known or len(set(axes)) < len(axes):
+        raise ValueError(f"{name} must be a list of different ones of {list(range(dims))}, got {axes}")
+
+
+def _check_working_size(name: str, size: Any, config: Config) -> None:
+    dims, grid = config.get("spatial_dims"), config.get("patch_grid")
+    if size is None or not isinstance(dims, int) or not isinstance(grid, int):
+        return
+    sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
+    if len(sides) != dims or not all(_is_whole(side, grid) for side in sides):
+        raise ValueError(f"{name} must be {dims} whole numbers of at least {grid}, got {size}")
+    inferer = config.get("inferer")
+    _check_resolutions("resolutions", inferer.get("resolutions") if isinstance(inferer, Mapping) else None, config)
+
+
+def _check_resolutions(name: str, resolutions: Any, config: Config) -> None:
+    grid = config.get("patch_grid")
+    whole_numbers = isinstance(resolutions, list) and all(isinstance(side, int) for side in resolutions)
+    if isinstance(grid, int) and whole_numbers and not all(_is_whole(side, grid) for side in resolutions or ()):
+        raise ValueError(f"{name} must be whole numbers of at least {grid}, got {resolutions}")
+
+
+SWITCH = Kind("True or False", lambda name, value, _: check_switch(name, value))
+FOLDER, FILE, TEXT, LIST = Kind("folder"), Kind("file"), Kind("text"), Kind("list")
+SEEDS = Kind("list of whole numbers", _check_seeds)
+DICOM = Kind('null, "seg" or "series"', lambda name, value, _: check_dicom_output(value))
+
+
+@dataclass(frozen=True)
+class Option:
+    """A top-level option of the configs.
+
+    Attributes:
+        name: after `--` on the command line.
+        kind: what its value may be.
+        workflows: those that know it.
+        help: what it does, in one sentence.
+        shapes_results: whether results depend on it, so that those of another value are not taken for these.
+        part: "fit" or "student" where presets bring it: workflows that do not know it pass it over, and the masks that
+            teach do not depend on a student's options.
+        overlays: those that bring it, where the workflows' own configs do not have it.
+    """
+
+    name: str
+    kind: Kind
+    workflows: tuple[str, ...]
+    help: str
+    shapes_results: bool = True
+    part: str = ""
+    overlays: tuple[str, ...] = ()
+
+
+OPTIONS = (
+    Option("bundle_root", FOLDER, WORKFLOWS, "The bundle; by default the folder above that of the config file.", False),
+    Option("dataset_dir", FOLDER, WORKFLOWS, "Images, and masks where there are any; null: samples.", False),
+    Option("sequences", LIST, WORKFLOWS, "Endings of the files that are channels of one image, as ['_t1','_t2']."),
+    Option("output_dir", FOLDER, WORKFLOWS, "Where the results go.", False),
+    Option("predictions_dir", FOLDER, ("evaluation",), "Masks <name>_mask.* to score instead of making them.", False),
+    Option("checkpoint", FILE, WORKFLOWS, "Weights to start from: the model.pt of a training."),
+    Option("device", TEXT, WORKFLOWS, "Where to compute, as cpu or cuda:1; by default a GPU if there is one.", False),
+    Option("amp", SWITCH, WORKFLOWS, "Mixed precision (bfloat16); by default on a GPU."),
+    Option("seed", whole(0), WORKFLOWS, "Seed of everything random, below 2**32.", part="student"),
+    Option("seeds", SEEDS, ("evaluation",), "Make masks with each of these seeds and score all, as [0,1,2].", False),
+    Option("overwrite", SWITCH, WORKFLOWS, "Do again what is finished.", False),
+    Option("dicom_output", DICOM, ("inference", "evaluation"), "Masks of DICOM images as DICOM, too.", False),
+    Option("num_workers", whole(0), WORKFLOWS, "Processes that load images; 0: none but this one.", False),
+    Option("spatial_dims", whole(2), WORKFLOWS, "Axes of the images, 2 or 3."),
+    Option("in_channels", whole(1), WORKFLOWS, "Channels of the images; grey is repeated."),
+    Option(
+        "second_view_channels",
+        Kind("whole number, 0 or half of in_channels", _check_second_view),
+        WORKFLOWS,
+        "The last channels of an image that are its second view; 0: the image is augmented.",
+    ),
+    Option(
+        "working_size",
+        Kind("list of whole numbers, at least patch_grid", _check_working_size),
+        WORKFLOWS,
+        "The size that images are brought to, in pixels; with volume and slices, the number of voxels.",
+    ),
+    Option(
+        "working_spacing",
+        TEXT,
+        WORKFLOWS,
+        "Sides of a voxel of the working grid in mm, one number or one for each axis; null: by working_size.",
+        overlays=("volume", "slices"),
+    ),
+    Option(
+        "window",
+        TEXT,
+        WORKFLOWS,
+        "Window of a CT: lung, mediastinum, abdomen, liver, brain, bone, or [level, width] in HU.",
+        overlays=("ct",),
+    ),
+    Option("patch_grid", whole(1), WORKFLOWS, "Patches along each axis, for losses that compare patches."),
+    Option("merge_twins", SWITCH, WORKFLOWS, "Clusters that the network calls twins count as one."),
+    Option("steps", whole(0), MASKS, "Most optimisation steps of a fit, at each resolution; 0: none.", part="fit"),
+    Option(
+        "resolutions",
+        Kind("null, or ascending list", _check_resolutions),
+        MASKS,
+        "Shortest sides in pixels, or parts of the image's size, at which an image is fitted one after the other.",
+        part="fit",
+    ),
+    Option("lr", number(0), WORKFLOWS, "Learning rate of the method."),
+    Option("min_clusters", whole(0), WORKFLOWS, "A step that sees at most so many clusters is the last."),
+    Option("first_step", whole(1), WORKFLOWS, "The first step that may be the last, counted from 1."),
+    Option("max_epochs", whole(1), ("training",), "Epochs of a training.", False),
+    Option("val_interval", whole(1), ("training",), "Epochs from one panel of the first images to the next.", False),
+    Option("batch_size", whole(1), ("training", "distillation"), "Images in a step.", part="student"),
+    Option("learning_rate", number(0), ("training", "distillation"), "Of the network in training.", part="student"),
+    Option("teacher_seeds", LIST, ("distillation",), "Seeds of fits that teach; []: k-means alone.", part="student"),
+    Option(
+        "student_size",
+        Kind("list of whole numbers, at least 1", _check_student_size),
+        ("distillation",),
+        "The size at which the student sees images, in pixels.",
+        part="student",
+    ),
+    Option("student_norm", TEXT, ("distillation",), "Normalisation of the student, as MONAI names it.", part="student"),
+    Option(
+        "flip_axes",
+        Kind("list of axes", _check_axes),
+        ("distillation",),
+        "Axes along which images may be mirrored, counted from 0.",
+        part="student",
+    ),
+    Option("rounds", whole(1), ("distillation",), "Most rounds of learning from its own masks.", part="student"),
+    Option("round_steps", whole(1), ("distillation",), "Optimisation steps of a round.", part="student"),
+    Option("min_confidence", number(0), ("distillation",), "Agreement from which on an image teaches.", part="student"),
+    Option("agreement", number(0), ("distillation",), "Agreement from which on masks are unchanged.", part="student"),
+    Option("objects", TEXT, ("distillation",), "Objects that a mask of the student keeps; null: any.", part="student"),
+    Option("convex", SWITCH, ("distillation",), "Whether the student's masks become convex.", part="student"),
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the configs that is no option, but has a part in the checks or the fingerprint.
+
+    Attributes:
+        name: its key, nested ones with `#`.
+        is_built_first: whether it needs no data, so that a wrong value is found before anything is read or written.
+        shapes_results: whether results depend on what it says.
+        part: as that of `Option`.
+    """
+
+    name: str
+    is_built_first: bool = True
+    shapes_results: bool = True
+    part: str = ""
+
+
+BLOCKS = (  # in the order in which they are built; a fault is told of the first one that has it
+    *map(Block, ("network_def", "loss_function", "foreground", "preprocessing", "postprocessing", "inferer")),
+    *map(Block, ("augmentation", "train#preprocessing", "validate#preprocessing", "validate#postprocessing")),
+    Block("classical"),
+    Block("student_def", part="student"),
+    *map(Block, ("student#preprocessing", "student#postprocessing", "student#augmentation", "student#loss_function")),
+    Block("results_dir", shapes_results=False),
+    *map(Block, ("network", "optimizer")),
+    Block("teacher", shapes_results=False),
+    Block("distiller", shapes_results=False),
+    Block("student", is_built_first=False, part="student"),
+    *(Block(name, False, False) for name in ("items", "writer", "dataset", "dataloader", "handlers", "evaluator")),
+)
+
+TABLE: tuple[Option | Block, ...] = (*OPTIONS, *BLOCKS)
+BOOKKEEPING = frozenset(entry.name for entry in TABLE if not entry.shapes_results)
+FIT_OPTIONS = tuple(option.name for option in OPTIONS if option.part == "fit")
+STUDENT_OPTIONS = tuple(entry.name for entry in TABLE if entry.part == "student")
+ENTRIES = {"imports", "initialize", "run", "finalize", "_meta_", "workflow", *WORKFLOWS}  # what MONAI and we call
+PROPERTIES = {  # what MONAI asks a bundle for
+    ReferenceResolver.split_id(str(value[BundlePropertyConfig.ID]))[0]
+    for value in (*TrainProperties.values(), *InferProperties.values())
+}
+
+
+def _walk(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each part of a config with its id."""
+    yield path, config
+    if isinstance(config, Mapping) or (isinstance(config, Sequence) and not isinstance(config, str)):
+        for _, below, value in ReferenceResolver.iter_subconfigs(path, config):
+            yield from _walk(value, below)
+
+
+def references(config: Any) -> set[str]:
+    """The top-level keys that a config, or a part of one, refers to."""
+    texts = [value for _, value in _walk(config) if isinstance(value, str)]
+    names = [name for text in texts for name in ReferenceResolver.match_refs_pattern(text)]
+    return {ReferenceResolver.split_id(name)[0] for name in names}
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
+    """Finds misspelt options, which MONAI's parser takes without a word.
+
+    A top-level key that is no option of this workflow and that nothing in the config refers to, and a component's
+    argument that it does not take. Options of a fit and of a student are passed over everywhere: a preset may bring
+    them. An option that this workflow has may be left without effect by an overlay, as one that brings another network.
+
+    Args:
+        config: the merged config, overrides included.
+        run_ids: further entry points of the config.
+
+    Raises:
+        ValueError: names the first such option and the nearest known one.
+    """
+    # Of no use, as `dataset_dir`, which is a property, where a program gives `items`.
+    entries = ENTRIES | PROPERTIES | {"sequences"} | set(run_ids)
+    own = {option.name for option in OPTIONS if not option.overlays and config.keys() & set(option.workflows)}
+    welcome = references(config) | entries | own | {*FIT_OPTIONS, *STUDENT_OPTIONS}
+    for key in config:
+        if key not in welcome:
+            # Plain values are options; blocks and what is computed from others are not.
+            known = [
+                name
+                for name, value in config.items()
+                if name not in {key, *ENTRIES} and not isinstance(value, Mapping) and "$fusenet" not in str(value)
+            ]
+            raise ValueError(f"unknown option {key}{_nearest(key, known)}")
+    for path, component in _walk(config):
+        target = pydoc.locate(str(component["_target_"])) if ConfigComponent.is_instantiable(component) else None
+        if not callable(target):
+            continue
+        parameters = inspect.signature(target).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            continue
+        for key in component:
+            if key not in parameters and key not in ConfigComponent.non_arg_keys:
+                nearest = _nearest(key, [name for name in parameters if name != "self"])
+                raise ValueError(f"unknown option {path.replace(ReferenceResolver.sep, '#')}#{key}{nearest}")
+
+
+def check_values(config: Config) -> None:
+    """Checks top-level values that would do harm later, or be misunderstood without a word.
+
+    Args:
+        config: the merged config; expressions and references are left alone.
+
+    Raises:
+        ValueError: says what was expected of which option, and what came.
+    """
+    for option in OPTIONS:
+        if option.name in config and _is_plain(config[option.name]):
+            option.kind.check(option.name, config[option.name], config)
+
+
+@edge
+def settings(workflow: Context, *without: str) -> dict[str, Any]:
+    """All of the config that is being run that results may depend on: everything but folders and bookkeeping.
+
+    What `multi_gpu_train.json` changes is left out, too: a checkpoint knows by how many ranks it was trained.
+
+    Args:
+        workflow: runs the config.
+        without: further keys that results do not depend on.
+
+    Returns:
+        plain values; a checkpoint is told by its content.
+    """
+    left_out = {*BOOKKEEPING, *ENTRIES, *without}
+    config = {key: value for key, value in workflow.config.items() if key not in left_out}
+    if isinstance(config.get("inferer"), Mapping):
+        config["inferer"] = {key: value for key, value in config["inferer"].items() if key != "progress"}
+    if "train" in config:
+        sampler = config["train"]["sampler"] | {"num_replicas": 1, "rank": 0}
+        trainer = config["train"]["trainer"] | {"network": "@network"}
+        config["train"] = config["train"] | {"sampler": sampler, "trainer": trainer}
+    checkpoint = Path(str(config.get("checkpoint"))).expanduser()
+    if checkpoint.is_file():
+        config["checkpoint"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    return json.loads(json.dumps({**config, "monai_fusenet": __version__}, default=str))

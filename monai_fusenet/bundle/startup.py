@@ -1,0 +1,138 @@
+"""What runs before a workflow: options are checked, folders and images found, parts built that need no data."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigExpression, ConfigParser
+from monai.utils import set_determinism
+
+from monai_fusenet.bundle.context import Context
+from monai_fusenet.bundle.faults import cause_of, edge, end_on_signals
+from monai_fusenet.bundle.options import BLOCKS, check_options, check_values
+from monai_fusenet.data import find_images, phantom_images, sample_images
+from monai_fusenet.utils import distributed
+
+__all__ = ["images", "images_or_phantoms", "resolve_dir", "start"]
+
+logger = logging.getLogger(__name__)
+
+OF_ONE_IMAGE = ("monai_fusenet.handlers.results", "monai_fusenet.evaluation.folder")  # what these warn of
+
+
+def build_components(parser: ConfigParser) -> None:
+    """Builds what needs no data, so that a wrong value is found before anything is read or written.
+
+    Raises:
+        ValueError: names the component that cannot be built, and why.
+    """
+    for block in BLOCKS:
+        if not block.is_built_first or block.name not in parser:
+            continue
+        try:
+            parser.get_parsed_content(block.name)
+        except Exception as error:
+            if ConfigExpression.is_expression(parser[block.name]):  # a function of this package, which says it all
+                raise cause_of(error) from None
+            raise ValueError(f"{block.name} cannot be built: {str(cause_of(error)).splitlines()[0]}") from error
+
+
+@edge
+def start(workflow: Context, device: str | torch.device, seed: int, in_one_process: bool = False) -> None:
+    """Joins other processes where there are some, checks the options, seeds, and builds what needs no data.
+
+    It writes nothing.
+
+    Args:
+        workflow: runs the config.
+        device: where the workflow will run.
+        seed: seed of everything random.
+        in_one_process: whether several processes would do the same thing instead of sharing it.
+
+    Raises:
+        ValueError: for a misspelt option, a wrong value, a device that is not there, or too many processes.
+    """
+    end_on_signals()
+    distributed.join(device)
+    if distributed.rank() > 0:  # what holds for all, the first rank says
+        logging.getLogger("monai_fusenet").setLevel(logging.ERROR)
+        for name in OF_ONE_IMAGE:
+            logging.getLogger(name).setLevel(logging.WARNING)
+    # Said by libraries below about themselves, over and over; nothing that a user could act upon.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    check_options(workflow.config, [] if workflow.run_id is None else [workflow.run_id])
+    check_values(workflow.config)
+    if in_one_process and distributed.size() > 1:
+        configs = workflow.configs_dir or "configs"
+        raise ValueError(
+            f"train.json alone trains in one process, but {distributed.size()} were started; add the overlay: "
+            f"--config_file \"['{configs}/train.json','{configs}/multi_gpu_train.json']\""
+        )
+    try:
+        distributed.choose_gpu(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device} cannot be used here ({reason}); give --device cpu") from error
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, got {seed}")
+    set_determinism(seed)
+    build_components(workflow.parser)
+
+
+@edge
+def resolve_dir(path: str | Path) -> str:
+    """An absolute path for a folder of results, which is there and writable or can be made."""
+    resolved = Path(str(path)).expanduser().resolve()
+    nearest = next(folder for folder in (resolved, *resolved.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"output_dir must be a folder, but {nearest} is a file")
+    try:
+        # Not os.access, which says yes to root, whatever the file system says; with content, for which it may be full.
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(bytes(2**12))
+    except OSError as error:
+        raise ValueError(f"output_dir cannot be written: {nearest} ({error.strerror})") from error
+    return str(resolved)
+
+
+@edge
+def images(
+    dataset_dir: str | Path | None, output_dir: str | Path, sequences: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """All images of a folder, or, without one, the sample images that scikit-image installs.
+
+    Args:
+        dataset_dir: folder in one of the layouts of `find_images`, or `None`.
+        output_dir: folder of the results, which is not searched.
+        sequences: endings of the files that are channels of one image, see `find_images`.
+
+    Raises:
+        ValueError: when the folder is missing, holds no image or is the folder of the results.
+    """
+    if dataset_dir is None:
+        logger.info("no dataset_dir: running on the sample images that scikit-image installs")
+        return distributed.from_first(sample_images)
+    folder = Path(str(dataset_dir)).expanduser()
+    if folder.resolve() == Path(output_dir).resolve():
+        raise ValueError(f"output_dir and dataset_dir are the same folder, {folder}; choose another --output_dir")
+    return distributed.from_first(lambda: find_images(folder, output_dir, sequences))
+
+
+@edge
+def images_or_phantoms(
+    dataset_dir: str | Path | None, output_dir: str | Path, sequences: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """All images of a folder, or, without one, synthetic phantoms with masks, which `evaluate` will draw."""
+    if dataset_dir is None:
+        return phantom_images(Path(output_dir) / "phantoms")
+    return images(dataset_dir, output_dir, sequences)
