@@ -1,0 +1,39 @@
+"""Another method as the preset of the app: clusters, a mask, a click and a training."""
+
+import numpy as np
+import pytest
+from label_tools import draw_studies, picture
+from one_view_method import OVERLAY
+from PIL import Image
+
+
+@pytest.fixture(scope="module", params=[4, 5], ids=["even", "odd"])
+def app(request, tmp_path_factory):
+    from monai_fusenet.label.app import FuseNetApp
+
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "studies").mkdir()
+    draw_studies(folder / "studies")
+    overlay = folder / "toy.yaml"
+    overlay.write_text(OVERLAY % request.param + "steps: 3\nforeground#objects: 1\nforeground#polarity: dark\n")
+    return FuseNetApp(str(folder / "app"), str(folder / "studies"), {"preset": str(overlay)})
+
+
+def answer(app, model, **request):
+    result = app.infer({"model": model, "image": "a", "device": "cpu", "result_extension": ".png", **request})
+    return np.asarray(Image.open(result["file"]))
+
+
+def test_clusters_mask_and_click(app):
+    pixels, truth = picture("a.png")
+    assert answer(app, "fusenet_clusters").shape == pixels.shape[:2]
+    assert answer(app, "fusenet_mask").shape == truth.shape
+    row, column = np.argwhere(truth).mean(axis=0).round().astype(int).tolist()
+    assert answer(app, "fusenet_click", foreground=[[column, row]])[row, column] > 0
+
+
+def test_training_and_a_fit_from_its_weights(app):
+    # The training itself: `app.train` would ask a running server to score afterwards.
+    result = app.init_trainers()["fusenet_clusters"]({"max_epochs": 1, "device": "cpu"}, app.datastore())
+    assert result["images"] == 4
+    assert answer(app, "fusenet_clusters", weights="trained").max() >= 1
