@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["VIEWS", "Scores", "map_tensors", "named_output", "network_inputs"]
+__all__ = ["VIEWS", "Scores", "check_loss", "check_terms", "map_tensors", "named_output", "network_inputs"]
 
+TAKEN = frozenset(("loss", "clusters"))  # names that the trainer publishes beside the terms
 VIEWS = ("image", "augmented")  # those of a batch that the network sees; the loss sees all
 
 
@@ -26,6 +27,25 @@ def network_inputs(views: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
 def named_output(output: Any) -> Any:
     """The output of a network as a loss gets it: a tensor becomes `Scores`, a tuple stays what it is."""
     return Scores(output) if isinstance(output, Tensor) else output
+
+
+def check_loss(loss_function: Any) -> None:
+    """Raises `ValueError` unless a loss has `terms`."""
+    if not callable(getattr(loss_function, "terms", None)):
+        raise ValueError(
+            "loss_function must have a method terms(output, batch) that returns a named tuple, got a "
+            f"{type(loss_function).__name__}"
+        )
+
+
+def check_terms(terms: Any) -> None:
+    """Raises `ValueError` unless terms are a named tuple of tensors, `total` first, whose names nothing else takes."""
+    names = getattr(terms, "_fields", ())
+    if names[:1] != ("total",) or not all(isinstance(term, Tensor) for term in terms):
+        came = f"the fields {', '.join(names)}" if names else f"a {type(terms).__name__}"
+        raise ValueError(f"the terms of a loss must be a named tuple of tensors whose first field is total, got {came}")
+    for name in TAKEN.intersection(names):
+        raise ValueError(f"a term of a loss may not be named {name}: the trainer publishes a number of that name")
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], output: Any) -> Any:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from monai_fusenet.engines.contract import VIEWS, map_tensors, named_output, network_inputs
+from monai_fusenet.engines.contract import VIEWS, check_loss, check_terms, map_tensors, named_output, network_inputs
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.arrays import plain
 from monai_fusenet.utils.checks import check_whole
@@ -138,6 +138,7 @@ class FuseNetTrainer(Trainer):
             from monai_fusenet.losses import FuseNetLoss
 
             loss_function = FuseNetLoss()
+        check_loss(loss_function)
         self.network = network
         self.optimizer = optimizer
         self.loss_function = loss_function
@@ -165,6 +166,7 @@ class FuseNetTrainer(Trainer):
         if engine.amp:
             output = map_tensors(lambda part: part.float() if part.is_floating_point() else part, output)
         terms = engine.loss_function.terms(output, views)
+        check_terms(terms)
         engine.state.output[CommonKeys.LOSS] = terms.total.detach()
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from monai_fusenet.engines.contract import map_tensors
 from monai_fusenet.inferers.fit import Descent, Fit, random_state, set_random_state
 
-__all__ = ["NetworkEnsemble", "SumOverImages", "descend_together"]
+__all__ = ["NetworkEnsemble", "SumOverImages", "check_ensemble", "descend_together"]
 
 
 class NetworkEnsemble(nn.Module):
@@ -103,6 +104,15 @@ class NetworkEnsemble(nn.Module):
             masks.append(F.dropout(torch.ones_like(one), probability))
             self.random_states[index] = random_state(self.device)
         return torch.stack(masks)
+
+
+def check_ensemble(network: nn.Module) -> None:
+    """Raises `ValueError` for a network that `torch.vmap` cannot evaluate for many images at once."""
+    for module in network.modules():
+        if getattr(module, "use_checkpoint", False):
+            raise ValueError("at_once must be 1 for a network with use_checkpoint, which knows no torch.vmap")
+        if isinstance(module, _DropoutNd) and not isinstance(module, nn.Dropout):
+            raise ValueError(f"at_once must be 1 for a network with {type(module).__name__}, which knows no torch.vmap")
 
 
 class SumOverImages:

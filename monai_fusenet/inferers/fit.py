@@ -15,6 +15,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from monai_fusenet.engines.contract import VIEWS, named_output, network_inputs
 from monai_fusenet.engines.stopping import ends
@@ -225,7 +226,7 @@ def finish(fit: Fit, final_dropout: bool) -> Tensor:
     fit.network.train()
     if not final_dropout:
         for module in fit.network.modules():
-            if isinstance(module, nn.Dropout):
+            if isinstance(module, _DropoutNd):
                 module.eval()
     with torch.no_grad():
         scores = named_output(fit.network(*network_inputs(fit.views)))[0]

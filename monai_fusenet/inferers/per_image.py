@@ -1,4 +1,4 @@
-"""Fit a network to one image, then let it speak."""
+"""The inferer that fits a network to each image: checks, refits and records around the fit itself."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from monai_fusenet.engines.contract import named_output, network_inputs
-from monai_fusenet.inferers.ensemble import descend_together
+from monai_fusenet.engines.contract import check_loss, named_output, network_inputs
+from monai_fusenet.inferers.ensemble import check_ensemble, descend_together
 from monai_fusenet.inferers.fit import Descent, Fit, begin, content_seed, descend, draw_views, finish, resized
 from monai_fusenet.inferers.memory_retry import Scored, within_memory
 from monai_fusenet.inferers.record import FitRecord
@@ -128,6 +128,7 @@ class PerImageInferer(Inferer):
         self.min_clusters = min_clusters
         self.max_refits = max_refits
         self.loss_function = _default_loss() if loss_function is None else loss_function
+        check_loss(self.loss_function)
         self.augmentation = _default_views() if augmentation is None else augmentation
         self.final_dropout = final_dropout
         self.seed = seed
@@ -166,9 +167,8 @@ class PerImageInferer(Inferer):
             )
         if images.ndim not in (4, 5) or len(images) == 0:
             raise ValueError(f"expected images (B, C, *spatial) in 2-D or 3-D, at least one, got {tuple(images.shape)}")
-        modules = network.modules() if isinstance(network, nn.Module) else ()
-        if min(self.at_once, len(images)) > 1 and any(getattr(module, "use_checkpoint", False) for module in modules):
-            raise ValueError("at_once must be 1 for a network with use_checkpoint, which knows no torch.vmap")
+        if min(self.at_once, len(images)) > 1:
+            check_ensemble(network)
         if not images.isfinite().all():
             raise ValueError("the image holds NaN or infinite values")
         weights = next(network.parameters(), None) if isinstance(network, nn.Module) else None

@@ -190,3 +190,32 @@ def test_the_network_says_what_one_cluster_is(spatial, network, refits):
     inferer = inferer_of("image alone", steps=1, max_refits=2)
     inferer(draw_images(spatial), network)
     assert inferer.record[0].refits == refits
+
+
+class Dropping(nn.Module):
+    """Two convolutions with a dropout of some kind between them."""
+
+    def __init__(self, dropout):
+        super().__init__()
+        self.first, self.dropout, self.second = nn.Conv2d(3, 8, 3, padding=1), dropout, nn.Conv2d(8, 4, 1)
+
+    def forward(self, image):
+        return self.second(self.dropout(self.first(image)))
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout])
+def test_the_final_pass_is_without_dropout_of_any_kind(kind):
+    network = Dropping(kind(0.5))
+    inferer = PerImageInferer(steps=1, lr=0, loss_function=ImageLoss(), augmentation=dict, fresh=False, max_refits=0)
+    image = torch.rand(1, 3, 12, 11)
+    expected = network.second(network.first(image))  # a learning rate of 0 leaves the weights as they are
+    torch.testing.assert_close(inferer(image, network), expected)
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout2d, nn.AlphaDropout])
+def test_dropout_that_cannot_be_drawn_for_many_at_once_is_told(kind):
+    inferer = PerImageInferer(steps=1, at_once=2, loss_function=ImageLoss(), augmentation=dict)
+    with pytest.raises(
+        ValueError, match=f"^at_once must be 1 for a network with {kind.__name__}, which knows no torch"
+    ):
+        inferer(torch.rand(2, 3, 12, 11), Dropping(kind(0.5)))
