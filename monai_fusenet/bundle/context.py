@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from monai_fusenet.bundle.faults import cause_of, edge
+from monai_fusenet.bundle.faults import cause_of, edge, is_told
 
 __all__ = ["Context", "FuseNetWorkflow", "current_workflow", "find_bundle_root"]
 
@@ -64,10 +64,11 @@ def current_workflow() -> Context:
     frame = inspect.currentframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigWorkflow):
-            return Context.of(owner)
         if parser is None and isinstance(owner, ConfigParser):
             parser = owner
+        # A workflow of another parser runs a config that has this one evaluated inside.
+        if parser is not None and isinstance(owner, ConfigWorkflow) and vars(owner).get("parser") is parser:
+            return Context.of(owner)
         frame = frame.f_back
     if parser is None:
         raise ValueError("current_workflow must be called by a config that a parser or a workflow evaluates")
@@ -94,8 +95,8 @@ class FuseNetWorkflow(ConfigWorkflow):
     files of a workflow of this package.
 
     Raises:
-        ValueError: and whatever else the library raises, in the place of MONAI's `RuntimeError`, which names the
-            expression and not the reason; by `initialize` and `run`.
+        ValueError: and what else says all by itself, in the place of MONAI's `RuntimeError`, which names the
+            expression and not the reason; by `initialize` and `run`. Other errors stay inside that `RuntimeError`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -115,6 +116,6 @@ class FuseNetWorkflow(ConfigWorkflow):
             return step()
         except RuntimeError as error:
             cause = cause_of(error)
-            if cause is error:
+            if cause is error or not is_told(cause):
                 raise
             raise cause from None

@@ -214,5 +214,6 @@ def _options(workflow: Context, seeds: Sequence[int]) -> str:
         name: value for name, value in config.items() if not isinstance(value, Mapping | str) and value is not None
     }
     for block in ("inferer", "foreground"):
-        named |= {f"{block}#{key}": value for key, value in config[block].items() if not key.startswith("_")}
+        arguments = config[block] if isinstance(config[block], Mapping) else {}  # an overlay may name another block
+        named |= {f"{block}#{key}": value for key, value in arguments.items() if not key.startswith("_")}
     return ", ".join(f"{name} {value}" for name, value in named.items() if not str(value).startswith("@"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 import signal
 import sys
@@ -58,13 +59,24 @@ def edge(function: Callable[..., Result]) -> Callable[..., Result]:
     From a config, they print dozens of lines. The exit status is 1, that of `UnfinishedError`, or that of the signal
     that ended the program. Any other program gets the exceptions as they are.
     """
+    signature = inspect.signature(function)
+
+    def call(*args: Any, **kwargs: Any) -> Result:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ValueError(
+                f"the config is of another version of monai_fusenet ({function.__name__}: {error}); take the one that "
+                "comes with this version, or distil a distilled network again"
+            ) from error
+        return function(*args, **kwargs)
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Result:
         if not is_program():
-            return function(*args, **kwargs)
+            return call(*args, **kwargs)
         try:
-            return function(*args, **kwargs)
+            return call(*args, **kwargs)
         except Interrupted as stop:
             close_progress_bars()
             if distributed.rank() == 0:
@@ -88,6 +100,11 @@ def cause_of(error: BaseException) -> BaseException:
     while type(error) is RuntimeError and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether an error says all by itself: what was expected, what came, or what could not be done."""
+    return isinstance(error, ValueError | OSError | MemoryError | UnfinishedError)
 
 
 def describe(error: Exception) -> str | None:

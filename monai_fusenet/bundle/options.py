@@ -51,9 +51,9 @@ def whole(least: int) -> Kind:
     return Kind(f"whole number, at least {least}", lambda name, value, _: check_whole(name, value, least))
 
 
-def number(least: float) -> Kind:
-    """A finite number of at least `least`."""
-    return Kind(f"number, at least {least:g}", lambda name, value, _: check_number(name, value, least))
+def number(text: str) -> Kind:
+    """A finite number of at least 0; tighter bounds are those of the part that takes it, which says so itself."""
+    return Kind(text, lambda name, value, _: check_number(name, value, 0))
 
 
 def _is_plain(value: Any) -> bool:
@@ -80,6 +80,11 @@ def _check_second_view(name: str, second: Any, config: Config) -> None:
     channels = config.get("in_channels")
     if second and isinstance(channels, int) and channels != 2 * second:
         raise ValueError(f"{name} must be half of in_channels, 0 or {channels / 2:g}, got {second}")
+
+
+def _check_objects(name: str, objects: Any, config: Config) -> None:
+    if objects is not None:
+        check_whole(name, objects, 1)
 
 
 def _check_student_size(name: str, size: Any, config: Config) -> None:
@@ -119,7 +124,7 @@ def _check_resolutions(name: str, resolutions: Any, config: Config) -> None:
 
 
 SWITCH = Kind("True or False", lambda name, value, _: check_switch(name, value))
-FOLDER, FILE, TEXT, LIST = Kind("folder"), Kind("file"), Kind("text"), Kind("list")
+FOLDER, FILE, TEXT = Kind("folder"), Kind("file"), Kind("text")
 SEEDS = Kind("list of whole numbers", _check_seeds)
 DICOM = Kind('null, "seg" or "series"', lambda name, value, _: check_dicom_output(value))
 
@@ -151,7 +156,12 @@ class Option:
 OPTIONS = (
     Option("bundle_root", FOLDER, WORKFLOWS, "The bundle; by default the folder above that of the config file.", False),
     Option("dataset_dir", FOLDER, WORKFLOWS, "Images, and masks where there are any; null: samples.", False),
-    Option("sequences", LIST, WORKFLOWS, "Endings of the files that are channels of one image, as ['_t1','_t2']."),
+    Option(
+        "sequences",
+        Kind("null, or list of texts"),
+        WORKFLOWS,
+        "Endings of the files that are channels of one image, as ['_t1','_t2'].",
+    ),
     Option("output_dir", FOLDER, WORKFLOWS, "Where the results go.", False),
     Option("predictions_dir", FOLDER, ("evaluation",), "Masks <name>_mask.* to score instead of making them.", False),
     Option("checkpoint", FILE, WORKFLOWS, "Weights to start from: the model.pt of a training."),
@@ -162,7 +172,7 @@ OPTIONS = (
     Option("overwrite", SWITCH, WORKFLOWS, "Do again what is finished.", False),
     Option("dicom_output", DICOM, ("inference", "evaluation"), "Masks of DICOM images as DICOM, too.", False),
     Option("num_workers", whole(0), WORKFLOWS, "Processes that load images; 0: none but this one.", False),
-    Option("spatial_dims", whole(2), WORKFLOWS, "Axes of the images, 2 or 3."),
+    Option("spatial_dims", whole(2)._replace(text="2 or 3"), WORKFLOWS, "Axes of the images."),
     Option("in_channels", whole(1), WORKFLOWS, "Channels of the images; grey is repeated."),
     Option(
         "second_view_channels",
@@ -178,20 +188,25 @@ OPTIONS = (
     ),
     Option(
         "working_spacing",
-        TEXT,
+        Kind("null, number, or list of numbers"),
         WORKFLOWS,
         "Sides of a voxel of the working grid in mm, one number or one for each axis; null: by working_size.",
         overlays=("volume", "slices"),
     ),
     Option(
         "window",
-        TEXT,
+        Kind("name, or list of two numbers"),
         WORKFLOWS,
         "Window of a CT: lung, mediastinum, abdomen, liver, brain, bone, or [level, width] in HU.",
         overlays=("ct",),
     ),
     Option("patch_grid", whole(1), WORKFLOWS, "Patches along each axis, for losses that compare patches."),
-    Option("merge_twins", SWITCH, WORKFLOWS, "Clusters that the network calls twins count as one."),
+    Option(
+        "merge_twins",
+        SWITCH,
+        WORKFLOWS,
+        "Clusters that the network calls twins count as one; of a training, in its panel.",
+    ),
     Option("steps", whole(0), MASKS, "Most optimisation steps of a fit, at each resolution; 0: none.", part="fit"),
     Option(
         "resolutions",
@@ -200,14 +215,26 @@ OPTIONS = (
         "Shortest sides in pixels, or parts of the image's size, at which an image is fitted one after the other.",
         part="fit",
     ),
-    Option("lr", number(0), WORKFLOWS, "Learning rate of the method."),
+    Option("lr", number("number, at least 0"), WORKFLOWS, "Learning rate of the method."),
     Option("min_clusters", whole(0), WORKFLOWS, "A step that sees at most so many clusters is the last."),
     Option("first_step", whole(1), WORKFLOWS, "The first step that may be the last, counted from 1."),
     Option("max_epochs", whole(1), ("training",), "Epochs of a training.", False),
     Option("val_interval", whole(1), ("training",), "Epochs from one panel of the first images to the next.", False),
     Option("batch_size", whole(1), ("training", "distillation"), "Images in a step.", part="student"),
-    Option("learning_rate", number(0), ("training", "distillation"), "Of the network in training.", part="student"),
-    Option("teacher_seeds", LIST, ("distillation",), "Seeds of fits that teach; []: k-means alone.", part="student"),
+    Option(
+        "learning_rate",
+        number("number, above 0"),
+        ("training", "distillation"),
+        "Learning rate of the network; in distillation, of the student.",
+        part="student",
+    ),
+    Option(
+        "teacher_seeds",
+        Kind("list of whole numbers"),
+        ("distillation",),
+        "Seeds of fits that teach; []: k-means alone.",
+        part="student",
+    ),
     Option(
         "student_size",
         Kind("list of whole numbers, at least 1", _check_student_size),
@@ -225,9 +252,27 @@ OPTIONS = (
     ),
     Option("rounds", whole(1), ("distillation",), "Most rounds of learning from its own masks.", part="student"),
     Option("round_steps", whole(1), ("distillation",), "Optimisation steps of a round.", part="student"),
-    Option("min_confidence", number(0), ("distillation",), "Agreement from which on an image teaches.", part="student"),
-    Option("agreement", number(0), ("distillation",), "Agreement from which on masks are unchanged.", part="student"),
-    Option("objects", TEXT, ("distillation",), "Objects that a mask of the student keeps; null: any.", part="student"),
+    Option(
+        "min_confidence",
+        number("number, 0 to 1"),
+        ("distillation",),
+        "Agreement from which on an image teaches.",
+        part="student",
+    ),
+    Option(
+        "agreement",
+        number("number, 0 to 1"),
+        ("distillation",),
+        "Agreement from which on masks are unchanged.",
+        part="student",
+    ),
+    Option(
+        "objects",
+        Kind("null, or whole number, at least 1", _check_objects),
+        ("distillation",),
+        "Objects that a mask of the student keeps; null: any.",
+        part="student",
+    ),
     Option("convex", SWITCH, ("distillation",), "Whether the student's masks become convex.", part="student"),
 )
 
@@ -260,6 +305,7 @@ BLOCKS = (  # in the order in which they are built; a fault is told of the first
     Block("teacher", shapes_results=False),
     Block("distiller", shapes_results=False),
     Block("student", is_built_first=False, part="student"),
+    *(Block(name, is_built_first=False) for name in ("scaling", "resizing")),
     *(Block(name, False, False) for name in ("items", "writer", "dataset", "dataloader", "handlers", "evaluator")),
 )
 
@@ -294,12 +340,25 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
+def _left_without_effect(config: Config) -> set[str]:
+    """Names that a shipped config has, whether or not an overlay that replaces a block still refers to them.
+
+    A config that lacks some option of its workflow, such as that of a distilled network, is none that we ship: what it
+    does not refer to is none of its options.
+    """
+    for workflow in WORKFLOWS:
+        own = {option.name for option in OPTIONS if workflow in option.workflows and not option.overlays}
+        if workflow in config and own <= config.keys():
+            return own | {block.name for block in BLOCKS}
+    return set()
+
+
 def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
     """Finds misspelt options, which MONAI's parser takes without a word.
 
     A top-level key that is no option of this workflow and that nothing in the config refers to, and a component's
     argument that it does not take. Options of a fit and of a student are passed over everywhere: a preset may bring
-    them. An option that this workflow has may be left without effect by an overlay, as one that brings another network.
+    them. An overlay that replaces a block may leave options and blocks of a shipped config without effect.
 
     Args:
         config: the merged config, overrides included.
@@ -310,8 +369,7 @@ def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
     """
     # Of no use, as `dataset_dir`, which is a property, where a program gives `items`.
     entries = ENTRIES | PROPERTIES | {"sequences"} | set(run_ids)
-    own = {option.name for option in OPTIONS if not option.overlays and config.keys() & set(option.workflows)}
-    welcome = references(config) | entries | own | {*FIT_OPTIONS, *STUDENT_OPTIONS}
+    welcome = references(config) | entries | _left_without_effect(config) | {*FIT_OPTIONS, *STUDENT_OPTIONS}
     for key in config:
         if key not in welcome:
             # Plain values are options; blocks and what is computed from others are not.
@@ -325,7 +383,10 @@ def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
         target = pydoc.locate(str(component["_target_"])) if ConfigComponent.is_instantiable(component) else None
         if not callable(target):
             continue
-        parameters = inspect.signature(target).parameters
+        try:
+            parameters = inspect.signature(target).parameters
+        except ValueError:  # of some functions written in C, nobody knows the arguments
+            continue
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             continue
         for key in component:

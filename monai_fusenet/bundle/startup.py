@@ -14,10 +14,11 @@ from monai.bundle import ConfigExpression, ConfigParser
 from monai.utils import set_determinism
 
 from monai_fusenet.bundle.context import Context
-from monai_fusenet.bundle.faults import cause_of, edge, end_on_signals
+from monai_fusenet.bundle.faults import cause_of, edge, end_on_signals, is_told
 from monai_fusenet.bundle.options import BLOCKS, check_options, check_values
 from monai_fusenet.data import find_images, phantom_images, sample_images
 from monai_fusenet.utils import distributed
+from monai_fusenet.utils.errors import failure_reason
 
 __all__ = ["images", "images_or_phantoms", "resolve_dir", "start"]
 
@@ -38,9 +39,10 @@ def build_components(parser: ConfigParser) -> None:
         try:
             parser.get_parsed_content(block.name)
         except Exception as error:
-            if ConfigExpression.is_expression(parser[block.name]):  # a function of this package, which says it all
-                raise cause_of(error) from None
-            raise ValueError(f"{block.name} cannot be built: {str(cause_of(error)).splitlines()[0]}") from error
+            cause = cause_of(error)
+            if ConfigExpression.is_expression(parser[block.name]) and is_told(cause):  # a function of this package
+                raise cause from None
+            raise ValueError(f"{block.name} cannot be built: {failure_reason(cause)}") from error
 
 
 @edge

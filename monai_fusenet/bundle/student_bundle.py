@@ -148,6 +148,6 @@ python -m monai.bundle run --config_file configs/inference.json --dataset_dir FO
 
 writes `<name>_mask.png` (`.nii.gz` for everything with a geometry) of each image on its own grid. Reading files and
 writing masks on their grid needs the package monai-fusenet; the network itself is MONAI's, and `models/model.pt` its
-plain state dict. Input: intensities scaled to [0, 1] between percentiles, resized to `student_size`; output: one
-channel, the logit of the foreground.
+plain state dict. Input: intensities scaled to [0, 1] as the block `scaling` says, resized to `student_size`; output:
+one channel, the logit of the foreground.
 """

@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser
 from monai_fusenet.bundle import OPTIONS, check_options
 from monai_fusenet.bundle.options import BLOCKS, ENTRIES, WORKFLOWS, check_values, references
 from monai_fusenet.bundle.options_page import options_page
+from monai_fusenet.bundle.student_bundle import student_config
 
 TABLE = {option.name: option for option in OPTIONS}
 
@@ -86,6 +87,7 @@ def test_the_right_option_is_suggested_for_a_misspelt_one(workflow, wrong, right
         ("lr", "fast", "lr must be a finite number of at least 0, got fast"),
         ("first_step", 0, "first_step must be a whole number of at least 1, got 0"),
         ("second_view_channels", 2, "second_view_channels must be half of in_channels, 0 or 1.5, got 2"),
+        ("objects", 0, "objects must be a whole number of at least 1, got 0"),
         ("working_size", [128, 4], "working_size must be 2 whole numbers of at least 8, got [128, 4]"),
         ("resolutions", [4, 128], "resolutions must be whole numbers of at least 8, got [4, 128]"),
     ],
@@ -102,3 +104,21 @@ def test_expressions_are_left_alone():
 def test_references_are_the_top_level_keys_that_a_config_refers_to():
     config = {"a": "@first", "b": ["$@second::x + @third#y"], "c": {"_target_": "f", "mail": "some@where.org"}}
     assert references(config) == {"first", "second", "third"}
+
+
+@pytest.mark.parametrize("replaced", ["inferer", "preprocessing", "network_def", "loss_function"])
+def test_an_overlay_may_replace_a_block_and_leave_others_without_effect(replaced):
+    check_options({**config_of("inference"), replaced: {"_target_": "monai.inferers.SimpleInferer"}})
+
+
+def test_a_distilled_network_has_none_of_the_options_of_a_fit():
+    student = student_config(config_of("distillation"), config_of("inference"), {}, "weights")
+    values = {"student_size": [8, 8], "objects": None, "convex": False, "flip_axes": [0], "student_norm": "batch"}
+    check_options({**student, **values}, ["inference"])
+    for name in ("working_size", "lr", "min_clusters", "merge_twins"):
+        with pytest.raises(ValueError, match=f"^unknown option {name}"):
+            check_options({**student, **values, name: 1}, ["inference"])
+
+
+def test_functions_whose_arguments_nobody_knows_are_left_alone():
+    check_options({**config_of("inference"), "inferer": {"_target_": "builtins.dict", "anything": 1}})

@@ -1,9 +1,10 @@
 """The bundle inside a program: errors are exceptions, and a workflow of its own needs no look at the stack."""
 
+import json
 import re
 
 import pytest
-from bundle_tools import CONFIGS, OVERLAYS, ROOT, SMALL, SMALL_TRAINING, draw_folder, read_summary
+from bundle_tools import CONFIGS, OVERLAYS, ROOT, SMALL, SMALL_TRAINING, call, draw_folder, read_summary
 from monai.bundle import ConfigParser, create_workflow
 
 from monai_fusenet.bundle import Context, FuseNetWorkflow, UnfinishedError, UnfitWeightsError, current_workflow
@@ -106,6 +107,48 @@ def test_a_parser_alone_knows_no_folder():
     with pytest.raises(RuntimeError) as caught:
         parser.get_parsed_content("bundle_root")
     assert str(caught.value.__cause__) == "the bundle's folder is unknown here: give bundle_root"
+
+
+def test_a_parser_inside_another_workflow_is_its_own(tmp_path):
+    """A config that another workflow has evaluated inside is not taken for that workflow's."""
+    inner = str(CONFIGS / "inference.json")
+    (tmp_path / "configs").mkdir()
+    outer = tmp_path / "configs" / "outer.json"
+    outer.write_text(
+        json.dumps(
+            {
+                "imports": ["$from monai.bundle import ConfigParser"],
+                "inner": f"$ConfigParser(ConfigParser.load_config_file('{inner}'))",
+                "run": ["$@inner.get_parsed_content('workflow')"],
+            }
+        )
+    )
+    made = FuseNetWorkflow(str(outer), meta_file=str(CONFIGS / "metadata.json"), workflow_type="infer", **QUIET)
+    made.initialize()
+    (found,) = made.run()
+    assert found.parser is made.parser.get_parsed_content("inner")
+    assert found.configs_dir is None
+
+
+def test_an_error_that_does_not_say_all_keeps_the_expression_that_it_comes_from(tmp_path):
+    made = workflow(output_dir=str(tmp_path / "out"), items="$1/0")
+    made.initialize()
+    with pytest.raises(RuntimeError) as caught:
+        made.run()
+    error = caught.value
+    while "1/0" not in str(error):
+        error = error.__cause__
+    assert isinstance(error.__cause__, ZeroDivisionError)
+
+
+def test_a_config_of_another_version_is_told_in_one_line(tmp_path):
+    config = ConfigParser.load_config_file(CONFIGS / "inference.json")
+    (tmp_path / "configs").mkdir()
+    old = tmp_path / "configs" / "inference.json"
+    old.write_text(json.dumps({**config, "bundle_root": "$fusenet.find_bundle_root()"}))
+    status = call("inference", config=old, output_dir=tmp_path / "out", **SMALL)
+    assert status.startswith("error: the config is of another version of monai_fusenet (find_bundle_root: missing a ")
+    assert "\n" not in status
 
 
 def test_the_package_looks_at_the_stack_once():
