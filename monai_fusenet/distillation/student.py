@@ -1,4 +1,4 @@
-"""One feed-forward network for a folder, taught by masks that were made without any label.
+"""The student: rounds of training on masks that agree, and then on its own.
 
 Masks of several fits and of k-means teach where they agree; the network then teaches itself for a few rounds, until its
 masks no longer change. Nothing here is ever given a ground truth.

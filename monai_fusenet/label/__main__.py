@@ -86,7 +86,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m monai_fusenet.label", description=__doc__)
     parser.add_argument("--studies", required=True, help="folder of images")
-    parser.add_argument("--preset", default="generic", help="what kind of image it is: generic, skin, lung, nuclei")
+    parser.add_argument(
+        "--preset",
+        default="generic",
+        help="what kind of image it is: generic, or the name of an overlay, as skin; a wrong one names all",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument("--port", default=8000, type=int)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What describes: encoder, projections, fusion and the network of them all."""
+"""What describes: whole networks, and the blocks that they are made of."""
 
 from monai_fusenet.networks.blocks.fusion import FusionBlock, MixFeedForward
 from monai_fusenet.networks.blocks.pixel_encoder import ChannelAffine, PixelEncoder
