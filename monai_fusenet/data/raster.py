@@ -19,12 +19,14 @@ class Raster(NamedTuple):
         affine: from grid indices to millimetres (RAS); of as many axes as the grid has, or more.
         has_geometry: whether pixels have a size in millimetres.
         has_alpha: whether the last channel is transparency.
+        nifti_header: a NIfTI-1 header with the place of the grid as a NIfTI file states it, b"" for other formats.
     """
 
     pixels: np.ndarray
     affine: np.ndarray
     has_geometry: bool
     has_alpha: bool
+    nifti_header: bytes = b""
 
 
 def channel_first(array: np.ndarray, meta: Mapping) -> np.ndarray:

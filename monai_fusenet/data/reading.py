@@ -23,9 +23,11 @@ from monai_fusenet.data.nifti import read_nifti
 from monai_fusenet.data.pictures import read_picture
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.utils.errors import failure_reason, printable
-from monai_fusenet.utils.geometry import SAME_PLACE
+from monai_fusenet.utils.geometry import same_place
 
 __all__ = ["LoadMedicalImaged", "load_image"]
+
+FLAT = 1e-4  # volume that three axes of length 1 span at least: no scanner tilts its slices so far
 
 
 def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTensor:
@@ -52,7 +54,9 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
           first);
         - `loaded_affine`: the affine of the tensor as it was loaded, which `affine` ceases to be when it is resized;
         - `has_geometry`: False for pictures, whose pixels have no size in millimetres;
-        - `has_alpha`: whether the last channel is transparency.
+        - `has_alpha`: whether the last channel is transparency;
+        - `nifti_header`: bytes of a NIfTI-1 header with the place of the grid as a NIfTI file states it, by two forms,
+          their codes and a unit; b"" for other formats.
 
     Raises:
         ValueError: if the file is missing, empty, truncated or not an image, claims more than it or memory can hold,
@@ -70,7 +74,7 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
                     f"images to stack must have one shape, got {first.pixels.shape[1:]} for {paths[0]} "
                     f"and {raster.pixels.shape[1:]} for {one}"
                 )
-            if not np.allclose(raster.affine, first.affine, atol=SAME_PLACE):
+            if not same_place(_affine_of(raster), _affine_of(first), first.pixels.shape[1:]):
                 raise ValueError(
                     f"images to stack must lie on one grid, but the affines of {paths[0]} and {one} differ: "
                     "resample one to the other"
@@ -137,16 +141,27 @@ def _reason(error: Exception) -> str:
     return failure_reason(error)
 
 
+def _affine_of(raster: Raster) -> np.ndarray:
+    """The affine for three axes."""
+    affine = np.eye(4)
+    rank = raster.affine.shape[0] - 1  # 2 for the plane images of ITK
+    affine[:rank, :rank] = raster.affine[:rank, :rank]
+    affine[:rank, 3] = raster.affine[:rank, rank]
+    return affine
+
+
 def _to_tensor(raster: Raster, path: str) -> MetaTensor:
     pixels = raster.pixels
     grid_shape = pixels.shape[1:]
-    original_affine = np.eye(4)
-    rank = raster.affine.shape[0] - 1  # 2 for the plane images of ITK
-    original_affine[:rank, :rank] = raster.affine[:rank, :rank]
-    original_affine[:rank, 3] = raster.affine[:rank, rank]
+    original_affine = _affine_of(raster)
     if not np.isfinite(original_affine).all() or not original_affine[:3, :3].any(axis=0).all():
         raise ValueError(
             f"cannot read {printable(path)}: its affine {original_affine[:3].tolist()} gives an axis no length"
+        )
+    axes = original_affine[:3, :3] / np.linalg.norm(original_affine[:3, :3], axis=0)
+    if abs(np.linalg.det(axes)) < FLAT:
+        raise ValueError(
+            f"cannot read {printable(path)}: its affine {original_affine[:3].tolist()} is flat, not of three axes"
         )
     affine = original_affine
     singletons = [axis for axis, length in enumerate(grid_shape) if length == 1]
@@ -165,5 +180,6 @@ def _to_tensor(raster: Raster, path: str) -> MetaTensor:
         "grid_shape": np.asarray(grid_shape),
         "has_geometry": raster.has_geometry,
         "has_alpha": raster.has_alpha,
+        "nifti_header": raster.nifti_header,
     }
     return MetaTensor(tensor, affine=torch.from_numpy(affine.copy()), meta=meta)

@@ -9,7 +9,7 @@ from monai_fusenet.results.dicom import (
     write_dicom_mask,
 )
 from monai_fusenet.results.image import ImageFiles, ImageResult
-from monai_fusenet.results.layout import result_path, write_label_map
+from monai_fusenet.results.layout import placement_note, result_path, write_label_map
 from monai_fusenet.results.panel import PanelRow, draw_panels
 from monai_fusenet.results.summary import SUMMARY_COLUMNS, Summary, describe_choice, read_summary
 
@@ -25,6 +25,7 @@ __all__ = [
     "dicom_mask_path",
     "draw_panels",
     "is_dicom",
+    "placement_note",
     "read_summary",
     "remove_dicom_masks",
     "result_path",

@@ -21,7 +21,7 @@ from monai_fusenet.results.dicom import (
     remove_dicom_masks,
     write_dicom_mask,
 )
-from monai_fusenet.results.layout import result_path, write_label_map
+from monai_fusenet.results.layout import placement_note, result_path, write_label_map
 from monai_fusenet.results.panel import PanelRow, draw_panels
 from monai_fusenet.results.summary import describe_choice
 from monai_fusenet.transforms.foreground import Region
@@ -77,6 +77,8 @@ class ImageResult(NamedTuple):
             oddities.append("empty mask")
         if 0 < found < self.objects_wanted:
             oddities.append(f"{found} of {self.objects_wanted} objects found")
+        if note := placement_note(self.mask):
+            oddities.append(note)
         return oddities
 
     def panel_row(self) -> PanelRow:
