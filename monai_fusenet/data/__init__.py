@@ -3,6 +3,7 @@
 from monai_fusenet.data.datalist import find_images, unmatched_masks
 from monai_fusenet.data.dataset import SeededCacheDataset
 from monai_fusenet.data.formats import IMAGE_SUFFIXES
+from monai_fusenet.data.grids import LoadMaskOnGridd, load_mask_on_grid_of, on_grid_of
 from monai_fusenet.data.preparation import (
     CT_WINDOWS,
     CheckImaged,
@@ -21,6 +22,7 @@ __all__ = [
     "CT_WINDOWS",
     "IMAGE_SUFFIXES",
     "CheckImaged",
+    "LoadMaskOnGridd",
     "LoadMedicalImaged",
     "ScaleByPercentilesd",
     "SeededCacheDataset",
@@ -32,6 +34,8 @@ __all__ = [
     "draw_phantoms",
     "find_images",
     "load_image",
+    "load_mask_on_grid_of",
+    "on_grid_of",
     "phantom_images",
     "sample_images",
     "spacing_of",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from monai_fusenet.evaluation.levels import BASELINES, CLUSTERINGS
+from monai_fusenet.evaluation.levels import BASELINES, CLUSTERINGS, Row
 
 __all__ = [
     "ERRORS",
@@ -14,6 +15,7 @@ __all__ = [
     "SUMMARY",
     "Column",
     "dice_title",
+    "grid_notes",
     "is_summarised",
     "number",
     "shorten",
@@ -73,6 +75,11 @@ def shown_name(total: dict[str, Any]) -> str:
 def dice_title(level: str) -> str:
     """The title of the column of Dice in the table of a level."""
     return "majority Dice" if level == "partition" else "Dice"
+
+
+def grid_notes(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """(file, note) of the truths and predictions that were brought to the grid of their image, each once."""
+    return list(dict.fromkeys((row["file"], row["note"]) for row in rows if "note" in row and "seed" in row))
 
 
 def number(value: float, decimals: int) -> str:

@@ -45,14 +45,14 @@ def draw_example(item: Mapping[str, Any], folder: str | Path) -> bytes:
         item: an image with `image`, `label`, `file` and `name`.
         folder: where its prediction lies, see `score_folder`.
     """
-    image, label = load_truth(item)
-    mask, clusters = load_results(folder, item["name"], label)
+    truth = load_truth(item)
+    results = load_results(folder, item["name"], truth.image)
     row = PanelRow(
-        image=image.numpy(),
-        clusters=clusters - clusters.min() + 1,
-        mask=mask,
-        label=label.numpy()[0],
-        affine=affine_of(image),
+        image=truth.image.numpy(),
+        clusters=results.clusters - results.clusters.min() + 1,
+        mask=results.mask,
+        label=truth.label.numpy()[0],
+        affine=affine_of(truth.image),
         note=read_summary(folder).get(item["file"], {}).get("choice", "").replace("; ", "\n"),
     )
     drawn, small = io.BytesIO(), io.BytesIO()

@@ -9,17 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ignite.engine import Engine
-from monai.data import MetaTensor
 
-from monai_fusenet.data import affine_of, spacing_of
+from monai_fusenet.data import spacing_of
 from monai_fusenet.evaluation.levels import BASELINE_PIXELS, ChooseMask, Row, score_baselines, score_image
-from monai_fusenet.evaluation.loading import load_results, load_truth
+from monai_fusenet.evaluation.loading import Truth, load_results, load_truth
 from monai_fusenet.handlers.progress import ProgressHandler
 from monai_fusenet.results.summary import read_summary
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
 from monai_fusenet.utils.errors import failure_reason
-from monai_fusenet.utils.geometry import SAME_PLACE
 
 __all__ = ["NotScored", "score_folder"]
 
@@ -40,7 +38,7 @@ def score_folder(
     choose_mask: ChooseMask,
     method: str = "FuseNet",
 ) -> tuple[list[Row], list[NotScored]]:
-    """Scores predictions and the trivial baselines, image by image, on the grid of the truth.
+    """Scores predictions and the trivial baselines, image by image, on the grid of the image.
 
     Several ranks share the images, and all of them return everything.
 
@@ -55,8 +53,9 @@ def score_folder(
 
     Returns:
         rows of `score_image` for each seed and of `score_baselines`, with `file`, `seed` and, where the summary has
-        them, `seconds` and `peak_mib`; and what could not be scored. Baselines are scored on the images of which at
-        least one prediction is; where an image has more than 524 288 pixels, on a grid of so many, for time.
+        them, `seconds` and `peak_mib`, and `note` where a truth or prediction was brought to the grid of the image;
+        and what could not be scored. Baselines are scored on the images of which at least one prediction is; where an
+        image has more than 524 288 pixels, on a grid of so many, for time.
     """
     scorer = _Scorer(predictions, choose_mask, method)
     own = distributed.share(items)
@@ -107,32 +106,40 @@ class _Scorer:
         logger.warning("%s not scored: %s", which, failure.reason)
 
     def _score(self, item: Mapping[str, Any]) -> list[Row]:
-        image, label = load_truth(item)
-        place, other = affine_of(image), affine_of(label)
-        if place is not None and other is not None and not np.allclose(place, other, atol=SAME_PLACE):
-            logger.warning("%s: its mask has another affine than the image; scored voxel by voxel", item["file"])
+        truth = load_truth(item)
         rows = []
         for seed in self.predictions:
             try:
-                rows += self._score_prediction(item, label, seed)
+                rows += self._score_prediction(item, truth, seed)
             except Exception as error:
                 self._fail(item["file"], seed, error)
-        return [*rows, *self._score_baselines(item, image, label)] if rows else []
+        for note in dict.fromkeys(row["note"] for row in rows if "note" in row):
+            logger.warning("%s: %s", item["file"], note)
+        return [*rows, *self._score_baselines(item, truth)] if rows else []
 
-    def _score_prediction(self, item: Mapping[str, Any], label: MetaTensor, seed: int | None) -> list[Row]:
+    def _score_prediction(self, item: Mapping[str, Any], truth: Truth, seed: int | None) -> list[Row]:
         summary = self.summaries[seed].get(item["file"], {})
         if summary.get("status") == "failed":  # of an earlier run, a mask may still lie there
             raise ValueError(summary["message"])
-        mask, clusters = load_results(self.predictions[seed], item["name"], label)
+        results = load_results(self.predictions[seed], item["name"], truth.image)
         costs = {key: float(summary[key]) for key in ("seconds", "peak_mib") if summary.get(key)}
-        scores = score_image(self.method, mask, clusters, label.numpy()[0] > 0, spacing_of(label))
-        return [{"file": item["file"], "seed": seed, **row, **costs} for row in scores]
+        label, spacing = truth.label.numpy()[0] > 0, spacing_of(truth.image)
+        scores = score_image(self.method, results.mask, results.clusters, label, spacing)
+        notes = _noted(truth.note, results.note)
+        return [{"file": item["file"], "seed": seed, **row, **costs, **notes} for row in scores]
 
-    def _score_baselines(self, item: Mapping[str, Any], image: MetaTensor, label: MetaTensor) -> list[Row]:
-        pixels, truth, spacing = image.numpy(), label.numpy()[0] > 0, spacing_of(label)
-        shape = reduced_shape(truth.shape, BASELINE_PIXELS)
-        if shape != truth.shape:  # ten methods on twenty million pixels would take minutes
-            shrunk = np.divide(truth.shape, shape)
+    def _score_baselines(self, item: Mapping[str, Any], truth: Truth) -> list[Row]:
+        pixels, label, spacing = truth.image.numpy(), truth.label.numpy()[0] > 0, spacing_of(truth.image)
+        shape = reduced_shape(label.shape, BASELINE_PIXELS)
+        if shape != label.shape:  # ten methods on twenty million pixels would take minutes
+            shrunk = np.divide(label.shape, shape)
             spacing = tuple(shrunk * (1 if spacing is None else spacing))
-            pixels, truth = resize_area(pixels, shape), resize_nearest(truth, shape)
-        return [{"file": item["file"], **row} for row in score_baselines(pixels, truth, self.choose_mask, spacing)]
+            pixels, label = resize_area(pixels, shape), resize_nearest(label, shape)
+        scores = score_baselines(pixels, label, self.choose_mask, spacing)
+        return [{"file": item["file"], **row, **_noted(truth.note)} for row in scores]
+
+
+def _noted(*notes: str) -> Row:
+    """The column `note` of a row; none where there is nothing to note."""
+    note = "; ".join(filter(None, notes))
+    return {"note": note} if note else {}

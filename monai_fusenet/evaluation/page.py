@@ -13,6 +13,7 @@ from monai_fusenet.evaluation.cells import (
     PARTITION,
     SUMMARY,
     dice_title,
+    grid_notes,
     is_summarised,
     number,
     shown_name,
@@ -104,6 +105,9 @@ def report_page(
         parts += _level_section(level, lines)
         if level == "deployed" and lines:
             parts += _pictures(rows, examples)
+    if resampled := grid_notes(rows):
+        listed = _definitions((escape(file), escape(note)) for file, note in resampled)
+        parts.append(f"<h2>Other grids</h2>{listed}")
     if not_scored:
         listed = _definitions((escape(file), escape(reason)) for file, reason in not_scored)
         parts.append(f"<h2>Not scored</h2>{listed}")

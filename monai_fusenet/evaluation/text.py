@@ -11,6 +11,7 @@ from monai_fusenet.evaluation.cells import (
     PARTITION,
     SUMMARY,
     dice_title,
+    grid_notes,
     is_summarised,
     number,
     shorten,
@@ -29,9 +30,11 @@ def format_totals(rows: Iterable[Row]) -> str:
         rows: a row per image, method and level, as for :py:func:`totals`.
 
     Returns:
-        a table per level that occurs, then, where seeds or seconds are known, a summary, separated by empty lines;
-        numbers as in the HTML report, nan as "-".
+        a table per level that occurs, then, where seeds or seconds are known, a summary, then, where truths or
+        predictions had another grid than their image, of how many, separated by empty lines; numbers as in the HTML
+        report, nan as "-".
     """
+    rows = list(rows)
     summary = totals(rows)
     blocks = []
     for level in LEVELS:
@@ -49,6 +52,11 @@ def format_totals(rows: Iterable[Row]) -> str:
     if lines := [total for total in summary if is_summarised(total)]:
         names = ["summary", *(f"{total['method']}, {total['level']}" for total in lines)]
         blocks.append(_text_table(names, [list(SUMMARY), *map(summary_cells, lines)]))
+    if resampled := {file for file, _ in grid_notes(rows)}:
+        images = {row["file"] for row in rows}
+        blocks.append(
+            f"other grids: masks of {len(resampled)} of {len(images)} images were resampled, see note in scores.csv"
+        )
     return "\n\n".join(blocks)
 
 

@@ -110,10 +110,32 @@ def test_a_mask_of_another_size_stops_no_training(done, tmp_path, caplog):
     (tmp_path / "data" / "masks" / "scan2.png").write_bytes(b"no image")
     hear(caplog)
     assert train(tmp_path / "data", tmp_path / "out", max_epochs=6, logging_file=False) == 0
-    assert "images/scan1.png: its mask is left out, it has the size (9, 8)" in caplog.messages
+    assert (
+        "images/scan1.png: its mask is left out: image and mask must have the same size, got (47, 49) and (9, 8)"
+        in caplog.messages
+    )
     assert any(message.startswith("images/scan2.png: its mask is left out: cannot read") for message in caplog.messages)
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
     assert (tmp_path / "out" / "panel.png").is_file()
+
+
+def test_the_figures_of_a_training_compare_places(tmp_path):
+    """The same masks, stored from the other end of an axis, say the same."""
+    figures = []
+    for name, step in (("plain", 1), ("flipped", -1)):
+        folder = draw_folder(tmp_path / "drawn")
+        for path in [*(folder / "images").iterdir(), *(folder / "masks").iterdir()]:
+            target = tmp_path / name / path.parent.name / f"{path.stem}.nii.gz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.asarray(Image.open(path).convert("L"))[..., np.newaxis]
+            affine = np.diag([1.0, 1, 1, 1])
+            if step == -1 and path.parent.name == "masks":
+                pixels, affine[0] = pixels[::-1], (-1, 0, 0, len(pixels) - 1)
+            nib.save(nib.Nifti1Image(np.ascontiguousarray(pixels), affine), target)
+        assert train(tmp_path / name, tmp_path / "out" / name, max_epochs=1, val_interval=1) == 0
+        events = EventAccumulator(str(tmp_path / "out" / name)).Reload()
+        figures.append([event.value for event in events.Scalars("majority_dice/epoch")])
+    assert figures[0] == figures[1] != [0]
 
 
 def test_killed_ten_times_it_ends_with_the_same_weights(tmp_path):

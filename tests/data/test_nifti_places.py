@@ -10,7 +10,7 @@ import torch
 from monai.data import DataLoader, MetaTensor, decollate_batch
 
 from monai_fusenet.data import load_image
-from monai_fusenet.results import placement_note, write_label_map
+from monai_fusenet.results import ImageResult, placement_note, write_label_map
 
 SHAPES = {"volume": (7, 5, 3), "slice": (7, 1, 5), "flat": (7, 5)}
 SHEARED = "sheared grid: programs built on ITK (3D Slicer, ITK-SNAP) cannot open its NIfTI masks"
@@ -179,7 +179,11 @@ def test_masks_of_other_formats_lie_in_one_place_for_all_readers(tmp_path, suffi
 )
 def test_a_note_tells_what_itk_cannot_open(tmp_path, forms, note):
     save_nifti(tmp_path / "a.nii", FORMS[forms])
-    assert placement_note(load_image(tmp_path / "a.nii")) == note
+    image = load_image(tmp_path / "a.nii")
+    assert placement_note(image) == note
+    labels = MetaTensor(1 + (image > 50).to(torch.uint8), meta=image.meta)
+    told = ImageResult(image=image.numpy(), clusters=labels, mask=labels - 1).oddities()
+    assert told == ([note] if note else [])  # of which the summary makes the message of the image
     mask = save_mask_of(tmp_path / "a.nii", tmp_path)
     assert (isinstance(seen_by_itk(mask), str), isinstance(seen_by_simple_itk(mask), str)) == (bool(note), bool(note))
 
