@@ -16,7 +16,8 @@ from monai.utils import ensure_tuple
 from monai.utils.misc import ImageMetaKey
 from scipy.ndimage import affine_transform
 
-from monai_fusenet.data.formats import PICTURE_SUFFIXES, suffix_of
+from monai_fusenet.data.claims import text_fields
+from monai_fusenet.data.formats import META_IMAGE_SUFFIXES, NRRD_SUFFIXES, PICTURE_SUFFIXES, suffix_of
 from monai_fusenet.data.preparation import UnionMaskd
 from monai_fusenet.data.reading import load_image
 from monai_fusenet.utils.geometry import affine_of, same_place
@@ -27,14 +28,19 @@ PARALLEL = 1e-3  # voxels that a step within one plane may leave the other by
 TIE = 1e-4  # voxels: two neighbours that are equally near, but for rounding, always give the upper one
 OUTSIDE = -1  # of the field of view of labels, which are 0 or more
 
+PLACE_FIELDS = {  # of NRRD, then of MetaImage, as `text_fields` tells them: a header without one states no place
+    *("spacedirections", "spaceorigin"),
+    *("transformmatrix", "rotation", "orientation", "offset", "position", "origin"),
+}
+
 
 def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
     """Labels on the grid of an image, which may be flipped, permuted, shifted, finer or larger than their own.
 
     Each voxel of the image takes the label that lies nearest; outside the labels' field of view it is background.
     Grids that agree within 0.01 mm and a tenth of a voxel over all of their voxels are one grid. Where one file
-    states no place (pictures, TIFF, a NIfTI file without any form), index belongs to index. A file of two axes states
-    none along the third: it is compared with planes that are parallel to it.
+    states no place (pictures, TIFF, NIfTI without any form, NRRD without directions), index belongs to index. A file
+    of two axes states none along the third: it is compared with planes that are parallel to it.
 
     Args:
         labels: (C, *spatial), whole numbers from 0, as `load_image` returns them.
@@ -150,9 +156,16 @@ def _index_map(image: MetaTensor, labels: MetaTensor) -> np.ndarray | None:
 
 
 def _stated_place(image: MetaTensor) -> np.ndarray | None:
-    """The affine of a loaded image, or `None` where its file states none."""
+    """The affine of a loaded image, or `None` where its file states none and a reader has made one up."""
     affine = affine_of(image)
-    if affine is None or suffix_of(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")) in PICTURE_SUFFIXES:
+    if affine is None:
+        return None
+    path = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")
+    suffix = suffix_of(path)
+    if suffix in PICTURE_SUFFIXES:
+        return None
+    in_text = suffix in (*NRRD_SUFFIXES, *META_IMAGE_SUFFIXES) and os.path.isfile(path)
+    if in_text and not PLACE_FIELDS & dict(text_fields(path)).keys():
         return None
     if stated := image.meta.get("nifti_header"):
         header = nib.Nifti1Header(stated)

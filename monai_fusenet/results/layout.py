@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +16,8 @@ from monai_fusenet.utils.files import atomic_path
 from monai_fusenet.utils.geometry import same_place
 
 __all__ = ["placement_note", "result_path", "write_label_map"]
+
+ITK_SHEAR = 1e-4  # how far ITK lets the directions of a sform be from orthogonal
 
 
 def result_path(output_dir: str | Path, name: str, kind: str) -> Path | None:
@@ -59,7 +61,7 @@ def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int
 def placement_note(labels: MetaTensor) -> str:
     """Which readers cannot open the NIfTI file of labels; "" where all can, or where they go to a PNG.
 
-    The qform holds turns and flips alone. On a sheared grid (a tilted gantry), ITK needs it all the same.
+    ITK knows turned and flipped grids alone. Where no qform states one, it refuses a sheared sform (a tilted gantry).
 
     Args:
         labels: as for `write_label_map`.
@@ -67,7 +69,11 @@ def placement_note(labels: MetaTensor) -> str:
     if not labels.meta["has_geometry"]:
         return ""
     header = _nifti_header(labels)
-    if header["qform_code"] != 0 or header["sform_code"] == 0 or _has_qform(header, labels.meta["grid_shape"]):
+    if header["qform_code"] != 0 or header["sform_code"] == 0:
+        return ""
+    axes = header.get_sform()[:3, :3]
+    directions = axes / np.linalg.norm(axes, axis=0)
+    if np.abs(directions @ directions.T - np.eye(3)).max() <= ITK_SHEAR:
         return ""
     return "sheared grid: programs built on ITK (3D Slicer, ITK-SNAP) cannot open its NIfTI masks"
 
@@ -79,15 +85,7 @@ def _nifti_header(labels: MetaTensor) -> nib.Nifti1Header:
         header = nib.Nifti1Header()
         header.set_xyzt_units("mm")
         header.set_sform(np.asarray(labels.meta["original_affine"]), "scanner")
-        if _has_qform(header, labels.meta["grid_shape"]):  # else ITK would place the file by a wrong qform
-            header.set_qform(header.get_sform(), "scanner")
-        else:
-            header["pixdim"][1:4] = nib.affines.voxel_sizes(header.get_sform())
+        header.set_qform(header.get_sform(), "scanner")
+        if not same_place(header.get_sform(), header.get_qform(), labels.meta["grid_shape"], math.inf):
+            header["qform_code"] = 0  # ITK would prefer it, and show the mask in a wrong place
     return header
-
-
-def _has_qform(header: nib.Nifti1Header, shape: Sequence[int]) -> bool:
-    """Whether a qform can state the place that the sform states."""
-    turned = header.copy()
-    turned.set_qform(header.get_sform(), "scanner")
-    return same_place(header.get_sform(), turned.get_qform(), shape)

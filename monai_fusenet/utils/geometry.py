@@ -38,8 +38,8 @@ def affine_of(image: torch.Tensor) -> np.ndarray | None:
     return np.asarray(image.affine, dtype=np.float64)
 
 
-def same_place(affine: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> bool:
-    """Whether two affines place all voxels of a grid alike: within 0.01 mm, and within a tenth of a voxel.
+def same_place(affine: np.ndarray, other: np.ndarray, shape: Sequence[int], millimetres: float = SAME_PLACE) -> bool:
+    """Whether two affines place all voxels of a grid alike: within so many millimetres, and a tenth of a voxel.
 
     The whole grid counts: a matrix entry that differs by 0.01 moves the last of 500 voxels by 5 mm.
 
@@ -47,9 +47,10 @@ def same_place(affine: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> b
         affine: 4 x 4.
         other: 4 x 4.
         shape: sides of the grid, up to three.
+        millimetres: how far a voxel may lie from itself.
     """
     ends = [(0, side - 1) for side in shape] + [(0, 0)] * (3 - len(shape))
     corners = np.array([(*corner, 1) for corner in itertools.product(*ends)])
     moved = np.linalg.norm(corners @ (affine - other)[:3].T, axis=1)
     smallest = np.linalg.norm(affine[:3, :3], axis=0).min()
-    return bool(moved.max() <= min(SAME_PLACE, smallest / 10))
+    return bool(moved.max() <= min(millimetres, smallest / 10))

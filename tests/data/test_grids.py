@@ -187,6 +187,33 @@ def test_a_nifti_file_without_any_form_states_no_place(tmp_path, truth):
     assert on_grid_of(labels, save(tmp_path / "a.nii", np.zeros(SHAPE), TILTED)) is labels
 
 
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a.nrrd", "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 9 7 5\nspacings: 1 1 2\nencoding: raw\n\n"),
+        ("a.mha", "NDims = 3\nDimSize = 9 7 5\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"),
+    ],
+)
+def test_a_header_without_origin_and_directions_states_no_place(tmp_path, truth, name, header):
+    (tmp_path / name).write_bytes(header.encode() + truth.astype(np.uint8).tobytes(order="F"))
+    labels = load_image(tmp_path / name)
+    np.testing.assert_array_equal(labels.numpy()[0], truth)
+    assert on_grid_of(labels, save(tmp_path / "a.nii", np.zeros(SHAPE), TILTED)) is labels
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".mhd"])
+@pytest.mark.parametrize("flips", [(), (0, 2)])
+def test_labels_of_itk_lie_where_those_of_nibabel_lie(tmp_path, truth, suffix, flips):
+    image = save(tmp_path / "a.nii", np.zeros(SHAPE), np.diag([1, 1.5, 2, 1]))
+    flipped, affine = stored(truth, np.diag([1, 1.5, 2, 1]), flips=flips)
+    written = itk.image_from_array(np.ascontiguousarray(flipped.transpose(2, 1, 0).astype(np.uint8)))
+    written.SetSpacing((1, 1.5, 2))
+    written.SetDirection(itk.matrix_from_array(np.diag([-1.0, -1, 1]) @ affine[:3, :3] / (1, 1.5, 2)))
+    written.SetOrigin((affine[:3, 3] * (-1, -1, 1)).tolist())
+    itk.imwrite(written, str(tmp_path / f"labels{suffix}"))
+    np.testing.assert_array_equal(on_grid_of(load_image(tmp_path / f"labels{suffix}"), image).numpy()[0], truth)
+
+
 def save_flat(path, plane, spacing=(1.0, 1.0), origin=(0.0, 0.0)):
     image = itk.image_from_array(np.ascontiguousarray(plane.T.astype(np.uint8)))
     image.SetSpacing(spacing)

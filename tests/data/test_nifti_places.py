@@ -41,6 +41,7 @@ FORMS = {  # qform, its code, sform, its code
     "a form slightly off the other": (grid(0.001), 1, HERE, 1),
     "voxel sizes that differ by 4e-5": (HERE, 1, HERE @ np.diag([1.00004, 1, 1, 1]), 1),
     "sheared sform alone": (HERE, 0, grid(12, shear=0.3), 2),
+    "sform sheared as rounding shears it": (HERE, 0, grid(12, shear=5e-5), 2),
     "sheared sform, rigid qform": (HERE, 1, grid(12, shear=0.3), 2),
 }
 
@@ -171,6 +172,7 @@ def test_masks_of_other_formats_lie_in_one_place_for_all_readers(tmp_path, suffi
     ("forms", "note"),
     [
         ("sheared sform alone", SHEARED),
+        ("sform sheared as rounding shears it", ""),
         ("sheared sform, rigid qform", ""),  # ITK takes the qform, for image and mask
         ("sform alone", ""),
         ("both equal, left-handed", ""),
@@ -188,7 +190,7 @@ def test_a_note_tells_what_itk_cannot_open(tmp_path, forms, note):
     assert (isinstance(seen_by_itk(mask), str), isinstance(seen_by_simple_itk(mask), str)) == (bool(note), bool(note))
 
 
-@pytest.mark.parametrize(("shear", "note"), [(0.3, SHEARED), (1e-6, "")])
+@pytest.mark.parametrize(("shear", "note"), [(0.3, SHEARED), (0.04, SHEARED), (1e-3, ""), (1e-6, "")])
 def test_a_sheared_grid_of_another_format_has_no_qform_that_would_misplace_it(tmp_path, shear, note):
     affine = grid(12, shear=shear)
     meta = {"has_geometry": True, "grid_shape": (7, 5, 3), "original_affine": affine, "nifti_header": b""}
@@ -208,6 +210,8 @@ def test_both_forms_survive_a_batch_with_an_image_of_another_format(tmp_path):
     nifti, nrrd = (sample["image"] for sample in decollate_batch(next(iter(DataLoader(images, batch_size=2)))))
     assert nifti.meta["nifti_header"] == images[0]["image"].meta["nifti_header"] != b""
     assert nrrd.meta["nifti_header"] == b""
+    other = nib.load(write_label_map((nrrd + 1).to(torch.uint8), tmp_path, "b_mask"))
+    np.testing.assert_array_equal(other.get_qform(), np.diag([-1, -1, 1, 1]))
     mask = nib.load(write_label_map((nifti > 50).to(torch.uint8), tmp_path, "a_mask"))
     np.testing.assert_array_equal(mask.get_qform(), nib.load(tmp_path / "a.nii").get_qform())
     np.testing.assert_array_equal(mask.get_sform(), nib.load(tmp_path / "a.nii").get_sform())
