@@ -1,8 +1,7 @@
-"""Pictures: PNG, JPEG, BMP and TIFF, read by Pillow."""
+"""Pictures: PNG, JPEG and BMP, read by Pillow; a TIFF has a reader of its own."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
 
@@ -13,59 +12,51 @@ from PIL import Image, ImageFile, ImageOps
 from monai_fusenet.data.claims import DEFLATE, check_claim
 from monai_fusenet.data.itk_files import itk_image
 from monai_fusenet.data.raster import Raster
+from monai_fusenet.data.tiff import is_tiff, read_tiff, upright
 
 __all__ = ["read_picture"]
 
-_PAGES_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's grid of unit spacing, told in RAS
+_LOSSY = ("JPEG", "MPO")  # as Pillow names them
 
 
 def read_picture(path: str) -> Raster:
-    """A picture in row-major order, upright; a TIFF of several pages as a volume (C, X, Y, pages)."""
+    """A picture in row-major order, upright; what it is, is told by its content and not by its suffix."""
+    if is_tiff(path):
+        return read_tiff(path)
     with Image.open(path) as picture:
-        count = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+        if picture.format == "TIFF":  # of a kind of its own, such as a camera's raw picture
+            raise ValueError("a TIFF that begins in another way than TIFF 6.0 and BigTIFF do is not read")
+        _check_picture(picture, os.path.getsize(path))
         deep = _is_deep_colour(picture)
-        _check_pages(picture, count, os.path.getsize(path))
-        pages = []
-        for index in range(count):
-            picture.seek(index)
-            pages.append(_decode(picture))
-    shapes = sorted({(page.height, page.width, len(page.getbands())) for page in pages})
-    if len(shapes) > 1:
-        raise ValueError(f"its {count} pages must have one size and one colour mode, got {shapes}")
-    pixels = np.stack([np.asarray(page, dtype=np.float32).reshape(shapes[0]) for page in pages])
-    if deep:  # decoded above all the same: unlike Pillow, ITK does not complain about missing pages
-        pixels = itk.array_from_image(itk_image(path)).reshape(*pixels.shape[:3], -1)
-    has_alpha = pages[0].mode in ("LA", "RGBA")
-    if count == 1:
-        return Raster(pixels[0].transpose(2, 0, 1), np.eye(4), has_geometry=False, has_alpha=has_alpha)
-    return Raster(pixels.transpose(3, 2, 1, 0), _PAGES_AFFINE, has_geometry=True, has_alpha=has_alpha)
+        orientation = picture.getexif().get(0x0112, 1)
+        page = ImageOps.exif_transpose(picture)
+        lossy = picture.format in _LOSSY
+        has_palette = page.mode in ("P", "PA")
+        indices = np.asarray(page).reshape(1, page.height, page.width, -1)[..., 0] if has_palette else None
+        page = _in_known_colours(page)
+        pixels = np.asarray(page).reshape(page.height, page.width, -1)
+    if deep:  # decoded above all the same: unlike Pillow, ITK does not complain about missing rows
+        stored = itk.array_from_image(itk_image(path))
+        pixels = upright(stored.transpose(2, 0, 1), orientation).transpose(1, 2, 0)
+    has_alpha = page.mode in ("LA", "RGBA")
+    return Raster(pixels.transpose(2, 0, 1), np.eye(4), False, has_alpha, indices=indices, lossy=lossy)
 
 
-def _check_pages(picture: ImageFile.ImageFile, count: int, stored: int) -> None:
-    """Refuses, by `check_claim`, pages that the bytes of the file cannot hold."""
-    shapes = []
-    for index in range(count):
-        picture.seek(index)
-        shapes.append((picture.height, picture.width, len(picture.getbands())))
-    raw = picture.format == "BMP" or picture.info.get("compression") == "raw"
-    may_be_bits = picture.format != "JPEG" and any(shape[2] == 1 for shape in shapes)
-    # the codecs of TIFF and JPEG are taken to be as good as that of PNG
-    largest = max(shapes, key=math.prod)
-    check_claim((count, *largest), 1 / 8 if may_be_bits else 1, stored, 1 if raw else DEFLATE)
-    picture.seek(0)
+def _check_picture(picture: ImageFile.ImageFile, stored: int) -> None:
+    """Refuses, by `check_claim`, a picture that the bytes of the file cannot hold."""
+    bands = len(picture.getbands())
+    may_be_bits = picture.format != "JPEG" and bands == 1
+    # the codec of JPEG is taken to be as good as that of PNG
+    packing = 1 if picture.format == "BMP" else DEFLATE
+    check_claim((1, picture.height, picture.width, bands), 1 / 8 if may_be_bits else 1, stored, packing)
 
 
 def _is_deep_colour(picture: ImageFile.ImageFile) -> bool:
-    """Whether the file holds 16-bit colours, which Pillow would reduce to 8 bits without a word.
-
-    Only where the picture stands upright: what reads them instead does not know the EXIF orientation.
-    """
-    deep = re.search(r"(RGB|LA)[AX]?;16", str(picture.tile)) is not None  # before getexif, which may empty `tile`
-    return deep and picture.getexif().get(0x0112, 1) == 1
+    """Whether the file holds 16-bit colours, which Pillow would reduce to 8 bits without a word."""
+    return re.search(r"(RGB|LA)[AX]?;16", str(picture.tile)) is not None
 
 
-def _decode(page: Image.Image) -> Image.Image:
-    page = ImageOps.exif_transpose(page)
+def _in_known_colours(page: Image.Image) -> Image.Image:
     if page.mode == "1":
         return page.convert("L")
     if page.mode == "PA" or (page.mode == "P" and "transparency" in page.info):

@@ -20,6 +20,8 @@ class Raster(NamedTuple):
         has_geometry: whether pixels have a size in millimetres.
         has_alpha: whether the last channel is transparency.
         nifti_header: a NIfTI-1 header with the place of the grid as a NIfTI file states it, b"" for other formats.
+        indices: (1, *grid), the indices into the palette where `pixels` are its colours.
+        lossy: whether the values are about what was written (JPEG).
     """
 
     pixels: np.ndarray
@@ -27,6 +29,8 @@ class Raster(NamedTuple):
     has_geometry: bool
     has_alpha: bool
     nifti_header: bytes = b""
+    indices: np.ndarray | None = None
+    lossy: bool = False
 
 
 def channel_first(array: np.ndarray, meta: Mapping) -> np.ndarray:

@@ -1,0 +1,357 @@
+"""TIFF as cameras, scanners and microscopes write it, read by tifffile."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
+from xml.etree import ElementTree
+
+import numpy as np
+
+from monai_fusenet.data.claims import DEFLATE, check_claim
+from monai_fusenet.data.raster import Raster
+
+if TYPE_CHECKING:  # loading it takes longer than reading a small picture; most folders hold no TIFF
+    from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
+
+__all__ = ["is_tiff", "read_tiff", "upright"]
+
+_MAGIC = {  # first four bytes: byte order, and whether it is a BigTIFF
+    b"II*\0": ("little", False),
+    b"MM\0*": ("big", False),
+    b"II+\0": ("little", True),
+    b"MM\0+": ("big", True),
+}
+_PAGES_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's grid of unit spacing, told in RAS
+_DEEP = "ZQI"  # axes along which pages are slices: z, and pages of which the file does not say what they are
+_AXES = {"T": "time", "R": "repetitions", "H": "lifetime", "E": "excitation", "A": "angle", "P": "phase", "M": "mosaic"}
+_FEWEST_TAGS = 3  # width, height, and where the values are
+_SLIDES = ("avs", "bif", "ndpi", "philips", "qpi", "scn", "svs")  # beside the slide they hold its label and thumbnails
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _CMYK, _YCBCR = range(7)
+_LAB = (8, 9, 10)
+_RAW, _CCITT, _LZW, _JPEG, _JPEGS, _DEFLATES, _PACKBITS = 1, (2, 3, 4), 5, 7, (6, 7), (8, 32946), 32773
+_APERIO_YCBCR = 33003  # its decoder leaves the colours as they are stored
+_MORE_THAN_DEFLATE = 2**20  # what a byte of the other codecs may hold; memory bounds what they unpack to
+
+
+def is_tiff(path: str) -> bool:
+    """Whether a file begins as a TIFF or BigTIFF does, whatever its suffix."""
+    with open(path, "rb") as file:
+        return file.read(4) in _MAGIC
+
+
+def read_tiff(path: str) -> Raster:
+    """One image of a TIFF, upright: a picture (C, H, W), or a volume (C, X, Y, slices) of unit spacing.
+
+    - Pages are channels, z or time where OME-XML, ImageJ or tifffile have written so; otherwise they are slices.
+    - Values stay what they are, with these exceptions: one bit becomes 0 and 255, palettes, YCbCr and CMYK become RGB,
+      colours that were multiplied by their transparency are divided by it.
+    - Where white is zero, values are mirrored: within what their bits can hold, and within the image's own least and
+      greatest value where they are signed or floating-point, which have no white of their own.
+    - Of a pyramid the full resolution is read; reduced images and transparency masks beside it are left out.
+
+    Raises:
+        ValueError: if it holds more than one image or volume (several times, sizes, files), complex values or colours
+            of another kind; if pages, strips or tiles are missing, or claim more than the file or memory can hold.
+    """
+    from tifffile import TiffFile
+
+    _check_chain(path)
+    with _quiet(), TiffFile(path) as tiff:
+        pages, axes, series = _plan(tiff)
+        page: Any = pages[0].keyframe  # what all pages have in common
+        _check_kind(page)
+        shape = series.shape if series else (len(pages), *page.shape)
+        stored = os.path.getsize(path)
+        _check_claims(page, shape, stored)
+        _check_places(tiff, pages, series.nbytes if series else 0, stored)
+        pixels = series.asarray(maxworkers=1) if series else np.stack([one.asarray(maxworkers=1) for one in pages])
+        if pixels.shape != shape:
+            raise ValueError(f"its description claims values of shape {shape}, but its pages hold {pixels.shape}")
+        indices = None
+        if page.photometric == _PALETTE:
+            indices, pixels = pixels, _through_palettes(pixels, pages)
+            indices, _ = _arranged(indices, axes, page)
+            axes += "S"
+        if series and series.kind == "shaped" and pixels.dtype == bool:
+            pixels = pixels ^ (page.photometric == _WHITE_IS_ZERO)  # tifffile's own way to store an array of truths
+        pixels, has_alpha = _arranged(pixels, axes, page)
+    return _raster(_with_colours(pixels, page, has_alpha), indices, page, has_alpha)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what tifffile logs of a file off stderr: what matters of it is checked here."""
+    thread = threading.get_ident()
+
+    def is_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(is_elsewhere)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_elsewhere)
+
+
+def _check_chain(path: str) -> None:
+    """Refuses a file whose list of pages breaks off or goes in a circle: tifffile would read the pages before.
+
+    Raises:
+        ValueError: says after which page.
+    """
+    size = os.path.getsize(path)
+    seen: set[int] = set()
+    with open(path, "rb") as file:
+        order, big = _MAGIC[file.read(4)]
+        count_bytes, entry_bytes, offset_bytes = (8, 20, 8) if big else (2, 12, 4)
+
+        def number(file: BinaryIO, length: int) -> int:
+            return int.from_bytes(file.read(length), order)  # type: ignore[arg-type]
+
+        file.seek(8 if big else 4)
+        offset = number(file, offset_bytes)
+        while offset:
+            if offset in seen:
+                raise ValueError(f"its list of pages goes in a circle after page {len(seen)}")
+            file.seek(min(offset, size))
+            entries = number(file, count_bytes)
+            end = offset + count_bytes + entries * entry_bytes
+            if end + offset_bytes > size or entries < _FEWEST_TAGS:
+                raise ValueError(f"truncated or damaged: page {len(seen) + 1} is not in its {size} bytes")
+            seen.add(offset)
+            file.seek(end)
+            offset = number(file, offset_bytes)
+    if not seen:
+        raise ValueError("it holds no page")
+
+
+def _plan(tiff: TiffFile) -> tuple[list[TiffPage | TiffFrame], str, TiffPageSeries | None]:
+    """The pages of the one image, the axes of their values, and the series that puts them in order.
+
+    Without a description of its pages a file has no series: its pages are stacked.
+    """
+    if tiff.is_ome:
+        _check_ome(tiff)
+    series = list(tiff.series)
+    kind = series[0].kind if series else "generic"
+    if kind == "generic":
+        if tiff.is_ome or tiff.is_imagej:
+            raise ValueError("its description as OME-XML or ImageJ does not fit its pages: are some missing?")
+        pages = _own_pages(tiff)
+        return pages, "I" + pages[0].axes, None
+    if kind in _SLIDES:
+        series = [max(series, key=lambda one: one.size)]
+    full = [one for one in series if not one.keyframe.is_reduced and not one.keyframe.is_mask] or series
+    if len(full) > 1:
+        shapes = ", ".join(f"{one.axes} {one.shape}" for one in full[:4])
+        raise ValueError(f"it holds {len(full)} images, expected one: save each as a file of its own ({shapes})")
+    pages = [page for page in full[0] if page is not None]
+    if len(pages) < len(full[0]):
+        raise ValueError(f"{len(full[0]) - len(pages)} of its {len(full[0])} pages are missing")
+    return pages, full[0].axes, full[0]
+
+
+def _own_pages(tiff: TiffFile) -> list[TiffPage | TiffFrame]:
+    """The pages of full size, which must be alike."""
+    found = [tiff.pages[index].aspage() for index in range(len(tiff.pages))]
+    pages = [page for page in found if not page.is_reduced and not page.is_mask] or found
+    shapes = sorted({(page.imagelength, page.imagewidth, page.samplesperpixel) for page in pages})
+    kinds = {(page.dtype, page.photometric, page.bitspersample, page.axes) for page in pages}
+    if len(shapes) > 1 or len(kinds) > 1:
+        raise ValueError(f"its {len(pages)} pages must have one size and one colour mode, got {shapes}")
+    return [*pages]
+
+
+def _check_ome(tiff: TiffFile) -> None:
+    """Refuses OME-XML that names planes which the file does not hold, before tifffile makes room for them."""
+    try:
+        root = ElementTree.fromstring(tiff.ome_metadata or "")
+    except ElementTree.ParseError as error:
+        raise ValueError(f"its OME-XML is damaged: {error}") from None
+    planes = len(tiff.pages) * tiff.pages.first.samplesperpixel
+    for element in root.iter():
+        numbers = {name: int(text) for name, text in element.attrib.items() if re.fullmatch(r"\d{1,18}", text)}
+        counted = [numbers.get(name, 1) for name in ("SizeC", "SizeZ", "SizeT")]
+        named = [value for name, value in numbers.items() if re.fullmatch("IFD|NumPlanes|PlaneCount|First[A-Z]", name)]
+        most = max([math.prod(counted), *named])
+        if most > planes:
+            raise ValueError(f"its OME-XML claims {most} planes, but it holds {planes}: are some in other files?")
+    own = root.get("UUID")
+    names = {one.get("FileName") for one in root.iter() if one.tag.endswith("UUID") and one.text != own}
+    if len(names) > 1 or (names and own):
+        raise ValueError("its OME-XML names planes in other files: save all in one file")
+
+
+def _check_kind(page: TiffPage) -> None:
+    if page.photometric not in range(7) or page.compression == _APERIO_YCBCR:
+        mode = "LAB" if page.photometric in _LAB else getattr(page.photometric, "name", str(page.photometric))
+        raise ValueError(f"the colour mode {mode} is not read, expected grey, RGB, CMYK or a palette")
+    if page.dtype is None:
+        raise ValueError(f"samples of {page.bitspersample} bits and format {page.sampleformat} are not read")
+    if page.dtype.kind == "c":
+        raise ValueError("its values are complex, expected real ones")
+
+
+def _check_claims(page: TiffPage, shape: tuple[int, ...], stored: int) -> None:
+    """Refuses, by `check_claim`, values that the file cannot hold; and tiles, which may be larger than the image."""
+    packing = _MORE_THAN_DEFLATE
+    if page.compression in (_LZW, _PACKBITS, *_DEFLATES, *_JPEGS, *_CCITT):
+        packing = DEFLATE
+    elif page.compression == _RAW:
+        packing = 1
+    bits = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
+    check_claim(shape, bits / 8, stored, packing)
+    if page.is_tiled:
+        check_claim((page.tiledepth, page.tilelength, page.tilewidth, page.samplesperpixel), bits / 8, stored, packing)
+
+
+def _check_places(tiff: TiffFile, pages: list[TiffPage | TiffFrame], in_series: int, stored: int) -> None:
+    """Refuses strips and tiles that the file does not hold: tifffile would take zeros, or other bytes, for them.
+
+    Args:
+        tiff: the file.
+        pages: of the image.
+        in_series: bytes of all values, which may follow each other behind the first page.
+        stored: bytes of the file.
+    """
+    page: Any = pages[0].keyframe
+    for number, one in enumerate(pages, start=1):
+        places, wanted = list(zip(one.dataoffsets, one.databytecounts, strict=False)), math.prod(page.chunked)
+        if page.is_contiguous:
+            length = in_series if len(pages) == 1 and in_series > page.nbytes else page.nbytes
+            places, wanted = [(one.dataoffsets[0], length)] if one.dataoffsets else [], 1
+            if any(start <= other.offset < start + count for start, count in places for other in tiff.pages):
+                places = []
+        inside = [(start, count) for start, count in places[:wanted] if 0 < start <= start + count - 1 < stored]
+        if page.compression == _JPEG and page.jpegheader is None:
+            inside = [(start, count) for start, count in inside if _ends_as_jpeg(tiff, start + count)]
+        if len(inside) < wanted:
+            raise ValueError(
+                f"image file is truncated: {wanted - len(inside)} of {wanted} strips or tiles of page {number} are "
+                "missing"
+            )
+
+
+def _ends_as_jpeg(tiff: TiffFile, end: int) -> bool:
+    """Whether the mark of the end (ITU-T T.81, B.1.1.3) is there, which libjpeg does not miss."""
+    tiff.filehandle.seek(max(0, end - 16))
+    return b"\xff\xd9" in tiff.filehandle.read(16)
+
+
+def _through_palettes(pixels: np.ndarray, pages: list[TiffPage | TiffFrame]) -> np.ndarray:
+    """Palette indices (*shape) as the colours (*shape, 3) that each page has for them, 8 bits."""
+    per_page = pixels.reshape(len(pages), -1)
+    colours = np.empty((*per_page.shape, 3), np.uint8)
+    for index, page in enumerate(pages):
+        palette = page.aspage().colormap
+        if palette is None or palette.shape[1] <= per_page[index].max(initial=0):
+            raise ValueError("it has no colour for some of its values")
+        if palette.max() > 255:  # 16 bits a colour, as the format says; some programs write 8
+            palette = palette // 256
+        colours[index] = palette.T[per_page[index]]
+    return colours.reshape(*pixels.shape, 3)
+
+
+def _arranged(pixels: np.ndarray, axes: str, page: TiffPage) -> tuple[np.ndarray, bool]:
+    """Values as (channels, slices, rows, columns), upright, and whether the last channel is transparency."""
+    kept = [place for place, axis in enumerate(axes) if axis in "YX" or pixels.shape[place] > 1]
+    pixels, axes = pixels.reshape([pixels.shape[place] for place in kept]), "".join(axes[place] for place in kept)
+    sizes = dict(zip(axes, pixels.shape, strict=True))
+    long = [axis for axis in axes if axis not in "YXCS"]
+    other = [axis for axis in long if axis not in _DEEP]
+    if other:
+        axis = other[0]
+        name = f"{axis} ({_AXES[axis]})" if axis in _AXES else axis
+        remedy = "; in ImageJ, Image > Properties turns frames into slices" if axis == "T" else ""
+        raise ValueError(
+            f"its axis {name} has {sizes[axis]} steps, expected one image or volume: save each step as a file of its "
+            f"own{remedy}"
+        )
+    if len(long) > 1 or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
+        raise ValueError(
+            f"its axes {axes} of shape {pixels.shape} are not known: write it with axes such as CZYX in its description"
+        )
+    pixels = pixels.transpose([axes.index(axis) for axis in "C" + _DEEP + "SYX" if axis in sizes])
+    samples, channels = sizes.get("S", 1), sizes.get("C", 1)
+    rows, columns = sizes["Y"], sizes["X"]
+    pixels = pixels.reshape(channels, -1, samples, rows, columns).swapaxes(1, 2)
+    alphas = [len(page.extrasamples) - place for place, kind in enumerate(page.extrasamples) if kind in (1, 2)]
+    has_alpha = bool(alphas) and samples > 1
+    if has_alpha:  # last, and once; the samples of several channels share none
+        alpha = samples - alphas[0]
+        rest = np.delete(pixels, alpha, axis=1)
+        pixels = rest if channels > 1 else np.concatenate([rest, pixels[:, alpha : alpha + 1]], axis=1)
+        has_alpha = channels == 1
+    return upright(pixels.reshape(-1, *pixels.shape[2:]), page.tags.valueof(274, 1)), has_alpha
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Values (..., rows, columns) as they are seen by their orientation, a number of TIFF and EXIF (tag 274)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(-1, -2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[..., ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[..., ::-1, :]
+    return pixels
+
+
+def _with_colours(pixels: np.ndarray, page: TiffPage, has_alpha: bool) -> np.ndarray:
+    """Values (C, slices, rows, columns) as grey or RGB, with what channels there are beside."""
+    photometric, bits = page.photometric, page.bitspersample
+    if pixels.dtype == bool:
+        pixels = pixels * np.uint8(255)
+        bits = 8
+    count = len(pixels) - has_alpha
+    colours, rest = pixels[:count], pixels[count:]
+    if photometric == _WHITE_IS_ZERO:
+        if pixels.dtype.kind == "u":
+            colours = pixels.dtype.type(2**bits - 1) - colours
+        else:
+            low, high = np.nanmin(colours), np.nanmax(colours)
+            colours = low + (high - colours)
+    elif photometric == _YCBCR and page.compression not in _JPEGS:
+        colours = _rgb_of_ycbcr(colours)
+    elif photometric == _CMYK:
+        colours = _rgb_of_cmyk(colours)
+    if has_alpha and page.extrasamples and 1 in page.extrasamples and pixels.dtype.kind == "u":
+        share = rest / pixels.dtype.type(2**bits - 1)
+        divided = np.divide(colours, share, out=np.zeros(colours.shape), where=share > 0)
+        colours = np.minimum(np.rint(divided), 2**bits - 1)
+    return np.concatenate([colours, rest])
+
+
+def _rgb_of_ycbcr(colours: np.ndarray) -> np.ndarray:
+    """RGB of YCbCr, both (3, ...) of 8 bits (ITU-R BT.601, the whole range, as TIFF 6.0 has it by default)."""
+    if colours.dtype != np.uint8 or len(colours) != 3:
+        raise ValueError(f"YCbCr of {len(colours)} samples of type {colours.dtype} is not read, expected 3 of 8 bits")
+    luma, blue, red = colours.astype(np.float32)
+    blue, red = blue - 128, red - 128
+    rgb = [luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue]
+    return np.rint(np.clip(rgb, 0, 255))
+
+
+def _rgb_of_cmyk(colours: np.ndarray) -> np.ndarray:
+    """RGB (3, ...) of ink (4, ...), without a profile: what no ink takes away."""
+    if colours.dtype.kind != "u" or len(colours) < 4:
+        raise ValueError(f"CMYK of {len(colours)} samples of type {colours.dtype} is not read, expected 4 unsigned")
+    white = np.iinfo(colours.dtype).max
+    paper = 1 - colours.astype(np.float64) / white
+    return np.concatenate([np.rint(white * paper[:3] * paper[3:4]), colours[4:]])
+
+
+def _raster(pixels: np.ndarray, indices: np.ndarray | None, page: TiffPage, has_alpha: bool) -> Raster:
+    lossy = page.compression in _JPEGS
+    if pixels.shape[1] == 1:
+        indices = None if indices is None else indices[:, 0]
+        return Raster(pixels[:, 0], np.eye(4), False, has_alpha, indices=indices, lossy=lossy)
+    indices = None if indices is None else indices.transpose(0, 3, 2, 1)
+    return Raster(pixels.transpose(0, 3, 2, 1), _PAGES_AFFINE, True, has_alpha, indices=indices, lossy=lossy)
