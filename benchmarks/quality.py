@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from monai_fusenet.data import LoadMedicalImaged, UnionMaskd, find_images
+from monai_fusenet.data import find_images, load_mask
 from monai_fusenet.evaluation.levels import score_mask
 from monai_fusenet.metrics.partition import majority_mask, oracle_mask
 from monai_fusenet.transforms import ScoresToClustersd
@@ -69,7 +69,7 @@ def shipped(overlays: Sequence[Path], options: Mapping[str, Any], *names: str) -
 
 def truth(item: Mapping[str, Any]) -> np.ndarray:
     """The mask that an image comes with, (*spatial), bool."""
-    return UnionMaskd("label")(LoadMedicalImaged("label")({"label": item["label"]}))["label"][0].numpy() > 0
+    return load_mask(item["label"])[0].numpy() > 0
 
 
 def score_setting(setting: str, items: Sequence[Mapping[str, Any]], seed: int) -> Iterator[dict[str, Any]]:

@@ -4,12 +4,12 @@ from monai_fusenet.data.datalist import find_images, unmatched_masks
 from monai_fusenet.data.dataset import SeededCacheDataset
 from monai_fusenet.data.formats import IMAGE_SUFFIXES
 from monai_fusenet.data.grids import LoadMaskOnGridd, load_mask_on_grid_of, on_grid_of
+from monai_fusenet.data.masks import UnionMaskd, load_mask
 from monai_fusenet.data.preparation import (
     CT_WINDOWS,
     CheckImaged,
     ScaleByPercentilesd,
     ToChannelsd,
-    UnionMaskd,
     WindowCTd,
     WorkingGridd,
     without_alpha,
@@ -34,6 +34,7 @@ __all__ = [
     "draw_phantoms",
     "find_images",
     "load_image",
+    "load_mask",
     "load_mask_on_grid_of",
     "on_grid_of",
     "phantom_images",

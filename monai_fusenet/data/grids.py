@@ -18,8 +18,7 @@ from scipy.ndimage import affine_transform
 
 from monai_fusenet.data.claims import text_fields
 from monai_fusenet.data.formats import META_IMAGE_SUFFIXES, NRRD_SUFFIXES, PICTURE_SUFFIXES, suffix_of
-from monai_fusenet.data.preparation import UnionMaskd
-from monai_fusenet.data.reading import load_image
+from monai_fusenet.data.masks import load_mask
 from monai_fusenet.utils.geometry import affine_of, same_place
 
 __all__ = ["LoadMaskOnGridd", "load_mask_on_grid_of", "on_grid_of"]
@@ -88,7 +87,7 @@ def load_mask_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLike],
     """The union of one or several label maps of an image, each brought to its grid, see `on_grid_of`.
 
     Args:
-        paths: the label map or maps; foreground above 0.
+        paths: the mask or masks, of any form that `load_mask` reads.
         image: (C, *spatial), as `load_image` returns it.
 
     Returns:
@@ -101,7 +100,7 @@ def load_mask_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLike],
     masks = []
     for path in ensure_tuple(paths):
         try:
-            masks.append(on_grid_of(_load_mask(path), image))
+            masks.append(on_grid_of(load_mask(path), image))
         except ValueError as error:
             if len(ensure_tuple(paths)) == 1:
                 raise
@@ -136,10 +135,6 @@ class LoadMaskOnGridd(MapTransform):
         for key in self.key_iterator(sample):
             sample[key] = load_mask_on_grid_of(sample[key], sample[self.image_key])
         return sample
-
-
-def _load_mask(path: str | os.PathLike) -> MetaTensor:
-    return UnionMaskd("label")({"label": load_image(path)})["label"]
 
 
 def _index_map(image: MetaTensor, labels: MetaTensor) -> np.ndarray | None:

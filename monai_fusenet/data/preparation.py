@@ -1,4 +1,4 @@
-"""Dictionary transforms between a loaded file and a network: channels, checks, grids, and label to mask."""
+"""Dictionary transforms between a loaded file and a network: channels, checks and grids."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -303,30 +303,6 @@ def check_grid(values: int, shape: Sequence[int]) -> None:
             f"a working grid of {grid} takes {size:.3g} GiB, more than a quarter of the {free:.3g} GiB that are free: "
             "a larger working_spacing or a smaller working_size needs less"
         )
-
-
-class UnionMaskd(MapTransform):
-    """Label to mask: foreground is where any channel is above 0, whatever the class or the side of the body.
-
-    Transparency (`meta["has_alpha"]`) does not count as a channel.
-
-    Args:
-        keys: keys of labels.
-        allow_missing_keys: whether samples may lack a key.
-
-    Shape:
-        (C, *spatial) -> (1, *spatial), uint8, 0 or 1
-    """
-
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns a new dictionary with masks in the place of labels."""
-        sample = dict(data)
-        for key in self.key_iterator(sample):
-            sample[key] = (without_alpha(sample[key]) > 0).any(0, keepdim=True).to(torch.uint8)
-        return sample
 
 
 def without_alpha(image: Tensor) -> Tensor:

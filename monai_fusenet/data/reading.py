@@ -25,7 +25,7 @@ from monai_fusenet.data.raster import Raster
 from monai_fusenet.utils.errors import failure_reason, printable
 from monai_fusenet.utils.geometry import same_place
 
-__all__ = ["LoadMedicalImaged", "load_image"]
+__all__ = ["LoadMedicalImaged", "load_image", "read_raster", "to_tensor"]
 
 FLAT = 1e-4  # volume that three axes of length 1 span at least: no scanner tilts its slices so far
 
@@ -34,8 +34,9 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
     """Loads one image: a file, a folder that holds one DICOM series, or several files stacked as channels.
 
     - Pictures (PNG, JPEG, BMP, one-page TIFF) are (C, H, W) in row-major order, upright by their EXIF orientation.
-      Palettes and CMYK become RGB, black and white becomes 0 and 255, 16 bits stay 16 bits.
-    - A TIFF of several pages is a volume (C, X, Y, pages) of unit spacing.
+      Palettes and CMYK become RGB, black and white becomes 0 and 255, all other values stay what they are.
+    - A TIFF of several pages is a volume (C, X, Y, pages) of unit spacing; where OME-XML, ImageJ or tifffile wrote
+      that pages are channels, they are.
     - NIfTI, NRRD, MetaImage and DICOM are (C, X, Y[, Z]). One axis of length 1 of a volume is dropped (the last
       one, if there are several), so that a one-slice volume is a 2-D image.
 
@@ -65,7 +66,7 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
     paths = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
     if not paths:
         raise ValueError("expected the path of an image, got an empty list")
-    rasters = [_read(one) for one in paths]
+    rasters = [read_raster(one) for one in paths]
     first = rasters[0]
     if len(rasters) > 1:
         for one, raster in zip(paths, rasters, strict=True):
@@ -81,7 +82,7 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
                 )
         opaque = [raster.pixels[:-1] if raster.has_alpha else raster.pixels for raster in rasters]
         first = first._replace(pixels=np.concatenate(opaque), has_alpha=False)
-    return _to_tensor(first, paths[0])
+    return to_tensor(first, paths[0])
 
 
 class LoadMedicalImaged(MapTransform):
@@ -109,7 +110,8 @@ class LoadMedicalImaged(MapTransform):
         return sample
 
 
-def _read(path: str) -> Raster:
+def read_raster(path: str) -> Raster:
+    """What a file or a folder holds, whatever its format; `ValueError`, as `load_image` says, if it cannot be read."""
     try:
         if not os.path.exists(path):
             raise ValueError("no such file or folder")
@@ -150,7 +152,8 @@ def _affine_of(raster: Raster) -> np.ndarray:
     return affine
 
 
-def _to_tensor(raster: Raster, path: str) -> MetaTensor:
+def to_tensor(raster: Raster, path: str) -> MetaTensor:
+    """What was read from a path, as `load_image` returns it."""
     pixels = raster.pixels
     grid_shape = pixels.shape[1:]
     original_affine = _affine_of(raster)

@@ -1,0 +1,166 @@
+"""Masks of any common form: label maps, black and white, palettes, colours, transparency, probabilities."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from torch.nn import functional as F
+
+from monai_fusenet.data.preparation import without_alpha
+from monai_fusenet.data.raster import Raster
+from monai_fusenet.data.reading import read_raster, to_tensor
+from monai_fusenet.utils.errors import printable
+from monai_fusenet.utils.geometry import SAME_PLACE
+
+__all__ = ["UnionMaskd", "load_mask"]
+
+_WHITE = (1, 255, 2**16 - 1)  # of probabilities, 8 and 16 bits
+_FILLED = 0.1  # of the pixels of labels lie amid their like, a fifth if objects are 5 pixels wide; of those of smooth
+# edges and of the noise of JPEG not one in thirty does
+_ALONE = 0.95  # of the pixels of labels smaller than that have no higher neighbour; on edges at most nine in ten
+_JPEG_NOISE = 1 / 8  # of white, beside edges
+_JPEG_LIKE = 1 / 32  # of white, within an area of one level
+
+
+def load_mask(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTensor:
+    """Loads one mask, of any format that `load_image` reads and of any common form.
+
+    - Integers are classes or instances: foreground is above 0. -1, often written for "ignore", and NaN are background.
+    - A black-and-white picture with smooth edges, or one that was a JPEG: foreground is from half of white (255 or
+      65535) on. It is told from a label map of so many labels by its grey values, which lie on slopes and fill no area.
+    - JPEG: half of the greatest value; an eighth where there are levels of grey between.
+    - Fractions: from 0.5 on, as for probabilities and for label maps that were interpolated.
+    - Palettes: the index counts, whatever its colour, and index 0 is background. Only where the colours are greys that
+      grow with the index, it is a grey picture.
+    - Several channels, RGB among them: where any of them is foreground. Channels that sum to 1 everywhere are
+      probabilities of classes, of which the first is background.
+    - Transparency is not looked at, unless the colours are the same everywhere: then the opaque part is foreground.
+
+    Args:
+        path: of the mask, or of several whose union is taken.
+
+    Returns:
+        A uint8 `MetaTensor` of shape (1, *spatial), 0 and 1, with the metadata of `load_image`.
+
+    Raises:
+        ValueError: if a file cannot be loaded, or if several differ in shape or affine.
+    """
+    paths = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
+    if not paths:
+        raise ValueError("expected the path of a mask, got an empty list")
+    mask: Any = _load_one(paths[0])
+    for other in paths[1:]:
+        more = _load_one(other)
+        if more.shape != mask.shape:
+            raise ValueError(
+                f"masks to unite must have one shape, got {tuple(mask.shape[1:])} for {printable(paths[0])} and "
+                f"{tuple(more.shape[1:])} for {printable(other)}"
+            )
+        if not np.allclose(more.affine, mask.affine, atol=SAME_PLACE):
+            raise ValueError(
+                f"masks to unite must lie on one grid, but the affines of {printable(paths[0])} and "
+                f"{printable(other)} differ: resample one to the other"
+            )
+        mask = torch.maximum(mask, more)
+    return mask
+
+
+class UnionMaskd(MapTransform):
+    """Loaded label to mask: foreground is where any channel is above 0, whatever the class or the side of the body.
+
+    Transparency (`meta["has_alpha"]`) does not count as a channel. For files, `load_mask` knows more of their forms.
+
+    Args:
+        keys: keys of labels.
+        allow_missing_keys: whether samples may lack a key.
+
+    Shape:
+        (C, *spatial) -> (1, *spatial), uint8, 0 or 1
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns a new dictionary with masks in the place of labels."""
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            sample[key] = (without_alpha(sample[key]) > 0).any(0, keepdim=True).to(torch.uint8)
+        return sample
+
+
+def _load_one(path: str) -> MetaTensor:
+    raster = read_raster(path)
+    loaded = to_tensor(raster._replace(pixels=_foreground_of(raster)[None], has_alpha=False), path)
+    return MetaTensor(loaded.as_tensor().to(torch.uint8), meta=loaded.meta)
+
+
+def _foreground_of(raster: Raster) -> np.ndarray:
+    """Where the mask (*grid) is foreground, bool."""
+    if raster.indices is not None and not _is_grey(raster.pixels, raster.indices):
+        return raster.indices[0] > 0
+    colours = raster.pixels[:-1] if raster.has_alpha else raster.pixels
+    if (
+        raster.has_alpha
+        and (colours == colours.reshape(len(colours), -1)[:, 0].reshape(-1, *[1] * colours[0].ndim)).all()
+    ):
+        colours = raster.pixels[-1:] if np.ptp(raster.pixels[-1]) > 0 else colours
+    if len(colours) > 1 and np.allclose(colours.sum(axis=0, dtype=np.float64), 1, atol=1e-3):
+        return colours[0] < _WHITE[0] / 2
+    return _above(colours.max(axis=0), raster.lossy)
+
+
+def _is_grey(colours: np.ndarray, indices: np.ndarray) -> bool:
+    """Whether the colours (C, *grid) of a palette are greys that grow with their indices (1, *grid)."""
+    used, first = np.unique(indices, return_index=True)
+    of_used = colours.reshape(len(colours), -1)[:3, first].astype(int)
+    return len(used) > 0 and bool((of_used == of_used[0]).all() and (np.diff(of_used[0]) > 0).all())
+
+
+def _above(values: np.ndarray, lossy: bool) -> np.ndarray:
+    """Where values (*grid) are above the threshold of their kind, see `load_mask`."""
+    finite = values[np.isfinite(values)]
+    top = finite.max(initial=0)
+    white = next((white for white in _WHITE if top <= white), None)
+    if top <= 0 or white is None:
+        return values > 0
+    half = top / 2 if lossy else white / 2
+    if lossy:
+        noise = top * _JPEG_NOISE
+        return values >= (noise if _are_labels(values, noise, half * 1.25, top * _JPEG_LIKE) else half)
+    fractions = bool(((finite > 0) & (finite < 1)).any())
+    if white > 1 and top >= half and not _are_labels(values, 0, half, 0):
+        return values >= half
+    return values >= _WHITE[0] / 2 if fractions else values > 0
+
+
+def _are_labels(values: np.ndarray, low: float, high: float, tolerance: float) -> bool:
+    """Whether the pixels of values between two belong to objects, and not to slopes between dark and bright.
+
+    Looks at squares of 3 x 3 pixels along the two longest axes of the grid: those of objects lie amid their like, or
+    stand alone.
+
+    Args:
+        values: (*grid).
+        low: exclusive.
+        high: inclusive.
+        tolerance: by which values of one object may differ.
+    """
+    between = (values > low) & (values <= high)
+    if not between.any():
+        return False
+    longest = sorted(np.argsort(values.shape)[-2:])
+    moved = np.moveaxis(values, longest, (-2, -1))
+    planes = torch.from_numpy(moved.reshape(-1, *moved.shape[-2:]).astype(np.float32))
+    highest, lowest = F.max_pool2d(planes, 3, 1, 1), -F.max_pool2d(-planes, 3, 1, 1)
+    looked_at = torch.from_numpy(np.moveaxis(between, longest, (-2, -1)).reshape(planes.shape))
+    filled = (highest - lowest)[looked_at] <= tolerance
+    alone = (highest - planes)[looked_at] <= tolerance
+    return filled.float().mean().item() >= _FILLED or alone.float().mean().item() >= _ALONE
