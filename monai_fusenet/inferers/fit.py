@@ -21,6 +21,7 @@ from monai_fusenet.engines.contract import VIEWS, named_output, network_inputs
 from monai_fusenet.engines.stopping import ends
 from monai_fusenet.engines.trainer import FuseNetTrainer
 from monai_fusenet.utils import distributed
+from monai_fusenet.utils.precision import at_least_float32
 from monai_fusenet.utils.scores import guided_upsampling
 
 __all__ = [
@@ -86,7 +87,7 @@ def draw_views(augmentation: Callable, image: Tensor, size: Sequence[int], seed:
     augmentation = copy.deepcopy(augmentation)
     if hasattr(augmentation, "set_random_state"):
         augmentation.set_random_state(seed=seed)
-    sample = augmentation({"image": view[0].cpu()})
+    sample = augmentation({"image": at_least_float32(view[0]).cpu()})  # NumPy knows no bfloat16, SciPy no float16
     views = {
         name: torch.as_tensor(np.asarray(value)).to(view.device).unsqueeze(0)
         for name, value in sample.items()

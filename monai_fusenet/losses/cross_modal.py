@@ -7,12 +7,13 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from monai_fusenet.utils.checks import check_number
+from monai_fusenet.utils.precision import at_least_float32, full_precision
 
 __all__ = ["CrossModalLoss", "CrossModalSimilarity", "cross_modal_similarity"]
 
 
 class CrossModalSimilarity(NamedTuple):
-    """Similarity of tokens across the views, and what it should be: both (B, patches, patches)."""
+    """Similarity of tokens across the views, and what it should be: both (B, patches, patches), float32 at least."""
 
     logits: Tensor
     targets: Tensor
@@ -28,8 +29,10 @@ def cross_modal_similarity(image_tokens: Tensor, augmented_tokens: Tensor, tempe
         augmented_tokens: t_y, (B, patches, features).
         temperature: tau, above 0.
     """
-    logits = image_tokens @ augmented_tokens.mT / temperature
-    within = image_tokens @ image_tokens.mT + augmented_tokens @ augmented_tokens.mT
+    image_tokens, augmented_tokens = at_least_float32(image_tokens), at_least_float32(augmented_tokens)
+    with full_precision(image_tokens):
+        logits = image_tokens @ augmented_tokens.mT / temperature
+        within = image_tokens @ image_tokens.mT + augmented_tokens @ augmented_tokens.mT
     return CrossModalSimilarity(logits, (temperature * within / 2).softmax(dim=-1))
 
 
@@ -42,7 +45,8 @@ class CrossModalLoss(nn.Module):
 
     Shape:
         two tensors (B, patches, features) of L2-normalised tokens -> scalar, at least 0. Each image is compared with
-        itself only, so that a batch costs the mean over its images.
+        itself only, so that a batch costs the mean over its images. Computed in float32 at least, whatever the tokens
+        and autocast are.
 
     Raises:
         ValueError: when the shapes differ, or the temperature is not above 0.

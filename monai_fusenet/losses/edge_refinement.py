@@ -12,6 +12,7 @@ from torch.nn.modules.loss import _Loss
 
 from monai_fusenet.losses.self_labeling import reduce_loss
 from monai_fusenet.utils.checks import check_whole
+from monai_fusenet.utils.precision import at_least_float32, full_precision
 from monai_fusenet.utils.strips import rows_at_once
 
 __all__ = ["EdgeRefinementLoss", "edge_disagreement", "published_edge_map", "resampling_matrix"]
@@ -68,12 +69,13 @@ def _there_and_back(side: int, factor: int, device: torch.device) -> tuple[Tenso
 def _resample(pixels: Tensor, axis: int, weights: Tensor) -> Tensor:
     """One matrix product along one axis, without moving it: all axes behind it count as columns."""
     columns = pixels.flatten(axis + 1).flatten(0, axis - 1)
-    return (weights.to(pixels) @ columns).view(*pixels.shape[:axis], -1, *pixels.shape[axis + 1 :])
+    with full_precision(pixels):
+        return (weights.to(pixels) @ columns).view(*pixels.shape[:axis], -1, *pixels.shape[axis + 1 :])
 
 
 def _strips(scores: Tensor) -> tuple[Tensor, ...]:
-    """Rows (B, rows, ..., K) of scores (B, K, *spatial); no copy where maps are channels-last, as FuseNet's are."""
-    return scores.movedim(1, -1).split(rows_at_once(scores, axis=2), dim=1)
+    """Rows (B, rows, ..., K) of scores (B, K, *spatial), float32 at least; no copy of FuseNet's, kept channels-last."""
+    return at_least_float32(scores).movedim(1, -1).split(rows_at_once(scores, axis=2), dim=1)
 
 
 def edge_disagreement(scores: Tensor, factor: int = 16) -> Tensor:
@@ -82,11 +84,12 @@ def edge_disagreement(scores: Tensor, factor: int = 16) -> Tensor:
     p = softmax(scores); q = p down-sampled by `factor` and up-sampled back; d = sum_k |p_k - q_k| / 2.
 
     Args:
-        scores: (B, K, *spatial), K at least 2.
+        scores: (B, K, *spatial), K at least 2; -inf for clusters that a pixel cannot have, but not for all of them.
         factor: how far away the map is looked at.
 
     Returns:
-        (B, *spatial), values in [0, 1]: 0 where the surroundings agree, 1 where none of them has the pixel's cluster.
+        (B, *spatial), float32 at least, values in [0, 1]: 0 where the surroundings agree, 1 where none of them has the
+        pixel's cluster.
     """
     near = [_SoftmaxAnew.apply(strip) for strip in _strips(scores)]
     pairs = zip(near, seen_from_afar(near, factor), strict=True)
@@ -134,11 +137,11 @@ def published_edge_map(scores: Tensor, factor: int = 16) -> Tensor:
         factor: how far away the map is looked at.
 
     Returns:
-        (B, *spatial), integers in (-K, K), of the dtype of the scores. It has no gradient.
+        (B, *spatial), integers in (-K, K), of the dtype of the scores, but float32 at least. It has no gradient.
     """
     near = _strips(scores)
     pairs = zip(near, seen_from_afar(near, factor), strict=True)
-    return torch.cat([p.argmax(dim=-1) - q.argmax(dim=-1) for p, q in pairs], dim=1).to(scores.dtype)
+    return torch.cat([p.argmax(dim=-1) - q.argmax(dim=-1) for p, q in pairs], dim=1).to(near[0].dtype)
 
 
 class EdgeRefinementLoss(_Loss):
@@ -155,7 +158,8 @@ class EdgeRefinementLoss(_Loss):
 
     Shape:
         input (B, K, *spatial), 2-D or 3-D, any real values: scores or logits. With K = 1 it is read as the logit of
-        a foreground against its background. Target is ignored.
+        a foreground against its background. Target is ignored. Computed in float32 at least, whatever the input and
+        autocast are.
 
     Raises:
         ValueError: for a factor below 1, an unknown mode or reduction, or an input that is not 2-D or 3-D.

@@ -37,7 +37,7 @@ class FuseNetLoss(nn.Module):
         edge_mode: `mode` of the edge refinement loss: "soft", or "published", which trains nothing.
 
     Shape:
-        a `FuseNetOutput`, or any (scores, image_tokens, augmented_tokens) -> scalar
+        a `FuseNetOutput`, or any (scores, image_tokens, augmented_tokens) -> scalar, computed in float32 at least
 
     Raises:
         ValueError: for a negative weight, and as the three losses do.

@@ -9,6 +9,7 @@ from torch.nn.modules.loss import _Loss
 
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss
 from monai_fusenet.utils.checks import check_number
+from monai_fusenet.utils.precision import at_least_float32
 
 __all__ = ["NoisyMaskLoss", "NoisyMaskTerms", "generalised_cross_entropy", "soft_dice_distance"]
 
@@ -24,12 +25,13 @@ def generalised_cross_entropy(probability: Tensor, target: Tensor, exponent: flo
         exponent: q, above 0 and at most 1.
 
     Returns:
-        the loss of each pixel, of the same shape, values in [0, 1 / q].
+        the loss of each pixel, of the same shape, float32 at least, values in [0, 1 / q].
 
     Reference:
         Zhang and Sabuncu 2018, arXiv 1805.07836.
     """
-    p = probability.clamp(EPSILON, 1 - EPSILON)  # the gradient of p ** q is infinite at 0
+    target = at_least_float32(target)
+    p = at_least_float32(probability).clamp(EPSILON, 1 - EPSILON)  # the gradient of p ** q is infinite at 0
     return (target * (1 - p**exponent) + (1 - target) * (1 - (1 - p) ** exponent)) / exponent
 
 
@@ -42,8 +44,9 @@ def soft_dice_distance(probability: Tensor, target: Tensor, weight: Tensor) -> T
         weight: of the same shape, not negative.
 
     Returns:
-        (B,), values in [0, 1]; 0 for an image in which neither has anything.
+        (B,), float32 at least, values in [0, 1]; 0 for an image in which neither has anything.
     """
+    probability, target, weight = (at_least_float32(values) for values in (probability, target, weight))
     overlap = (weight * probability * target).flatten(1).sum(1)
     total = (weight * (probability**2 + target**2)).flatten(1).sum(1)
     return 1 - (2 * overlap + EPSILON) / (total + EPSILON)
@@ -71,7 +74,8 @@ class NoisyMaskLoss(_Loss):
         edge_factor: see `EdgeRefinementLoss`.
 
     Shape:
-        input (B, 1, *spatial), logits of the foreground, 2-D or 3-D; target of the same shape, values in [0, 1].
+        input (B, 1, *spatial), logits of the foreground, 2-D or 3-D; target of the same shape, values in [0, 1], of
+        any type. Computed in float32 at least, whatever both and autocast are.
 
     Raises:
         ValueError: for an exponent or a weight out of range, or when input and target have not that shape.
@@ -96,6 +100,7 @@ class NoisyMaskLoss(_Loss):
                 "logits and target must both have the shape (B, 1, *spatial) in 2-D or 3-D, "
                 f"got {tuple(input.shape)} and {tuple(target.shape)}"
             )
+        input, target = at_least_float32(input), at_least_float32(target)
         probability, weight = input.sigmoid(), (2 * target - 1).abs()
         pixels = generalised_cross_entropy(probability, target, self.exponent)
         cross_entropy = (weight * pixels).sum() / weight.sum().clamp(min=EPSILON)

@@ -7,6 +7,7 @@ from monai.utils import LossReduction, look_up_option
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from monai_fusenet.utils.precision import at_least_float32
 from monai_fusenet.utils.strips import rows_at_once
 
 __all__ = ["SelfLabelingLoss", "self_labeling_loss"]
@@ -16,12 +17,13 @@ def self_labeling_loss(scores: Tensor) -> Tensor:
     """Cross-entropy of each pixel against its own strongest cluster; log(K) when all scores tie.
 
     Args:
-        scores: (B, K, *spatial), any real values.
+        scores: (B, K, *spatial), any real values; -inf for clusters that a pixel cannot have, but not for all of them.
 
     Returns:
-        (B, *spatial), values in [0, log(K)].
+        (B, *spatial), float32 at least, values in [0, log(K)].
     """
-    pixels = scores.movedim(1, -1)  # contiguous for maps that are kept channels-last, as FuseNet's are
+    # Contiguous for maps that are kept channels-last, as FuseNet's are.
+    pixels = at_least_float32(scores).movedim(1, -1)
     flat = pixels.flatten(0, -2)
     parts = flat.split(rows_at_once(flat, axis=0))
     # Not F.cross_entropy, which would keep the log-probabilities, another map as large as the scores.
@@ -37,6 +39,7 @@ class SelfLabelingLoss(_Loss):
 
     Shape:
         input (B, K, *spatial), any real values; target is ignored, so that it can stand beside supervised losses.
+        Computed in float32 at least, whatever the input is.
 
     Raises:
         ValueError: when the input has no spatial axis, or `reduction` is unknown.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_fusenet.utils.distributed import bare
+from monai_fusenet.utils.precision import at_least_float32
 
 __all__ = ["count_clusters", "guided_upsampling", "is_one_cluster", "merge_twin_scores", "merged", "upsampled_argmax"]
 
@@ -91,7 +92,7 @@ def guided_upsampling(scores: Tensor, guide: Tensor, radius: int = 2, smoothness
             are averaged and interpolated.
 
     Returns:
-        (B, K, *size)
+        (B, K, *size), float32 at least
 
     Raises:
         ValueError: when a side of the guide is smaller than that of the scores.
@@ -104,6 +105,7 @@ def guided_upsampling(scores: Tensor, guide: Tensor, radius: int = 2, smoothness
             f"the guide must be at least as large as the scores, got {tuple(guide.shape[2:])} and "
             f"{tuple(scores.shape[2:])}"
         )
+    scores, guide = at_least_float32(scores), at_least_float32(guide)
     mean = {4: F.avg_pool2d, 5: F.avg_pool3d}[scores.ndim]
     mode = {4: "bilinear", 5: "trilinear"}[scores.ndim]
 
@@ -142,6 +144,7 @@ def upsampled_argmax(
         (1, *size), integers in [0, K); ties go to the smaller one.
     """
     mode = "trilinear" if scores.ndim == 5 else "bilinear"
+    scores = at_least_float32(scores)
     winners = scores.argmax(dim=1)
     if tuple(size) == tuple(scores.shape[2:]):
         return winners

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from monai_fusenet.networks.blocks.layout import to_map, to_tokens
+from monai_fusenet.utils.precision import at_least_float32, full_precision
 from monai_fusenet.utils.strips import rows_at_once, tidy_heap
 
 __all__ = ["FusionBlock", "MixFeedForward"]
@@ -105,9 +106,10 @@ class FusionBlock(nn.Module):
             views: (2, B, N, d), some of the pixels.
 
         Returns:
-            greatest key (2, B, 1, d), sum of the weights relative to it (2, B, 1, d), weighted values (2, B, d, d)
+            greatest key (2, B, 1, d), sum of the weights relative to it (2, B, 1, d), weighted values (2, B, d, d);
+            float32 at least, as sums over so many pixels need it
         """
-        normalized = self.norm1(views)
+        normalized = at_least_float32(self.norm1(views))
         greatest = normalized.detach().amax(dim=2, keepdim=True)
         weights = (normalized - greatest).exp()
         return greatest, weights.sum(dim=2, keepdim=True), weights.transpose(2, 3) @ normalized.flip(0)
@@ -119,7 +121,7 @@ class FusionBlock(nn.Module):
         weights = (shares * torch.stack([part[1] for part in parts])).sum(0)
         values = (shares.transpose(3, 4) * torch.stack([part[2] for part in parts])).sum(0)
         # The queries of a pixel sum to 1: what follows them can be applied to this small matrix, bias included.
-        return self.reprojection(values / weights.transpose(2, 3))
+        return self.reprojection((values / weights.transpose(2, 3)).to(self.reprojection.weight.dtype))
 
     def _fuse(self, views: Tensor, context: Tensor, spatial: list[int]) -> Tensor:
         """All that follows the context: (2, B, N, d) -> (B, N, 2d)."""
@@ -146,7 +148,8 @@ class FusionBlock(nn.Module):
     # Strips are put together where they are used, so that checkpointing keeps views of both embeddings and no copy.
     def _collect_strip(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self._tidy(first)
-        return self._collect(self._weigh(first, second).flatten(2, 3))
+        with full_precision(first):
+            return self._collect(self._weigh(first, second).flatten(2, 3))
 
     def _fuse_strip(self, before: Pair, strip: Pair, after: Pair, context: Tensor, row: list[int]) -> Tensor:
         self._tidy(strip[0])

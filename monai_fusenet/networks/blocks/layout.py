@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-__all__ = ["at_least_float32", "channels_last", "to_map", "to_tokens"]
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision becomes float32: mixed precision is for products, not for normalisation and scores."""
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+__all__ = ["channels_last", "to_map", "to_tokens"]
 
 
 def channels_last(image: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from monai_fusenet.networks.blocks.layout import at_least_float32, to_map, to_tokens
+from monai_fusenet.networks.blocks.layout import to_map, to_tokens
+from monai_fusenet.utils.precision import at_least_float32
 
 __all__ = ["PatchTokens", "ProjectionHead"]
 
@@ -48,7 +49,8 @@ class ProjectionHead(nn.Module):
 
     def _project(self, tokens: Tensor) -> Tensor:
         projected = self.projection(tokens)
-        return self.norm(at_least_float32(self.dropout(self.fc(F.gelu(projected))) + projected))
+        # Mixed precision is for products: embeddings are of the type of the weights, under autocast, too.
+        return self.norm((self.dropout(self.fc(F.gelu(projected))) + projected).to(self.norm.weight.dtype))
 
 
 def pooling_windows(side: int, patches: int, device: torch.device) -> Tensor:
@@ -128,7 +130,8 @@ class PatchTokens(nn.Module):
             if spatial != self.img_size:
                 raise ValueError(f"this network takes images of img_size = {self.img_size} only, got {spatial}")
             patches = self._cut(normalized)
-        return F.normalize(at_least_float32(self.projection(patches)), dim=-1)
+        # float16 has no room for the smallest length that is divided by.
+        return F.normalize(at_least_float32(self.projection(patches)), dim=-1).to(self.projection.weight.dtype)
 
     def _cut(self, tokens: Tensor) -> Tensor:
         padding = [0, 0]  # channels; F.pad counts from the last axis

@@ -1,0 +1,23 @@
+"""What half precision has no room for: sums over many pixels, normalisation, and the logarithm of what is sure."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+__all__ = ["at_least_float32", "full_precision"]
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision, whole numbers and booleans become float32; float32 and float64 stay, and are not copied."""
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def full_precision(values: Tensor) -> AbstractContextManager:
+    """A context in which autocast does not turn the products of tensors on the device of `values` to half precision."""
+    kind = values.device.type
+    # Nothing where there is nothing to turn off: a graph that is exported would remember it.
+    active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if active else nullcontext()
