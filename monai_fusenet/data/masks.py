@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from monai_fusenet.data.preparation import without_alpha
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.data.reading import read_raster, to_tensor
+from monai_fusenet.utils.arrays import tensor_of
 from monai_fusenet.utils.errors import printable
 from monai_fusenet.utils.geometry import SAME_PLACE
 
@@ -92,7 +93,7 @@ class UnionMaskd(MapTransform):
         """Returns a new dictionary with masks in the place of labels."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            sample[key] = (without_alpha(sample[key]) > 0).any(0, keepdim=True).to(torch.uint8)
+            sample[key] = (without_alpha(tensor_of(sample[key])) > 0).any(0, keepdim=True).to(torch.uint8)
         return sample
 
 

@@ -8,19 +8,22 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Resize, ScaleIntensityRange
+from monai.transforms import InvertibleTransform, MapTransform, Resize, ScaleIntensityRange
 from monai.transforms.utils_pytorch_numpy_unification import percentile
-from monai.utils import ensure_tuple_rep
+from monai.utils import TraceKeys, ensure_tuple_rep
 from monai.utils.misc import ImageMetaKey
 from torch import Tensor
 
 from monai_fusenet.data.claims import SHARE, available_memory
-from monai_fusenet.utils.arrays import plain
+from monai_fusenet.utils.arrays import plain, put_back, tensor_of
 from monai_fusenet.utils.checks import check_number, check_switch
 from monai_fusenet.utils.errors import printable
 from monai_fusenet.utils.geometry import affine_of, spacing_of
+from monai_fusenet.utils.precision import at_least_float32
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's conversion to grey
+
+MODE = "bilinear"  # of the working grid
 
 CT_WINDOWS = {  # level and width in HU, as radiologists and their workstations commonly have them
     "lung": (-600, 1500),
@@ -37,7 +40,8 @@ class ToChannelsd(MapTransform):
 
     Grey is repeated, the RGB of a picture becomes its luminance where one channel is wanted, and transparency is
     dropped. What is a picture and what is transparency is known from the file (`meta["has_geometry"]`,
-    `meta["has_alpha"]`): three MR sequences are not mistaken for RGB, nor four for RGBA.
+    `meta["has_alpha"]`): three MR sequences are not mistaken for RGB, nor four for RGBA. An image without metadata
+    counts as a picture without transparency.
 
     Args:
         keys: keys of images.
@@ -59,7 +63,7 @@ class ToChannelsd(MapTransform):
         """Returns a new dictionary with the converted images."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            sample[key] = self._convert(sample[key])
+            sample[key] = self._convert(tensor_of(sample[key]))
         return sample
 
     def _convert(self, image: Tensor) -> Tensor:
@@ -105,7 +109,7 @@ class CheckImaged(MapTransform):
         """Returns the sample as it is."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            self._check(sample[key])
+            self._check(tensor_of(sample[key]))
         return sample
 
     def _check(self, image: Tensor) -> None:
@@ -169,13 +173,10 @@ class ScaleByPercentilesd(MapTransform):
         """Returns a new dictionary with scaled images."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            image = sample[key]
-            values = plain(image)
+            image = tensor_of(sample[key])
+            values = at_least_float32(plain(image))
             parts = values.split(1) if self.channel_wise else [values]
-            scaled = torch.cat([self._scale(part) for part in parts])
-            if isinstance(image, MetaTensor):
-                scaled = MetaTensor(scaled, meta=image.meta, applied_operations=image.applied_operations)
-            sample[key] = scaled
+            sample[key] = put_back(torch.cat([self._scale(part) for part in parts]), image)
         return sample
 
     def _scale(self, values: Tensor) -> Tensor:
@@ -212,15 +213,17 @@ class WindowCTd(MapTransform):
         """Returns a new dictionary with scaled images."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            image = sample[key]
+            image = at_least_float32(tensor_of(sample[key]))
             if isinstance(image, MetaTensor) and not image.meta.get("has_geometry", True):
                 raise ValueError(f"{_name_of(image)}a picture holds no Hounsfield units: leave out configs/ct.yaml")
             sample[key] = self.scale(image)
         return sample
 
 
-class WorkingGridd(MapTransform):
+class WorkingGridd(MapTransform, InvertibleTransform):
     """Resamples images to the grid that is worked on: voxels that are cubes, of so many millimetres or so many in all.
+
+    MONAI's `Invertd` undoes it, as it does `Resized`.
 
     Args:
         keys: keys of images (C, *spatial), from `load_image`; where one has no geometry, a pixel is 1 mm wide.
@@ -265,12 +268,22 @@ class WorkingGridd(MapTransform):
         """Returns a new dictionary with resampled images."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            image = sample[key]
+            image = tensor_of(sample[key])
             shape = self.shape_of(image.shape[1:], spacing_of(image) or (1.0,) * (image.ndim - 1))
             check_grid(len(image) * math.prod(shape), shape)
             # Means of voxels along axes that get shorter: MONAI's Gaussian against aliasing takes 9 GB for a CT.
             shorter = [min(old, new) for old, new in zip(image.shape[1:], shape, strict=True)]
-            sample[key] = Resize(shape, mode="bilinear")(Resize(shorter, mode="area")(image))
+            resized = _untraced(Resize(shape, mode=MODE), _untraced(Resize(shorter, mode="area"), image))
+            sample[key] = self.push_transform(resized, orig_size=tuple(image.shape[1:]), extra_info={"mode": MODE})
+        return sample
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns a new dictionary with images on the grid that they came from."""
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            step = self.pop_transform(sample[key])
+            resize = Resize(step[TraceKeys.ORIG_SIZE], mode=step[TraceKeys.EXTRA_INFO]["mode"])
+            sample[key] = _untraced(resize, sample[key])
         return sample
 
     def shape_of(self, shape: Sequence[int], spacing: Sequence[float]) -> list[int]:
@@ -292,6 +305,12 @@ class WorkingGridd(MapTransform):
                 sides = " x ".join(f"{length:.3g}" for length in extent)
                 raise ValueError(f"working_spacing must be less than the {sides} mm of the image, got {self.spacing}")
         return [max(self.min_side, round(length / step)) for length, step in zip(extent, steps, strict=True)] + slices
+
+
+def _untraced(resize: Resize, image: Tensor) -> Tensor:
+    """An image resized, and not a word of it among its applied operations."""
+    with resize.trace_transform(False):
+        return resize(image)
 
 
 def check_grid(values: int, shape: Sequence[int]) -> None:

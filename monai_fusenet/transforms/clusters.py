@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
 from monai.transforms import MapTransform
-from torch import nn
+from monai.transforms.utils import scale_affine
+from torch import Tensor, nn
 
-from monai_fusenet.utils.arrays import plain, relabel_by_size
+from monai_fusenet.utils.arrays import plain, relabel_by_size, tensor_of
 from monai_fusenet.utils.scores import merge_twin_scores, merged, upsampled_argmax
 
 __all__ = ["ScoresToClustersd"]
+
+SAME_VOXEL = 0.1  # of the shortest side of a voxel: what arithmetic may change
 
 
 class ScoresToClustersd(MapTransform):
@@ -24,7 +29,9 @@ class ScoresToClustersd(MapTransform):
         keys: key of the scores (K, *spatial), at any working resolution.
         clusters_key: where the map goes: (1, *spatial of the loaded image), integers 1..n by decreasing size.
         image_key: key of the image, a `MetaTensor` whose `meta` still has `spatial_shape` and `loaded_affine` (or
-            `original_affine`) as they were when it was loaded; both MONAI's and this package's loaders leave them.
+            `original_affine`) as they were when it was loaded; both MONAI's and this package's loaders leave them. Of
+            an image without them nothing is known but its own grid, or that of the image under `guide_key`: the map
+            gets that one, and no metadata.
         merge_twins: merge the clusters that the network takes for one, see `network`.
         guide_key: key of the loaded image before it was resized, (C, *spatial), values in [0, 1], whose edges the map
             follows, see `guided_upsampling`; `None`: plain interpolation.
@@ -32,7 +39,8 @@ class ScoresToClustersd(MapTransform):
             clusters c and c + K/2, as in a `FuseNet`.
 
     Raises:
-        ValueError: when a score is not finite, or when K is odd where twins are to be merged without a network.
+        ValueError: when a score is not finite, when K is odd where twins are to be merged without a network, or when
+            the image was turned, mirrored or cropped since it was loaded.
     """
 
     def __init__(
@@ -54,17 +62,44 @@ class ScoresToClustersd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the sample with its clusters."""
         sample = dict(data)
-        image = sample[self.image_key]
+        image = tensor_of(sample[self.image_key])
         for key in self.key_iterator(sample):
-            scores = plain(torch.as_tensor(sample[key])).unsqueeze(0)
+            scores = plain(tensor_of(sample[key])).unsqueeze(0)
             if not scores.isfinite().all():
                 raise ValueError("the scores are not finite: the fit diverged; a smaller lr or fewer steps may mend it")
             if self.merge_twins:
                 scores = merge_twin_scores(scores) if self.network is None else merged(self.network, scores)
-            guide = None if self.guide_key is None else plain(torch.as_tensor(sample[self.guide_key])).unsqueeze(0)
-            labels = upsampled_argmax(scores, [int(side) for side in image.meta["spatial_shape"]], guide)
+            guide = None if self.guide_key is None else plain(tensor_of(sample[self.guide_key])).unsqueeze(0)
+            grid = _loaded_grid(image)
+            own = image.shape[1:] if guide is None else guide.shape[2:]
+            labels = upsampled_argmax(scores, own if grid is None else grid[0], guide)
             clusters = torch.from_numpy(relabel_by_size(labels.cpu().numpy()))
-            affine = image.meta.get("loaded_affine", image.meta.get("original_affine", image.affine))
-            meta = {**image.meta, "affine": torch.as_tensor(affine)}
-            sample[self.clusters_key] = MetaTensor(clusters, meta=meta)
+            if grid is not None:
+                clusters = MetaTensor(clusters, meta={**image.meta, "affine": grid[1]})  # type: ignore[attr-defined]
+            sample[self.clusters_key] = clusters
         return sample
+
+
+def _loaded_grid(image: Tensor) -> tuple[list[int], Tensor] | None:
+    """Shape and affine that an image (C, *spatial) had when it was loaded; `None` where its metadata do not say so."""
+    if not isinstance(image, MetaTensor) or "spatial_shape" not in image.meta:
+        return None
+    shape = [int(side) for side in image.meta["spatial_shape"]]
+    regained = to_affine_nd(3, np.asarray(image.affine)) @ to_affine_nd(3, scale_affine(image.shape[1:], shape))
+    affine = image.meta.get("loaded_affine", image.meta.get("original_affine"))
+    if affine is None:
+        return shape, torch.as_tensor(regained)
+    loaded = to_affine_nd(3, np.asarray(affine))
+    moved = np.abs(_corners(regained, shape) - _corners(loaded, shape)).max()
+    if moved > SAME_VOXEL * np.linalg.norm(loaded[:3, : len(shape)], axis=0).min():
+        raise ValueError(
+            "the image was turned, mirrored or cropped since it was loaded, and its clusters would not lie on it: "
+            "leave out the transform that did, such as Orientationd"
+        )
+    return shape, torch.as_tensor(affine)
+
+
+def _corners(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Where the corners of a grid lie, one a row."""
+    indices = np.array(list(np.ndindex(*[2] * len(shape)))) * shape - 0.5
+    return indices @ affine[:-1, : len(shape)].T + affine[:-1, -1]

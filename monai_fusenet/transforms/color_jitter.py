@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, Randomizable, Transform
-from monai.utils import convert_data_type, convert_to_dst_type, ensure_tuple_rep
+from monai.utils import convert_to_dst_type, ensure_tuple_rep
 from scipy.ndimage import gaussian_filter
 from skimage.color import hsv2rgb, rgb2hsv
+
+from monai_fusenet.utils.arrays import array_of
 
 __all__ = [
     "RandColorJitter",
@@ -50,6 +52,12 @@ def blur(image: np.ndarray, kernel_size: Sequence[int], sigma: float) -> np.ndar
     """
     axes = tuple(range(1, image.ndim))
     return gaussian_filter(image, sigma, mode="mirror", radius=[size // 2 for size in kernel_size], axes=axes)
+
+
+def _array_of(image: NdarrayOrTensor) -> np.ndarray:
+    """The values of an image as SciPy knows them: not in half precision."""
+    array = array_of(image)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _as_range(value: float | Sequence[float], name: str) -> tuple[float, float]:
@@ -94,7 +102,7 @@ class RandColorJitter(Randomizable, Transform):
         """Returns the jittered image, as the type that came."""
         if randomize:
             self.randomize()
-        array = convert_data_type(img, np.ndarray)[0]
+        array = _array_of(img)
         is_rgb = array.ndim == 3 and array.shape[0] == 3
         if is_rgb and self._hue_first:
             array = shift_hue(array, self._shift)
@@ -137,7 +145,7 @@ class RandFixedKernelBlur(Randomizable, Transform):
         """Returns the blurred image, as the type that came."""
         if randomize:
             self.randomize()
-        array = convert_data_type(img, np.ndarray)[0]
+        array = _array_of(img)
         spatial_dims = array.ndim - 1
         kernel_size = (self.kernel_size + self.kernel_size[-1:] * spatial_dims)[:spatial_dims]
         return convert_to_dst_type(blur(array, kernel_size, self._sigma), img)[0]

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from skimage.color import rgb2lab
 from threadpoolctl import threadpool_limits
 
-from monai_fusenet.utils.arrays import relabel_by_size
+from monai_fusenet.utils.arrays import array_of, put_back, relabel_by_size, tensor_of
 from monai_fusenet.utils.checks import check_whole
 
 __all__ = ["KMeansClustersd", "check_image", "colours_of", "is_rgb", "kmeans_clusters"]
@@ -73,8 +72,8 @@ class KMeansClustersd(MapTransform):
     """k-means clusters of an image as it was loaded, see `kmeans_clusters`: the classical teacher of a distillation.
 
     Args:
-        keys: key of the image (C, *spatial), a `MetaTensor` from one of this package's loaders, values in [0, 1].
-        clusters_key: where the clusters go: (1, *spatial), integers 1..clusters by decreasing size.
+        keys: key of the image (C, *spatial), values in [0, 1].
+        clusters_key: where the clusters go: (1, *spatial), integers 1..clusters by decreasing size, where the image is.
         clusters: how many.
     """
 
@@ -88,8 +87,7 @@ class KMeansClustersd(MapTransform):
         """Returns the sample with its clusters."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            image = sample[key]
-            labels = kmeans_clusters(np.asarray(image.cpu()), self.clusters)
-            meta = {**image.meta, "affine": torch.as_tensor(image.meta["loaded_affine"])}
-            sample[self.clusters_key] = MetaTensor(torch.from_numpy(labels.astype(np.uint8)).unsqueeze(0), meta=meta)
+            image = tensor_of(sample[key])
+            labels = kmeans_clusters(array_of(image), self.clusters)
+            sample[self.clusters_key] = put_back(torch.from_numpy(labels.astype(np.uint8)).unsqueeze(0), image)
         return sample

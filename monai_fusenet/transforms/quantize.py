@@ -8,6 +8,9 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from monai_fusenet.utils.arrays import tensor_of
+from monai_fusenet.utils.precision import at_least_float32
+
 __all__ = ["From8Bitd", "QuantizeTo8Bitd"]
 
 
@@ -29,10 +32,11 @@ class From8Bitd(MapTransform):
         """Returns the sample with values in [0, 1]."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            low, high = float(sample[key].min()), float(sample[key].max())
+            picture = at_least_float32(tensor_of(sample[key]))
+            low, high = float(picture.min()), float(picture.max())
             if low < 0 or high > 255:
                 raise ValueError(f"expected an 8-bit picture, values from 0 to 255, got {low:g} to {high:g}")
-            sample[key] = sample[key] / 255
+            sample[key] = picture / 255
         return sample
 
 
@@ -52,5 +56,5 @@ class QuantizeTo8Bitd(MapTransform):
         """Returns the sample with rounded images."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            sample[key] = (sample[key] * 255).round().clip(0, 255) / 255
+            sample[key] = (at_least_float32(tensor_of(sample[key])) * 255).round().clip(0, 255) / 255
         return sample

@@ -1,4 +1,4 @@
-"""Arrays: what labels a map holds, grids of fewer pixels, and tensors without their metadata."""
+"""Arrays: what labels a map holds, grids of fewer pixels, and tensors with and without metadata."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.utils import convert_to_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_fusenet.utils.precision import at_least_float32
+
 __all__ = [
     "Labels",
+    "array_of",
     "count_labels",
     "plain",
+    "put_back",
     "reduced_shape",
     "relabel_by_size",
     "resize_area",
     "resize_linear",
     "resize_nearest",
+    "tensor_of",
 ]
 
 TABLE = 2**16  # span of labels up to which a table is made of them; a sort of the pixels takes ten times as long
@@ -105,3 +111,26 @@ def resize_nearest(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 def plain(tensor: Tensor) -> Tensor:
     """The tensor without the metadata of a `MetaTensor`, which every operation would carry along."""
     return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+
+
+def put_back(values: Tensor, like: Tensor) -> Tensor:
+    """Values with the metadata and the recorded operations that the tensor they were made of has, if it has any."""
+    if not isinstance(like, MetaTensor):
+        return values
+    return MetaTensor(values, meta=like.meta, applied_operations=like.applied_operations)
+
+
+def tensor_of(image: Tensor | np.ndarray) -> Tensor:
+    """The tensor itself, or one with the values of an array of any byte order, strides and type."""
+    if isinstance(image, Tensor):
+        return image
+    array = np.asarray(image)
+    return convert_to_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def array_of(image: Tensor | np.ndarray) -> np.ndarray:
+    """The array itself, or one with the values of a tensor on any device; bfloat16, which NumPy lacks, as float32."""
+    if not isinstance(image, Tensor):
+        return np.asarray(image)
+    values = plain(image).detach().cpu()
+    return (at_least_float32(values) if values.dtype == torch.bfloat16 else values).numpy()

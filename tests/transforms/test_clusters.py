@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Resize
+from monai.transforms import Flip, Orientation, Resize, SpatialCrop
 from torch.nn.functional import interpolate, one_hot
 
 from monai_fusenet.data import load_image
@@ -183,6 +183,42 @@ def test_clusters_of_a_resized_image_lie_where_it_was_loaded(tmp_path):
     image = load_image(tmp_path / "a.nii")
     sample = {"image": Resize((4, 5, 3))(image), "scores": torch.randn(5, 4, 5, 3)}
     torch.testing.assert_close(ScoresToClustersd()(sample)["clusters"].affine, image.affine)
+
+
+def test_an_affine_that_nobody_recorded_is_that_of_the_image_before_it_was_resized():
+    image = Resize((4, 5, 3))(loaded_image((9, 6, 7)))
+    clusters = ScoresToClustersd()({"image": image, "scores": torch.randn(5, 4, 5, 3)})["clusters"]
+    assert clusters.affine.numpy() == pytest.approx(np.diag([2, 3, 4, 1]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        Orientation("LAS", labels=None),
+        Orientation("ARS", labels=None),
+        Flip(1),
+        SpatialCrop(roi_start=(1, 0, 0), roi_end=(9, 6, 7)),
+    ],
+)
+def test_clusters_of_an_image_that_was_moved_since(moved, tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((9, 6, 7), np.float32), np.diag([2, 3, 4, 1])), tmp_path / "a.nii")
+    image = Resize((4, 5, 3))(moved(load_image(tmp_path / "a.nii")))
+    with pytest.raises(
+        ValueError,
+        match=r"^the image was turned, mirrored or cropped since it was loaded, and its clusters would not lie on it: "
+        r"leave out the transform that did, such as Orientationd$",
+    ):
+        ScoresToClustersd()({"image": image, "scores": torch.randn(5, 4, 5, 3)})
+
+
+def test_an_image_without_metadata_has_its_own_grid_or_that_of_its_guide():
+    scores = torch.randn(5, 4, 5)
+    expected = relabel_by_size(upsampled_argmax(scores.unsqueeze(0), (8, 15)).numpy())
+    clusters = ScoresToClustersd()({"image": np.zeros((1, 8, 15)), "scores": scores.numpy()})["clusters"]
+    np.testing.assert_array_equal(clusters, expected)
+    assert not isinstance(clusters, MetaTensor)
+    sample = {"image": torch.zeros(1, 4, 5), "scores": scores, "original": torch.rand(1, 11, 15)}
+    assert ScoresToClustersd(guide_key="original")(sample)["clusters"].shape == (1, 11, 15)
 
 
 def test_a_guide_leads_the_clusters():

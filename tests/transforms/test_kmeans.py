@@ -17,12 +17,12 @@ def noise(shape):
 @pytest.mark.parametrize("shape", [(1, 21, 17), (2, 21, 17), (3, 21, 17), (4, 21, 17), (5, 9, 8, 7), (3, 9, 8, 7)])
 def test_the_transform_takes_any_channels_as_the_function_does(shape):
     image = noise(shape)
-    loaded = MetaTensor(torch.from_numpy(image), meta={"loaded_affine": 2 * np.eye(4), "file": "x"})
+    loaded = MetaTensor(torch.from_numpy(image), affine=2 * torch.eye(4), meta={"file": "x"})
     clusters = KMeansClustersd(clusters=3)({"original": loaded})["clusters"]
     np.testing.assert_array_equal(clusters.numpy()[0], kmeans_clusters(image, 3))
     assert clusters.dtype == torch.uint8
     assert clusters.meta["file"] == "x"
-    assert clusters.affine.tolist() == (2 * np.eye(4)).tolist()  # of the image as it was loaded
+    assert clusters.affine.tolist() == (2 * np.eye(4)).tolist()
 
 
 @pytest.mark.parametrize("channels", [2, 4, 5])

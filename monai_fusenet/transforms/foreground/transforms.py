@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from monai_fusenet.transforms.foreground.candidates import Region
 from monai_fusenet.transforms.foreground.choice import apply_rule
 from monai_fusenet.transforms.foreground.morphology import convex_hulls
 from monai_fusenet.transforms.foreground.rule import Rule, shows_rule
+from monai_fusenet.utils.arrays import array_of, put_back, tensor_of
+from monai_fusenet.utils.precision import at_least_float32
 
 __all__ = ["ClustersToMaskd", "ConvexHullsd"]
 
@@ -63,13 +64,13 @@ class ClustersToMaskd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the sample with its mask and candidates."""
         sample = dict(data)
-        image = np.asarray(torch.as_tensor(sample[self.image_key]).cpu())
+        image = array_of(at_least_float32(tensor_of(sample[self.image_key])))
         sample["objects_wanted"] = self.rule.objects or 0
         for key in self.key_iterator(sample):
-            clusters = sample[key]
-            foreground, sample["regions"] = self._choose(np.asarray(clusters.cpu())[0], image)
+            clusters = tensor_of(sample[key])
+            foreground, sample["regions"] = self._choose(array_of(clusters)[0], image)
             mask = torch.from_numpy(foreground).to(torch.uint8).unsqueeze(0)
-            sample[self.mask_key] = MetaTensor(mask, meta=clusters.meta) if isinstance(clusters, MetaTensor) else mask
+            sample[self.mask_key] = put_back(mask, clusters)
         return sample
 
 
@@ -80,7 +81,7 @@ class ConvexHullsd(MapTransform):
         """Returns the sample with its hulls, of the type and with the values 0 and 1."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            mask = torch.as_tensor(sample[key])
-            hulls = torch.from_numpy(convex_hulls(np.asarray(mask.cpu())[0] > 0)).unsqueeze(0).to(mask)
-            sample[key] = MetaTensor(hulls, meta=mask.meta) if isinstance(mask, MetaTensor) else hulls
+            mask = tensor_of(sample[key])
+            hulls = torch.from_numpy(convex_hulls(array_of(mask)[0] > 0)).unsqueeze(0)
+            sample[key] = put_back(hulls.to(mask.device, mask.dtype), mask)
         return sample
