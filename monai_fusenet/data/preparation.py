@@ -24,6 +24,10 @@ from monai_fusenet.utils.precision import at_least_float32
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's conversion to grey
 
 MODE = "bilinear"  # of the working grid
+WITHOUT_META = (
+    "; whether the last one is transparency is not known without the metadata of LoadMedicalImaged, which a "
+    "PersistentDataset keeps with track_meta=True"
+)
 
 CT_WINDOWS = {  # level and width in HU, as radiologists and their workstations commonly have them
     "lung": (-600, 1500),
@@ -78,9 +82,10 @@ class ToChannelsd(MapTransform):
             return (image * weights).sum(0, keepdim=True)
         if len(image) == self.channels:
             return image
+        unknown = not isinstance(image, MetaTensor) or "has_alpha" not in image.meta
         raise ValueError(
             f"{_name_of(image)}expected an image of {self.channels} channels, or grey, got {found} channels; "
-            "in_channels says how many"
+            f"in_channels says how many{WITHOUT_META if unknown else ''}"
         )
 
 

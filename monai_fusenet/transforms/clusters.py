@@ -85,8 +85,10 @@ def _loaded_grid(image: Tensor) -> tuple[list[int], Tensor] | None:
     if not isinstance(image, MetaTensor) or "spatial_shape" not in image.meta:
         return None
     shape = [int(side) for side in image.meta["spatial_shape"]]
-    regained = to_affine_nd(3, np.asarray(image.affine)) @ to_affine_nd(3, scale_affine(image.shape[1:], shape))
     affine = image.meta.get("loaded_affine", image.meta.get("original_affine"))
+    if not image.applied_operations:
+        return shape, torch.as_tensor(image.affine if affine is None else affine)
+    regained = to_affine_nd(3, np.asarray(image.affine)) @ to_affine_nd(3, scale_affine(image.shape[1:], shape))
     if affine is None:
         return shape, torch.as_tensor(regained)
     loaded = to_affine_nd(3, np.asarray(affine))
