@@ -8,13 +8,15 @@ from monai.metrics.utils import do_metric_reduction
 from monai.utils import MetricReduction
 from torch import Tensor
 
+from monai_fusenet.utils.arrays import tensor_of
+
 
 def binary_pair(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Checks two binary masks and returns them as booleans, whose sums neither round nor overflow.
 
     Args:
-        y_pred: prediction, values 0 and 1 of any type.
-        y: truth, of the same kind and shape.
+        y_pred: prediction, values 0 and 1 of any type, a tensor or an array.
+        y: truth, of the same shape.
 
     Shape:
         (B, C, *spatial) twice -> the same twice
@@ -22,13 +24,14 @@ def binary_pair(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: the shapes differ, there are no spatial axes, or a value is neither 0 nor 1.
     """
+    y_pred, y = tensor_of(y_pred), tensor_of(y)
     if y_pred.shape != y.shape:
         raise ValueError(f"y_pred and y must have the same shape, got {tuple(y_pred.shape)} and {tuple(y.shape)}")
     if y_pred.ndim < 3:
         raise ValueError(f"y_pred and y must have shape (B, C, *spatial), got {tuple(y_pred.shape)}")
     for name, mask in (("y_pred", y_pred), ("y", y)):
         if not torch.all((mask == 0) | (mask == 1)):
-            raise ValueError(f"{name} must be binary, got values from {mask.min():g} to {mask.max():g}")
+            raise ValueError(f"{name} must be binary, got values from {mask.min().item():g} to {mask.max().item():g}")
     return y_pred.bool(), y.bool()
 
 

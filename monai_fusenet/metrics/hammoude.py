@@ -15,8 +15,8 @@ def compute_hammoude(y_pred: Tensor, y: Tensor) -> Tensor:
     ones (also when one is empty).
 
     Args:
-        y_pred: prediction, values 0 and 1 of any type.
-        y: truth, of the same kind and shape.
+        y_pred: prediction, values 0 and 1 of any type, a tensor or an array.
+        y: truth, of the same shape.
 
     Returns:
         one distance per item and channel.

@@ -1,7 +1,7 @@
 """How a label map that knows nothing of the truth agrees with it.
 
 All functions take the label map ``clusters`` (integers, any values) and the truth ``label`` (foreground above 0) as
-arrays of one shape with any number of axes.
+arrays, or tensors, of one shape with any number of axes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from skimage import metrics as skimage_metrics
 from skimage.segmentation import find_boundaries
 from sklearn.metrics import adjusted_rand_score
 
-from monai_fusenet.utils.arrays import count_labels
+from monai_fusenet.utils.arrays import array_of, count_labels
 
 
 class ClusterOverlap(NamedTuple):
@@ -41,6 +41,7 @@ def cluster_overlap(clusters: np.ndarray, label: np.ndarray) -> ClusterOverlap:
     Raises:
         ValueError: the shapes differ, or the label map does not hold integers.
     """
+    clusters, label = array_of(clusters), array_of(label)
     if clusters.shape != label.shape:
         raise ValueError(f"clusters and label must have the same shape, got {clusters.shape} and {label.shape}")
     if clusters.dtype.kind not in "biu":
@@ -70,7 +71,7 @@ def adjusted_rand_index(clusters: np.ndarray, label: np.ndarray) -> float:
     position = cluster_overlap(clusters, label).position
     if position.max() < 2**16:
         position = position.astype(np.uint16)  # sorted ten times as fast
-    return float(adjusted_rand_score((label > 0).astype(np.uint8).ravel(), position.ravel()))
+    return float(adjusted_rand_score((array_of(label) > 0).astype(np.uint8).ravel(), position.ravel()))
 
 
 def variation_of_information(clusters: np.ndarray, label: np.ndarray) -> float:
@@ -91,7 +92,7 @@ def variation_of_information(clusters: np.ndarray, label: np.ndarray) -> float:
         computed by scikit-image.
     """
     position = cluster_overlap(clusters, label).position
-    parts = skimage_metrics.variation_of_information((label > 0).astype(np.intp), position)
+    parts = skimage_metrics.variation_of_information((array_of(label) > 0).astype(np.intp), position)
     return max(0.0, float(sum(parts)))  # rounding may leave a little less than nothing
 
 
@@ -122,7 +123,7 @@ def boundary_f_score(
         raise ValueError(f"spacing must have one value per axis, got {len(spacing)} for {label.ndim} axes")
     position = cluster_overlap(clusters, label).position
     found = find_boundaries(position, mode="thick")
-    true = find_boundaries(label > 0, mode="thick")
+    true = find_boundaries(array_of(label) > 0, mode="thick")
     if not (found.any() and true.any()):
         return float(found.any() == true.any())
     precision = np.mean(distance_transform_edt(~true, sampling=spacing)[found] <= tolerance)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from monai_fusenet.metrics.partition import cluster_overlap
+from monai_fusenet.utils.arrays import array_of
 
 
 def published_mask(clusters: np.ndarray, label: np.ndarray, margin: int = 8) -> np.ndarray:
@@ -40,5 +41,5 @@ def published_mask(clusters: np.ndarray, label: np.ndarray, margin: int = 8) -> 
     if not inside.any():
         raise ValueError("the published rule has nothing to choose: the truth overlaps no cluster other than label 0")
     # a square dilated n times by a 5 x 5 square is one larger square, and a maximum filter is separable
-    near = maximum_filter((label > 0).astype(np.uint8), size=2 * margin + 1, mode="constant", cval=0)
+    near = maximum_filter((array_of(label) > 0).astype(np.uint8), size=2 * margin + 1, mode="constant", cval=0)
     return (overlap.position == inside.argmax()) & (near > 0)

@@ -15,8 +15,8 @@ def compute_xor(y_pred: Tensor, y: Tensor) -> Tensor:
     is not.
 
     Args:
-        y_pred: prediction, values 0 and 1 of any type.
-        y: truth, of the same kind and shape.
+        y_pred: prediction, values 0 and 1 of any type, a tensor or an array.
+        y: truth, of the same shape.
 
     Returns:
         one error per item and channel.
