@@ -123,6 +123,11 @@ def _check_resolutions(name: str, resolutions: Any, config: Config) -> None:
         raise ValueError(f"{name} must be whole numbers of at least {grid}, got {resolutions}")
 
 
+def _check_nan_value(name: str, value: Any, config: Config) -> None:
+    if value is not None:
+        check_number(name, value)
+
+
 SWITCH = Kind("True or False", lambda name, value, _: check_switch(name, value))
 FOLDER, FILE, TEXT = Kind("folder"), Kind("file"), Kind("text")
 SEEDS = Kind("list of whole numbers", _check_seeds)
@@ -174,6 +179,12 @@ OPTIONS = (
     Option("num_workers", whole(0), WORKFLOWS, "Processes that load images; 0: none but this one.", False),
     Option("spatial_dims", whole(2)._replace(text="2 or 3"), WORKFLOWS, "Axes of the images."),
     Option("in_channels", whole(1), WORKFLOWS, "Channels of the images; grey is repeated."),
+    Option(
+        "nan_value",
+        Kind("null, or number", _check_nan_value),
+        WORKFLOWS,
+        "What takes the place of NaN and infinite values of an image; null: such an image is refused.",
+    ),
     Option(
         "second_view_channels",
         Kind("whole number, 0 or half of in_channels", _check_second_view),

@@ -12,6 +12,7 @@ from monai_fusenet.data.preparation import (
     ToChannelsd,
     WindowCTd,
     WorkingGridd,
+    fill_not_finite,
     without_alpha,
 )
 from monai_fusenet.data.reading import LoadMedicalImaged, load_image
@@ -32,6 +33,7 @@ __all__ = [
     "WorkingGridd",
     "affine_of",
     "draw_phantoms",
+    "fill_not_finite",
     "find_images",
     "load_image",
     "load_mask",

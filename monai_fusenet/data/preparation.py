@@ -97,23 +97,35 @@ class CheckImaged(MapTransform):
         spatial_dims: 2 or 3, as the network is configured.
         min_size: fewest pixels that every side must have.
         allow_missing_keys: whether samples may lack a key.
+        nan_value: takes the place of NaN and infinite values, such as those of a masked background; `None`: an image
+            that has any is refused.
 
     Raises:
         ValueError: if the image has another number of spatial axes or a side below `min_size`, holds NaN or infinite
-            values, or has one value everywhere.
+            values that are not replaced, or has one value everywhere; if `nan_value` is no finite number.
     """
 
     def __init__(
-        self, keys: KeysCollection, spatial_dims: int, min_size: int, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        spatial_dims: int,
+        min_size: int,
+        allow_missing_keys: bool = False,
+        nan_value: float | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        if nan_value is not None:
+            check_number("nan_value", nan_value)
+        self.nan_value = nan_value
         self.spatial_dims = spatial_dims
         self.min_size = min_size
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the sample as it is."""
+        """Returns the sample as it is, but for values that are to be replaced."""
         sample = dict(data)
         for key in self.key_iterator(sample):
+            if self.nan_value is not None:
+                sample[key] = fill_not_finite(tensor_of(sample[key]), self.nan_value)
             self._check(tensor_of(sample[key]))
         return sample
 
@@ -131,7 +143,10 @@ class CheckImaged(MapTransform):
         values = plain(without_alpha(image))
         bad = values.numel() - int(torch.isfinite(values).sum())
         if bad:
-            raise ValueError(f"{name}{bad} of {values.numel()} pixel values are NaN or infinite")
+            raise ValueError(
+                f"{name}{bad} of {values.numel()} pixel values are NaN or infinite; "
+                "with --nan_value 0, or another number, that number takes their place"
+            )
         pixels = values.flatten(1)
         if torch.equal(pixels.amin(1), pixels.amax(1)):
             listed = ", ".join(f"{value:g}" for value in pixels[:, 0].tolist())
@@ -327,6 +342,18 @@ def check_grid(values: int, shape: Sequence[int]) -> None:
             f"a working grid of {grid} takes {size:.3g} GiB, more than a quarter of the {free:.3g} GiB that are free: "
             "a larger working_spacing or a smaller working_size needs less"
         )
+
+
+def fill_not_finite(image: Tensor, value: float) -> Tensor:
+    """The image with a number in the place of NaN and infinite values; itself where there are none.
+
+    Args:
+        image: any shape.
+        value: the number.
+    """
+    values = plain(image)
+    finite = torch.isfinite(values)
+    return image if finite.all() else put_back(values.where(finite, value), image)
 
 
 def without_alpha(image: Tensor) -> Tensor:

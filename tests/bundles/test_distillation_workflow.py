@@ -199,6 +199,7 @@ def test_the_result_is_a_bundle_as_monai_wants_it(done, tmp_path, monkeypatch):
         device="cpu",
     )
     config = ConfigParser.load_config_file(model / "configs" / "inference.json")
+    assert config["nan_value"] is None
     blocks = (config["preprocessing"], config["scaling"])
     own = {one["_target_"] for block in blocks for one in components(block) if "monai_fusenet" in one["_target_"]}
     assert own == {  # no counterpart in MONAI

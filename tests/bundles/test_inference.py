@@ -298,6 +298,24 @@ def test_results_of_any_workflow_are_no_images(done, tmp_path):
     assert len(read_summary(tmp_path / "data" / "output" / "again")) == 3
 
 
+def test_a_number_takes_the_place_of_a_background_without_values(tmp_path):
+    (tmp_path / "data").mkdir()
+    grey = draw_image(40, 31)[0][..., 0].astype(np.float32)
+    grey[:, :4] = np.nan
+    nib.save(nib.Nifti1Image(grey, np.eye(4)), tmp_path / "data" / "masked.nii.gz")
+    assert infer(tmp_path / "data", tmp_path / "refused") == 1
+    (row,) = read_summary(tmp_path / "refused")
+    assert "160 of 1240 pixel values are NaN or infinite; with --nan_value 0, or another" in row["message"]
+    assert infer(tmp_path / "data", tmp_path / "out", nan_value=0) == 0
+    (row,) = read_summary(tmp_path / "out")
+    assert row["status"] == "ok"
+    zeros = np.nan_to_num(grey)
+    nib.save(nib.Nifti1Image(zeros, np.eye(4)), tmp_path / "data" / "masked.nii.gz")
+    assert infer(tmp_path / "data", tmp_path / "zeros") == 0
+    masks = [nib.load(tmp_path / folder / "masked_mask.nii.gz").get_fdata() for folder in ("out", "zeros")]
+    np.testing.assert_array_equal(*masks)
+
+
 def test_paper_refuses_16_bit_pictures(tmp_path):
     (tmp_path / "data").mkdir()
     Image.fromarray(draw_image(40, 40)[0][..., 0].astype(np.uint16) * 257).save(tmp_path / "data" / "deep.png")

@@ -118,7 +118,44 @@ def test_small_images():
 def test_values_that_are_no_numbers():
     image = image_of(2)
     image[0, 0, 0], image[1, 2, 3], image[1, 4, 4] = float("nan"), float("inf"), -float("inf")
-    assert complaint(image) == "scan 1.png: 3 of 70 pixel values are NaN or infinite"
+    assert complaint(image) == (
+        "scan 1.png: 3 of 70 pixel values are NaN or infinite; "
+        "with --nan_value 0, or another number, that number takes their place"
+    )
+
+
+@pytest.mark.parametrize("kind", [lambda image: image, lambda image: image.as_tensor(), np.asarray])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_number_takes_the_place_of_values_that_are_none(shape, kind):
+    image = image_of(2, shape)
+    expected = image.as_tensor().clone()
+    for channel, value in ((0, torch.nan), (1, torch.inf), (1, -torch.inf)):
+        image[(channel, *(side - 2 for side in shape))] = value
+    for channel in (0, 1):
+        expected[(channel, *(side - 2 for side in shape))] = -1.5
+    check = CheckImaged("image", len(shape), 2, nan_value=-1.5)
+    given = kind(image)
+    filled = check({"image": given})["image"]
+    assert torch.equal(torch.as_tensor(filled), expected)
+    assert not np.isfinite(np.asarray(given)).all()  # the image that was given stays as it was
+    if isinstance(given, MetaTensor):
+        assert filled.meta["filename_or_obj"] == "/data/scan 1.png"
+
+
+def test_an_image_without_such_values_is_not_copied():
+    image = image_of(1)
+    assert CheckImaged("image", 2, 2, nan_value=0)({"image": image})["image"] is image
+
+
+def test_an_image_of_nothing_but_such_values():
+    with pytest.raises(ValueError, match=r"^every pixel has the value 0$"):
+        CheckImaged("image", 2, 2, nan_value=0)({"image": torch.full((1, 7, 5), torch.nan)})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0", True])
+def test_what_takes_their_place_is_a_finite_number(value):
+    with pytest.raises(ValueError, match=r"^nan_value must be a finite number, got "):
+        CheckImaged("image", 2, 2, nan_value=value)
 
 
 def test_one_value_everywhere():

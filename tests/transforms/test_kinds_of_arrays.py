@@ -87,7 +87,7 @@ KINDS = {
     "strided": lambda array: np.flip(np.flip(array, 1).copy(), 1),
     "byte-swapped": lambda array: array.astype(array.dtype.newbyteorder(">")),
 }
-READERS = {"LoadMedicalImaged"}  # take a path
+READERS = {"LoadMaskOnGridd", "LoadMedicalImaged"}  # take a path
 
 
 def on(key, transform):
