@@ -1,36 +1,23 @@
-"""Folders of images, in the layouts that public data sets come in, as lists of samples."""
+"""Folders of images, in the layouts that public data sets and programs have, as lists of samples."""
 
-import fnmatch
-import json
+import logging
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from monai.utils import ensure_tuple
 
+from monai_fusenet.data.conventions import Folder, is_ignored, normal
+from monai_fusenet.data.dataset_json import read_dataset_json
 from monai_fusenet.data.dicom_series import dicom_series
 from monai_fusenet.data.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from monai_fusenet.data.pairing import Found, Place, assign, sort_out
+from monai_fusenet.data.sequences import cases
 from monai_fusenet.utils.errors import printable
 
-# Conventions, in lower case. A mask belongs to the image whose path is the same once these folder names, and then the
-# ending of the mask's stem, are taken away. PH2: imd*; ISIC challenges: isic*, isbi*; Montgomery: manualmask,
-# leftmask, rightmask; Montgomery and Shenzhen: cxr_png; Medical Segmentation Decathlon: *tr, *ts.
-IMAGE_FOLDERS = (
-    *("image", "images", "imagestr", "imagests", "cxr_png"),
-    *("imd*_dermoscopic_image", "isic*_data", "isbi*_data", "isic*_input"),
-)
-MASK_FOLDERS = (
-    *("mask", "masks", "label", "labels", "labelstr", "labelsts", "manualmask", "leftmask", "rightmask"),
-    *("imd*_lesion", "isic*_groundtruth", "isbi*_groundtruth"),
-)
-IGNORED = (".*", "imd*_roi", "isic_*_superpixels.png")
-# A number: one file per lesion, as in BUSI; seg: BraTS; _dicom: the folder of a mask that this package wrote.
-MASK_ENDING = re.compile(r"[_-](mask|segmentation|seg)(_\d+|_dicom)?$", re.IGNORECASE)
-MASK_ENDING_IN_MASK_FOLDER = re.compile(r"[_-](mask|segmentation|seg|lesion)(_\d+|_dicom)?$", re.IGNORECASE)
-
+logger = logging.getLogger(__name__)
 
 SUMMARY_HEAD = ("file", "status", "clusters", "steps", "seconds")  # of the `summary.csv` of all versions
 
@@ -46,27 +33,6 @@ def holds_results(folder: str | os.PathLike) -> bool:
         return False
 
 
-class _Found(NamedTuple):
-    path: Path
-    file: str  # relative to the dataset folder
-    in_mask_folder: bool
-    group: tuple[str, ...]  # the folders that are no convention
-
-    @property
-    def stem(self) -> str:
-        return _stem(self.path)
-
-    @property
-    def is_mask(self) -> bool:
-        return self.in_mask_folder or MASK_ENDING.search(self.stem) is not None
-
-    def image_stems(self) -> list[str]:
-        """The stems that the image of this mask may have, the likeliest first."""
-        if self.in_mask_folder:
-            return [self.stem, MASK_ENDING_IN_MASK_FOLDER.sub("", self.stem)]
-        return [MASK_ENDING.sub("", self.stem)]
-
-
 def find_images(
     dataset_dir: str | os.PathLike,
     exclude_dir: str | os.PathLike | None = None,
@@ -74,12 +40,13 @@ def find_images(
 ) -> list[dict[str, Any]]:
     """Finds the images below a folder, and their masks where there are any.
 
-    Read are a Decathlon `dataset.json` directly in the folder, else every folder below it, in these layouts: images
-    directly in the folder or anywhere below it; `images/` and `masks/` with equal stems; masks beside the images as
-    `<stem>_mask` or `<stem>_segmentation`; PH2, ISIC, Montgomery and Shenzhen as published; a folder that holds one
-    DICOM series of several files is one image. Where the dataset folder has a folder `images` with images, only they
-    count. Hidden files, unknown suffixes, regions of interest (PH2), superpixels (ISIC) and folders of this
-    package's own results are passed over; a file that is named like a mask is never an image.
+    Read is a `dataset.json` of the Medical Segmentation Decathlon or of nnU-Net directly in the folder, else every
+    folder below it. Images lie anywhere; their masks beside them, or in folders such as `masks`, under the same stem
+    or one with an ending such as `_mask`; docs/datasets.md lists the names and the layouts of data sets. A folder that
+    holds one DICOM series of several files is one image. Where the dataset folder has a folder `images` with images,
+    only they count. Passed over are hidden files, unknown suffixes, thumbnails, regions of interest (PH2),
+    superpixels (ISIC) and folders of this package's own results. A file that is named like a label map is never an
+    image; where there are such files, one line of the log says so.
 
     Args:
         dataset_dir: the folder.
@@ -92,21 +59,22 @@ def find_images(
     Returns:
         One dictionary per image, sorted by `file`:
 
-        - `image`: absolute path of the file, or of the folder of a DICOM series; with `sequences`, a list of these;
+        - `image`: absolute path of the file, or of the folder of a DICOM series; with `sequences`, or where
+          `dataset.json` names several channels, a list of these;
         - `label`, where there is a mask: its absolute path, or a list of several (left and right lung, one per
-          lesion) whose union is the mask;
+          lesion) whose union is the mask; of several annotators, only the first;
         - `file`: the path relative to `dataset_dir`, with forward slashes, without its ending where that names a
-          sequence; control characters and undecodable bytes as escapes;
+          sequence or channel; control characters and undecodable bytes as escapes;
         - `name`: unique, for naming results: the stem; where stems collide the relative path joined by underscores.
 
     Raises:
         ValueError: if the folder does not exist, is a file, is `exclude_dir` itself or holds no image, if `sequences`
-            are not different words of which no one ends in another, if
-            `dataset.json` is broken or lists files that do not exist.
+            are not different words of which no one ends in another, if `dataset.json` is broken, is of another
+            meaning or lists files that do not exist.
     """
     root = _existing_folder(dataset_dir)
     if sequences is None and (root / "dataset.json").is_file():
-        items = _from_decathlon(root)
+        items = read_dataset_json(root / "dataset.json")
     else:
         items = _from_folders(root, exclude_dir, sequences)
     items.sort(key=lambda item: item["file"])
@@ -122,6 +90,8 @@ def unmatched_masks(
 ) -> list[str]:
     """Names the masks that belong to no image, so that an evaluation does not pass over them in silence.
 
+    Those that are of an image and not its truth, such as a second annotator's, are none of them.
+
     Args:
         dataset_dir: the folder.
         items: what `find_images` returned for it.
@@ -130,13 +100,15 @@ def unmatched_masks(
     Returns:
         Sorted paths relative to `dataset_dir`, with forward slashes.
     """
+    root = _existing_folder(dataset_dir)
     used = {path for item in items for path in ensure_tuple(item.get("label", ()))}
-    found = _search(_existing_folder(dataset_dir), exclude_dir)
-    return sorted(printable(one.file) for one in found if one.is_mask and str(one.path) not in used)
+    found = list(_search(root, exclude_dir))
+    unmatched = assign(sort_out(found).masks, _places(root, items, found)).unmatched
+    return sorted(printable(mask.file) for mask in unmatched if str(mask.path) not in used)
 
 
 def unique_names(files: Sequence[str]) -> list[str]:
-    """Names for results, unique even where file names do not tell upper from lower case.
+    """Names for results, unique even where file names tell neither upper from lower case nor forms of Unicode.
 
     Args:
         files: different relative paths, with forward slashes.
@@ -151,29 +123,35 @@ def unique_names(files: Sequence[str]) -> list[str]:
     """
     forms = []
     for file in files:
-        path = Path(file)
-        whole = "_".join(path.with_name(_stem(path)).parts)
-        forms.append((_stem(path), whole, whole + suffix_of(path).replace(".", "_")))
+        *folders, name = Path(file).parts
+        stem = _stem(name)
+        whole = "_".join([*folders, stem])
+        forms.append((stem, whole, whole + suffix_of(name).replace(".", "_")))
     lengths = [0] * len(files)  # of the form in use: 0 the stem, 2 the longest
     while True:
         names = [form[length] for form, length in zip(forms, lengths, strict=True)]
-        counts = Counter(name.casefold() for name in names)
-        clashing = [i for i, name in enumerate(names) if counts[name.casefold()] > 1 and lengths[i] < 2]
+        counts = Counter(map(_same, names))
+        clashing = [i for i, name in enumerate(names) if counts[_same(name)] > 1 and lengths[i] < 2]
         if not clashing:
             break
         for i in clashing:
             lengths[i] += 1
-    taken = {name.casefold() for name in names}
+    taken = set(map(_same, names))
     seen: set[str] = set()
     for i, name in enumerate(names):
-        if name.casefold() in seen:
+        if _same(name) in seen:
             number = 2
-            while f"{name}_{number}".casefold() in taken:
+            while _same(f"{name}_{number}") in taken:
                 number += 1
             names[i] = f"{name}_{number}"
-            taken.add(names[i].casefold())
-        seen.add(names[i].casefold())
+            taken.add(_same(names[i]))
+        seen.add(_same(names[i]))
     return names
+
+
+def _same(name: str) -> str:
+    """What names have in common that are one file on some systems."""
+    return normal(name).casefold()
 
 
 def _shown(files: Sequence[str]) -> list[str]:
@@ -189,9 +167,9 @@ def _shown(files: Sequence[str]) -> list[str]:
     return shown
 
 
-def _stem(path: Path) -> str:
-    suffix = suffix_of(path)
-    return path.name[: -len(suffix)] if suffix in IMAGE_SUFFIXES else path.name
+def _stem(name: str) -> str:
+    suffix = suffix_of(name)
+    return name[: -len(suffix)] if suffix in IMAGE_SUFFIXES else name
 
 
 def _existing_folder(dataset_dir: str | os.PathLike) -> Path:
@@ -206,74 +184,57 @@ def _existing_folder(dataset_dir: str | os.PathLike) -> Path:
 def _from_folders(
     root: Path, exclude_dir: str | os.PathLike | None, sequences: Sequence[str] | None
 ) -> list[dict[str, Any]]:
-    found = list(_search(root, exclude_dir))
-    masks = [one for one in found if one.is_mask]
-    images = [one for one in found if not one.is_mask]
-    images = [one for one in images if one.file.lower().startswith("images/")] or images
+    images, masks, others = sort_out(_search(root, exclude_dir))
     if not images:
         found_instead = f"{len(masks)} files named like masks and no other" if masks else "no file"
         raise ValueError(f"no image in {root}: found {found_instead} that ends in {' '.join(IMAGE_SUFFIXES)}")
-    items_by_place: dict[tuple[tuple[str, ...], str], list[dict[str, Any]]] = defaultdict(list)
+    items_by_place: dict[Place, list[dict[str, Any]]] = defaultdict(list)
     if sequences is None:
         for image in images:
-            items_by_place[image.group, image.stem].append({"image": str(image.path), "file": image.file})
+            items_by_place[image.place].append({"image": str(image.path), "file": image.file})
     else:
-        for case, item in _cases(root, images, sequences):
-            items_by_place[case].append(item)
-    for mask in masks:
-        place = next((p for p in ((mask.group, stem) for stem in mask.image_stems()) if p in items_by_place), None)
-        for item in items_by_place[place] if place else ():
-            item["label"] = [*ensure_tuple(item["label"]), str(mask.path)] if "label" in item else str(mask.path)
+        for place, item in cases(root, images, sequences):
+            items_by_place[place].append(item)
+    owned, unmatched, left_out = assign(masks, items_by_place)
+    for place, its_masks in owned.items():
+        paths = [str(mask.path) for mask in its_masks]
+        for item in items_by_place[place]:
+            item["label"] = paths if len(paths) > 1 else paths[0]
+    _tell(sum(map(len, owned.values())), [one.file for one in (*unmatched, *left_out, *others)])
     return [item for items in items_by_place.values() for item in items]
 
 
-def _cases(
-    root: Path, images: Sequence[_Found], sequences: Sequence[str]
-) -> Iterator[tuple[tuple[tuple[str, ...], str], dict[str, Any]]]:
-    """Joins files of one stem but for its ending; each with the group and the stem that its mask has."""
-    endings = [ending.lower() for ending in _checked_sequences(sequences)]
-    cases: dict[tuple[Path, str], dict[str, _Found]] = defaultdict(dict)
-    for image in images:
-        ending = next((ending for ending in endings if image.stem.lower().endswith(ending)), None)
-        if ending is None:
-            continue
-        case = cases[image.path.parent, image.stem[: len(image.stem) - len(ending)]]
-        if ending in case:
-            raise ValueError(f"{case[ending].path} and {image.path} are the same sequence of one image: keep one")
-        case[ending] = image
-    if not cases:
-        raise ValueError(f"no image in {root} has a stem that ends in {' or '.join(sequences)}, see sequences")
-    for (folder, stem), case in cases.items():
-        known = next(iter(case.values()))
-        suffix = known.path.name[len(known.stem) :]
-        paths = [
-            str(case[ending].path if ending in case else folder / f"{stem}{named}{suffix}")
-            for ending, named in zip(endings, sequences, strict=True)
-        ]
-        group = known.group
-        if not stem and group:  # the files of a case have a folder of their own
-            stem, group, folder = group[-1], group[:-1], folder.parent
-        yield (group, stem), {"image": paths, "file": (folder / stem).relative_to(root).as_posix()}
+def _tell(used: int, unused: Sequence[str], most: int = 3) -> None:
+    """Says once what was found and is no image."""
+    if not used and not unused:
+        return
+    names = f": {', '.join(map(printable, sorted(unused)[:most]))}" if unused else ""
+    more = f" and {len(unused) - most} more" if len(unused) > most else ""
+    logger.info("no images, by their names: %d masks of images, %d others%s%s", used, len(unused), names, more)
 
 
-def _checked_sequences(sequences: Any) -> Sequence[str]:
-    listed = list(sequences) if isinstance(sequences, Sequence) and not isinstance(sequences, str) else []
-    if not listed or not all(isinstance(ending, str) and ending for ending in listed):
-        raise ValueError(f"sequences must be a list of endings of file names, as ['_t1','_t2'], got {sequences}")
-    for index, ending in enumerate(listed):
-        for other in listed[:index] + listed[index + 1 :]:
-            if other.lower().endswith(ending.lower()):
-                raise ValueError(f"of sequences, {other} ends in {ending}: files of both could not be told apart")
-    return listed
+def _places(root: Path, items: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> set[Place]:
+    """Where the items of `find_images` are among the files found."""
+    by_path = {str(one.path): one for one in found}
+    places = set()
+    for item in items:
+        one = next((by_path[path] for path in ensure_tuple(item["image"]) if path in by_path), None)
+        if one is not None and isinstance(item["image"], str):
+            places.add(one.place)
+        elif one is not None:  # sequences, in a folder of the case or not
+            case, group = root / item["file"], one.folder.group
+            places.add(Place(group if case.parent == one.path.parent else group[:-1], normal(case.name)))
+    return places
 
 
-def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[_Found]:
+def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[Found]:
     excluded = os.path.realpath(exclude_dir) if exclude_dir is not None else None
     visited: set[str] = set()
 
     def stop(error: OSError) -> None:
         raise ValueError(f"cannot list the folder {error.filename}: {error.strerror}")
 
+    kinds = {str(root): (Folder(), Folder())}  # of a folder and of the one above it
     for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
         real = os.path.realpath(folder)
         if real == excluded and folder == str(root):
@@ -283,15 +244,19 @@ def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[_Foun
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = sorted(name for name in folders if not _matches(name, IGNORED))
-        names = [name for name in files if suffix_of(name) in IMAGE_SUFFIXES and not _matches(name, IGNORED)]
-        inside = Path(folder).relative_to(root).parts
-        for path in _series_as_one(Path(folder), sorted(names)):
-            file = path.relative_to(root).as_posix() if path != root else root.name
-            in_mask_folder = any(_matches(part, MASK_FOLDERS) for part in inside)
-            above = inside if path.parent == Path(folder) else inside[:-1]
-            group = tuple(part for part in above if not _matches(part, IMAGE_FOLDERS + MASK_FOLDERS))
-            yield _Found(path, file, in_mask_folder, group)
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
+        kind, above = kinds.pop(folder)
+        kind = kind.holding(folders)
+        kinds |= {os.path.join(folder, name): (kind.below(name, folders), kind) for name in folders}
+        stems = {name: _stem(name) for name in files if not is_ignored(name)}
+        names = sorted(name for name, stem in stems.items() if stem != name)
+        inside = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
+        series, depth = kind._replace(group=above.group), len(Path(folder).parts)
+        for path in _series_as_one(Path(folder), names):
+            if len(path.parts) > depth:
+                yield Found(path, inside + path.name, stems[path.name], kind)
+            else:
+                yield Found(path, inside[:-1] or root.name, _stem(path.name), series)
 
 
 def _series_as_one(folder: Path, names: list[str]) -> list[Path]:
@@ -304,34 +269,3 @@ def _series_as_one(folder: Path, names: list[str]) -> list[Path]:
     if all(len(files) == 1 for files in series):
         return [folder / name for name in names]
     return [*(folder / name for name in names if name not in dicom), folder]  # also of several, which fails by name
-
-
-def _from_decathlon(root: Path) -> list[dict[str, Any]]:
-    """Reads `dataset.json`; MONAI's `load_decathlon_datalist` fails on an empty list of tests and checks nothing."""
-    path = root / "dataset.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    lists = [content.get(key, []) for key in ("training", "validation", "test")] if isinstance(content, dict) else []
-    if not all(isinstance(entries, list) for entries in lists) or not any(lists):
-        raise ValueError(f"{path} must hold a list 'training' of images with labels, or a list 'test' of images")
-    items: dict[str, dict[str, Any]] = {}
-    for entry in (entry for entries in lists for entry in entries):
-        named = entry if isinstance(entry, dict) else {"image": entry}
-        paths = {key: named[key] for key in ("image", "label") if key in named}
-        if "image" not in paths or not all(isinstance(value, str) for value in paths.values()):
-            raise ValueError(f"{path} must list paths or {{'image': path, 'label': path}}, got {entry!r}")
-        item = {key: os.path.normpath(root / value) for key, value in paths.items()}
-        item["file"] = Path(os.path.relpath(item["image"], root)).as_posix()
-        items.setdefault(item["image"], item)
-    missing = [
-        value for item in items.values() for key, value in item.items() if key != "file" and not Path(value).exists()
-    ]
-    if missing:
-        raise ValueError(f"{path} lists {len(missing)} files that do not exist, the first is {missing[0]}")
-    return list(items.values())
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in patterns)

@@ -1,4 +1,3 @@
-import json
 import re
 from pathlib import Path
 
@@ -175,59 +174,6 @@ def test_relative_folder_gives_absolute_paths(tmp_path, monkeypatch):
     lay_out(tmp_path, "data/a.png")
     monkeypatch.chdir(tmp_path)
     assert find_images("data")[0]["image"] == str(tmp_path / "data/a.png")
-
-
-# Decathlon
-
-
-def test_decathlon(tmp_path):
-    lay_out(tmp_path, "imagesTr/b.nii.gz", "labelsTr/b.nii.gz", "imagesTs/a.nii.gz", "imagesTr/._b.nii.gz")
-    content = {
-        "name": "Hippocampus",
-        "training": [{"image": "./imagesTr/b.nii.gz", "label": "./labelsTr/b.nii.gz"}],
-        "test": ["./imagesTs/a.nii.gz"],
-    }
-    (tmp_path / "dataset.json").write_text(json.dumps(content))
-    assert pairs(tmp_path) == {"imagesTr/b.nii.gz": ["labelsTr/b.nii.gz"], "imagesTs/a.nii.gz": []}
-    assert [item["name"] for item in find_images(tmp_path)] == ["b", "a"]
-
-
-def test_decathlon_with_an_empty_list_and_dictionaries(tmp_path):
-    lay_out(tmp_path, "x/a.nii")
-    (tmp_path / "dataset.json").write_text('{"training": [], "test": [{"image": "x/a.nii", "fold": 3}]}')
-    assert find_images(tmp_path) == [{"image": str(tmp_path / "x/a.nii"), "file": "x/a.nii", "name": "a"}]
-
-
-def test_decathlon_without_its_list(tmp_path):
-    lay_out(tmp_path, "imagesTr/b.nii.gz", "labelsTr/b.nii.gz", "imagesTs/a.nii.gz")
-    assert pairs(tmp_path) == {"imagesTr/b.nii.gz": ["labelsTr/b.nii.gz"], "imagesTs/a.nii.gz": []}
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ("{", "is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
-        ("[]", "must hold a list 'training' of images with labels, or a list 'test' of images"),
-        ('{"numTraining": 3}', "must hold a list 'training' of images with labels, or a list 'test' of images"),
-        ('{"training": 3}', "must hold a list 'training' of images with labels, or a list 'test' of images"),
-        (
-            '{"training": [{"label": "a.nii"}]}',
-            "must list paths or {'image': path, 'label': path}, got {'label': 'a.nii'}",
-        ),
-        ('{"test": [3]}', "must list paths or {'image': path, 'label': path}, got 3"),
-    ],
-)
-def test_broken_decathlon_list(tmp_path, content, complaint):
-    (tmp_path / "dataset.json").write_text(content)
-    assert refusal(tmp_path) == f"{tmp_path / 'dataset.json'} {complaint}"
-
-
-def test_decathlon_files_must_exist(tmp_path):
-    lay_out(tmp_path, "a.nii")
-    (tmp_path / "dataset.json").write_text('{"training": [{"image": "a.nii", "label": "m.nii"}], "test": ["b.nii"]}')
-    assert refusal(tmp_path) == (
-        f"{tmp_path / 'dataset.json'} lists 2 files that do not exist, the first is {tmp_path / 'm.nii'}"
-    )
 
 
 # DICOM

@@ -1,0 +1,263 @@
+"""How data sets and programs name images, masks, and files that are neither; docs/datasets.md lists them.
+
+Names are compared without regard to case, to separators and to the form of their Unicode characters.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import unicodedata
+from collections.abc import Collection
+from enum import IntEnum
+from typing import NamedTuple
+
+__all__ = [
+    "Folder",
+    "Rank",
+    "fold",
+    "image_keys",
+    "is_ignored",
+    "is_mask",
+    "mask_rank",
+    "mask_stems",
+    "may_be_mask",
+    "normal",
+    "shadow_of",
+]
+
+# Thumbnails, bins and notes of file servers and systems; regions of interest (PH2) and superpixels (ISIC).
+IGNORED = (
+    *(".*", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "__macosx"),
+    *("lost+found", "system volume information", "thumbs", "thumbnail", "thumbnails"),
+    *("imd*_roi", "isic_*_superpixels.png"),
+)
+
+# Folders, without separators. PH2: imd*; ISIC challenges: isic*, isbi*; Montgomery: manualmask, leftmask, rightmask;
+# Montgomery and Shenzhen: cxrpng; Decathlon and nnU-Net: *tr, *ts; DRIVE: 1stmanual; HRF: manual1; KiTS: instances.
+IMAGE_FOLDER = re.compile(
+    r"(images?|imgs?|jpegimages|images(tr|ts|va|val)|cxrpng|originals?|volumes?|inputs?|rawdata"
+    r"|imd.*dermoscopicimage|isic.*data|isbi.*data|isic.*input)"
+)
+MASK_FOLDER = re.compile(
+    r"(masks?|labels?|labels(tr|ts|va|val)|labelmaps?|segs?|segmentations?|segmentation(class|object)|gts?"
+    r"|groundtruths?|anno|annotations?|instances|[1-3](st|nd|rd)manual|manual[0-9]?"
+    r"|(manual|left|right)mask|imd.*lesion|isic.*groundtruth|isbi.*groundtruth)"
+)
+FIRST_FOLDER = re.compile(r"1stmanual|manual1?|gts?|groundtruths?")  # a `mask` beside them is a field of view
+
+# Stems. A separator, a word, and perhaps a number: one file per lesion, as in BUSI; _dicom: the folder of a mask that
+# this package wrote; dseg and probseg: BIDS; msk: VerSe; anno: GlaS; 1stHO: CHASE; aggregated: KiTS.
+_SEPARATOR = r"[_\-. ]"
+_PERSON = rf"(?:annotator|expert|grader|observer|rater|reader){_SEPARATOR}?[0-9]+"
+_STRONG = rf"masks?|segmentations?|labelmaps?|ground{_SEPARATOR}?truth"
+_WORD = rf"{_STRONG}|msk|segs?|labels?|gt|anno|annotations?|dseg|probseg|[1-9](?:st|nd|rd|th)ho|manual"
+_NUMBER = rf"(?P<number>{_SEPARATOR}?[0-9]+|{_SEPARATOR}?\([0-9]+\)|{_SEPARATOR}{_PERSON})?(?:_dicom)?"
+_MAJORITY = rf"aggregated{_SEPARATOR}(?:maj|and|or)"
+MASK_ENDING = re.compile(rf"(?:^|{_SEPARATOR})(?:{_WORD}|{_MAJORITY}){_NUMBER}$", re.IGNORECASE)
+MASK_ENDING_IN_MASK_FOLDER = re.compile(
+    rf"(?:^|{_SEPARATOR})(?:{_WORD}|{_MAJORITY}|lesion|{_PERSON}){_NUMBER}$", re.IGNORECASE
+)
+MASK_BEGINNING = re.compile(rf"^(?:{_STRONG})[_-]+(?=.)", re.IGNORECASE)  # LiTS: segmentation-0
+MAYBE_MASK_BEGINNING = re.compile(rf"^(?:{_WORD}){_SEPARATOR}+(?=.)", re.IGNORECASE)
+BIDS_ENTITY = re.compile(r"(?<=.)_(?:desc|label|seg|atlas|method)-[a-z0-9]+$", re.IGNORECASE)
+# Of another image in the folder: what a program made of it.
+SHADOW_ENDING = re.compile(
+    rf"{_SEPARATOR}(?:clusters|panel|pred|preds|prediction|predictions|thumb|thumbnail)$", re.IGNORECASE
+)
+# In stems that are folded. 0000: the first channel of nnU-Net; training, test: DRIVE; T1w: BIDS.
+_IMAGE_WORD = r"images?|imgs?|im|imaging|volume|vol|scan|orig|original|raw|input|ct|mr|mri"
+IMAGE_ENDING = re.compile(rf"(?:^|_)(?:{_IMAGE_WORD}|t[12](?:w|c|ce|gd|n|f)?|flair|pdw?|training|test|0000)$")
+IMAGE_WORD_AND_NUMBER = re.compile(rf"(?P<before>^|_)(?:{_IMAGE_WORD})_?(?P<number>[0-9]+)$")
+IMAGE_BEGINNING = re.compile(rf"^(?:{_IMAGE_WORD})_(?=.)")
+
+
+class Rank(IntEnum):
+    """Of the masks that one image has, those of the lowest rank are its truth; equal ranks are parts of one mask."""
+
+    FIRST = 0  # a first observer; what was accepted on a label server
+    PLAIN = 1
+    MAJORITY = 2
+    ANNOTATOR = 10  # plus the annotator's number
+    OTHER = 1000  # intersection and union of annotators
+    PROPOSAL = 1001  # of a label server, unless images lie in a folder of this name, too
+    NO_TRUTH = 1002  # probabilities
+
+
+class Folder(NamedTuple):
+    """What its name and those of the folders above it say of a folder.
+
+    Attributes:
+        group: the folders that are no convention; those of an image and of its mask are equal.
+        is_mask: whether label maps lie in it.
+        rank: of these.
+        name: of the folder itself, folded; "" for the dataset folder, whose own name means nothing.
+        is_convention: whether it is a folder of images or of masks by its own name.
+    """
+
+    group: tuple[str, ...] = ()
+    is_mask: bool = False
+    rank: int = Rank.PLAIN
+    name: str = ""
+    is_convention: bool = False
+
+    def below(self, name: str, siblings: Collection[str]) -> Folder:
+        """The folder of this name in this one; `siblings` are the names of all folders in this one."""
+        word = _word(name)
+        if word == "derivatives" or (self.name == "derivatives" and not word.startswith("sub")):  # BIDS
+            return self._replace(name=word, is_mask=self.is_mask or _is_mask_folder(word))
+        if self.is_convention and word == "final":  # MONAI Label
+            return self._replace(name=word, rank=Rank.FIRST if self.is_mask else self.rank)
+        if self.is_convention and word == "original":
+            is_proposal = self.is_mask and self.name in ("label", "labels")
+            rank = Rank.PROPOSAL if is_proposal else self.rank
+            return Folder((*self.group, word), self.is_mask, rank, word)
+        if _is_mask_folder(word):
+            rank = Rank.FIRST if FIRST_FOLDER.fullmatch(word) else _annotator(word) or Rank.PLAIN
+            return Folder(self.group, True, rank, word, True)
+        if IMAGE_FOLDER.fullmatch(word):
+            return self._replace(name=word, is_convention=True)
+        return self._below_compound(name, siblings)
+
+    def _below_compound(self, name: str, siblings: Collection[str]) -> Folder:
+        """As `below`, for a name such as `train_masks`, which counts beside `train`, `train_images` or `images`."""
+        kind, rest = _split(name)
+        beside = [_split(sibling) for sibling in siblings if sibling != name] if kind else []
+        if kind == "mask" and (("image", rest) in beside or ("", rest) in beside):
+            return Folder((*self.group, rest), True, self.rank, _word(name))
+        if kind == "mask" and any(IMAGE_FOLDER.fullmatch(_word(sibling)) for sibling in siblings):
+            return Folder(self.group, True, self.rank, _word(name))
+        part = rest if kind == "image" and ("mask", rest) in beside else normal(name)
+        return Folder((*self.group, part), self.is_mask, self.rank, _word(name))
+
+    def holding(self, folders: Collection[str]) -> Folder:
+        """This folder, known to hold `folders`: one of both images and masks is a data set called `seg`, no mask."""
+        words = [_word(name) for name in folders] if self.is_mask else []
+        if any(IMAGE_FOLDER.fullmatch(word) for word in words) and any(_is_mask_folder(word) for word in words):
+            return self._replace(is_mask=False, rank=Rank.PLAIN, is_convention=False)
+        return self
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder of this name is passed over."""
+    return _IGNORED.match(name.lower()) is not None
+
+
+def is_mask(stem: str) -> bool:
+    """Whether a file of this stem is a label map, wherever it lies."""
+    return any(pattern.search(stem) for pattern in (MASK_ENDING, MASK_BEGINNING))
+
+
+def may_be_mask(stem: str) -> bool:
+    """Whether a file of this stem is a label map if there is an image of the rest, as `a.png` beside `gt_a.png`."""
+    return MAYBE_MASK_BEGINNING.search(stem) is not None
+
+
+def mask_stems(stem: str, in_mask_folder: bool) -> list[str]:
+    """The stems that the image of a mask may have, the likeliest first; "" for a mask that names no image.
+
+    Example:
+        >>> mask_stems("case_seg-label", False), mask_stems("liver-seg001", False), mask_stems("a_mask_1", True)
+        (['case_seg', 'case'], ['liver-001', 'liver'], ['a_mask_1', 'a', 'a-1'])
+    """
+    stems = [stem] if in_mask_folder else []
+    ending = MASK_ENDING_IN_MASK_FOLDER if in_mask_folder else MASK_ENDING
+    while stem:
+        if match := ending.search(stem):
+            stem = stem[: match.start()]
+            number = match["number"] or ""
+            digits = re.sub(r"\D", "", number)
+            numbered = f"{stem}-{digits}" if stem else digits
+            # A number that stands apart counts lesions; one that does not is that of the image.
+            stems += [stem, numbered] if digits != number and stem else [numbered, stem] if digits else [stem]
+        elif match := MASK_BEGINNING.search(stem) or MAYBE_MASK_BEGINNING.search(stem):
+            stem = stem[match.end() :]
+            stems.append(stem)
+        elif stem.lower().startswith("sub-") and (match := BIDS_ENTITY.search(stem)):
+            stem = stem[: match.start()]
+            stems.append(stem)
+        else:
+            break
+    return list(dict.fromkeys(stems))
+
+
+def image_keys(stem: str) -> list[str]:
+    """What a mask may call an image of this stem: the stem folded, and without words such as `image`.
+
+    Example:
+        >>> image_keys("Brain 1_image"), image_keys("volume-0"), image_keys("imaging")
+        (['brain_1_image', 'brain_1'], ['volume_0', '0'], ['imaging', ''])
+    """
+    key = fold(stem)
+    keys = [key]
+    while key:
+        if match := IMAGE_ENDING.search(key):
+            key = key[: match.start()]
+        elif match := IMAGE_WORD_AND_NUMBER.search(key):
+            key = f"{key[: match.start()]}{match['before']}{match['number']}"
+        elif match := IMAGE_BEGINNING.search(key):
+            key = key[match.end() :]
+        else:
+            break
+        keys.append(key)
+    return keys
+
+
+def mask_rank(stem: str, folder: Folder) -> int:
+    """The rank of a mask by its stem, or else by its folder."""
+    word = fold(stem)
+    if word.endswith("probseg"):
+        return Rank.NO_TRUTH
+    if match := re.search(r"aggregated_(maj|and|or)(_|$)", word):
+        return Rank.MAJORITY if match[1] == "maj" else Rank.OTHER
+    if re.search(r"(^|_)(dseg|gt|ground_?truth|manual1?|1stho)$", word):
+        return Rank.FIRST if folder.rank <= Rank.ANNOTATOR else folder.rank
+    return _annotator(word) or folder.rank
+
+
+def shadow_of(stem: str) -> str | None:
+    """The stem of the image that this file may have been made of, by this or another program; `None` if of none."""
+    match = SHADOW_ENDING.search(stem)
+    return stem[: match.start()] if match else None
+
+
+def fold(name: str) -> str:
+    """A name without regard to case, separators and the form of its Unicode characters."""
+    return _SEPARATORS.sub("_", normal(name).casefold()).strip("_")
+
+
+def normal(name: str) -> str:
+    """A name in Unicode's form NFC: archives of macOS hold names in form NFD."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _word(name: str) -> str:
+    return fold(name).replace("_", "")
+
+
+def _is_mask_folder(word: str) -> bool:
+    return MASK_FOLDER.fullmatch(word) is not None
+
+
+def _annotator(word: str) -> int | None:
+    """The rank of an annotator whose number stands at the end of a folded name."""
+    match = _ANNOTATOR.search(word)
+    return Rank.ANNOTATOR + int(match[1] or match[2] or match[3]) if match else None
+
+
+def _split(name: str) -> tuple[str, str]:
+    """`train_masks` -> ("mask", "train"), `images_train` -> ("image", "train"), `train` -> ("", "train")."""
+    words = fold(name).split("_")
+    for word, rest in ((words[-1], words[:-1]), (words[0], words[1:])):
+        for kind, pattern in (("mask", MASK_FOLDER), ("image", IMAGE_FOLDER)):
+            if rest and pattern.fullmatch(word):
+                return kind, "_".join(rest)
+    return "", "_".join(words)
+
+
+_IGNORED = re.compile("|".join(fnmatch.translate(pattern) for pattern in IGNORED))
+_SEPARATORS = re.compile(r"[\s._-]+")
+_ANNOTATOR = re.compile(
+    r"(?:annotation|annotator|expert|grader|observer|rater|reader)_?([0-9]+)$"
+    r"|(?:^|_)manual_?([2-9])$|([2-9])(?:nd|rd|th)_?(?:ho|manual)$"
+)

@@ -1,0 +1,139 @@
+"""`dataset.json`: the lists of the Medical Segmentation Decathlon and of nnU-Net, versions 1 and 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_fusenet.data.formats import IMAGE_SUFFIXES, PICTURE_SUFFIXES, suffix_of
+
+__all__ = ["read_dataset_json"]
+
+Item = dict[str, Any]
+
+
+def read_dataset_json(path: Path) -> list[Item]:
+    """Reads the images that a `dataset.json` lists, or, without lists, those that nnU-Net would find by its names.
+
+    MONAI's `load_decathlon_datalist` fails on an empty list of tests and checks nothing.
+
+    Args:
+        path: of the file; paths in it are relative to its folder.
+
+    Returns:
+        One dictionary per image: `image` (a list, in the order of `channel_names`, where channels are files), `label`
+        where there is one, and `file`.
+
+    Raises:
+        ValueError: if the file is broken, is of another meaning, or lists files that do not exist.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    content = content if isinstance(content, dict) else {}
+    channels = content.get("channel_names", content.get("modality"))
+    count = len(channels) if isinstance(channels, dict | list) else 1
+    lists = [content.get(key, []) for key in ("training", "validation", "test")]
+    if all(isinstance(entries, list) for entries in lists) and any(lists):
+        return _listed(path, [entry for entries in lists for entry in entries], count)
+    if isinstance(content.get("channel_names"), dict | list):
+        if isinstance(content.get("dataset"), dict):
+            return _of_cases(path, content["dataset"])
+        return _named(path, content.get("file_ending", ".nii.gz"), count)
+    raise ValueError(
+        f"{path} must hold a list 'training' of images with labels, or a list 'test' of images, or nnU-Net's "
+        "'channel_names'; move a file of another meaning elsewhere, and the folder is searched"
+    )
+
+
+def _listed(path: Path, entries: list[Any], channels: int) -> list[Item]:
+    """Images of the Decathlon and of nnU-Net's version 1, whose lists leave out `_0000`."""
+    items: dict[str, Item] = {}
+    for entry in entries:
+        named = entry if isinstance(entry, dict) else {"image": entry}
+        paths = {key: named[key] for key in ("image", "label") if key in named}
+        if "image" not in paths or not all(isinstance(value, str) for value in paths.values()):
+            raise ValueError(f"{path} must list paths or {{'image': path, 'label': path}}, got {entry!r}")
+        item: Item = {key: os.path.normpath(path.parent / value) for key, value in paths.items()}
+        items.setdefault(item["image"], {**item, "file": _file(path, item["image"])})
+    for item in items.values():
+        if not os.path.exists(item["image"]):
+            stem, suffix = _split(item["image"])
+            files = [f"{stem}_{channel:04d}{suffix}" for channel in range(channels)]
+            if os.path.exists(files[0]):
+                item["image"] = _one_or_all(files)
+    _check_existence(path, items.values())
+    return list(items.values())
+
+
+def _of_cases(path: Path, entries: Mapping[str, Any]) -> list[Item]:
+    """Images of nnU-Net's version 2 where `dataset` lists them by case."""
+    items = []
+    for case, entry in entries.items():
+        images, label = (entry.get("images"), entry.get("label")) if isinstance(entry, dict) else (None, None)
+        is_list = isinstance(images, list) and all(isinstance(image, str) for image in images)
+        if not images or not is_list or not isinstance(label, str | None):
+            raise ValueError(f"{path} must list {{'images': [paths], 'label': path}} for {case}, got {entry!r}")
+        files = [os.path.normpath(path.parent / image) for image in images]
+        folder = Path(_file(path, files[0])).parent
+        item: Item = {"image": _one_or_all(files), "file": (folder / case).as_posix()}
+        if label is not None:
+            item["label"] = os.path.normpath(path.parent / label)
+        items.append(item)
+    _check_existence(path, items)
+    return items
+
+
+def _named(path: Path, ending: Any, channels: int) -> list[Item]:
+    """Images of nnU-Net's version 2: `imagesTr/<case>_<channel><ending>` and `labelsTr/<case><ending>`."""
+    if ending not in IMAGE_SUFFIXES:
+        raise ValueError(f"{path} must have a file_ending of {' '.join(IMAGE_SUFFIXES)}, got {ending}")
+    pattern = re.compile(rf"([^.].*)_(\d{{4}}){re.escape(ending)}")
+    items, in_one_file = [], ending in PICTURE_SUFFIXES  # of an RGB picture, the channels lie in one file
+    for part in ("Tr", "Ts"):
+        folder = path.parent / f"images{part}"
+        found: dict[str, set[int]] = defaultdict(set)
+        for name in os.listdir(folder) if folder.is_dir() else ():
+            if match := pattern.fullmatch(name):
+                found[match[1]].add(int(match[2]))
+        in_one_file = in_one_file and not set().union(*found.values()) - {0}
+        for case in sorted(found):
+            item: Item = {"image": str(folder / case), "file": f"images{part}/{case}"}
+            label = path.parent / f"labels{part}" / f"{case}{ending}"
+            items.append({**item, "label": str(label)} if label.exists() else item)
+    if not items:
+        raise ValueError(f"{path} is nnU-Net's, but imagesTr and imagesTs beside it hold no file <case>_0000{ending}")
+    for item in items:
+        files = [f"{item['image']}_{channel:04d}{ending}" for channel in range(1 if in_one_file else channels)]
+        item["image"] = _one_or_all(files)
+    return items
+
+
+def _check_existence(path: Path, items: Any) -> None:
+    files = [file for item in items for key in ("image", "label") if key in item for file in _as_list(item[key])]
+    missing = [file for file in files if not os.path.exists(file)]
+    if missing:
+        raise ValueError(f"{path} lists {len(missing)} files that do not exist, the first is {missing[0]}")
+
+
+def _one_or_all(files: list[str]) -> str | list[str]:
+    return files[0] if len(files) == 1 else files
+
+
+def _as_list(files: str | list[str]) -> list[str]:
+    return [files] if isinstance(files, str) else files
+
+
+def _split(file: str) -> tuple[str, str]:
+    length = len(suffix_of(file))
+    return file[: len(file) - length], file[len(file) - length :]
+
+
+def _file(path: Path, image: str) -> str:
+    return Path(os.path.relpath(image, path.parent)).as_posix()

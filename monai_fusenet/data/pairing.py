@@ -1,0 +1,184 @@
+"""Which of the files found are images, which are label maps, and whose mask a label map is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from monai_fusenet.data.conventions import (
+    Folder,
+    Rank,
+    fold,
+    image_keys,
+    is_mask,
+    mask_rank,
+    mask_stems,
+    may_be_mask,
+    normal,
+    shadow_of,
+)
+
+__all__ = ["Assigned", "Found", "Place", "Sorted", "assign", "sort_out"]
+
+
+Case = tuple[str, ...]  # folders of a group, folded
+
+
+class Place(NamedTuple):
+    """Where an image is among all images: the folders that are no convention, and its stem."""
+
+    group: tuple[str, ...]
+    stem: str
+
+
+class Found(NamedTuple):
+    """A file, or the folder of a DICOM series.
+
+    Attributes:
+        path: absolute.
+        file: relative to the dataset folder.
+        stem: its name without suffix.
+        folder: what its folder is.
+    """
+
+    path: Path
+    file: str
+    stem: str
+    folder: Folder
+
+    @property
+    def place(self) -> Place:
+        """Its place, should it be an image."""
+        return Place(self.folder.group, normal(self.stem))
+
+
+class Sorted(NamedTuple):
+    """What files are by their names; `others` are neither images nor masks, such as a prediction beside its image."""
+
+    images: list[Found]
+    masks: list[Found]
+    others: list[Found]
+
+
+class Assigned(NamedTuple):
+    """The masks of each place, those of no image, and those that are not the truth of theirs."""
+
+    owned: dict[Place, list[Found]]
+    unmatched: list[Found]
+    left_out: list[Found]
+
+
+def sort_out(found: Iterable[Found]) -> Sorted:
+    """Tells images from label maps by their names and folders."""
+    images: list[Found] = []
+    masks: list[Found] = []
+    others: list[Found] = []
+    maybe: list[Found] = []
+    kept: list[Found] = []
+    for one in found:
+        if one.folder.is_mask or is_mask(one.stem):
+            masks.append(one)
+        elif may_be_mask(one.stem):
+            maybe.append(one)
+        else:
+            images.append(one)
+    index = _Index({one.place for one in images}) if maybe else None
+    for one in maybe:
+        (masks if index and index.named(one) else images).append(one)
+    places = {one.place for one in images}
+    for one in images:
+        original = shadow_of(one.stem)
+        is_shadow = original is not None and Place(one.folder.group, normal(original)) in places
+        (others if is_shadow else kept).append(one)
+    return Sorted([one for one in kept if one.file.lower().startswith("images/")] or kept, masks, others)
+
+
+def assign(masks: Sequence[Found], places: Collection[Place]) -> Assigned:
+    """Gives each mask to its image.
+
+    A mask belongs to the image whose stem it bears; else to the only one that its stem may mean; else, where it names
+    no image or lies in a folder of masks, to the only image of its case.
+    """
+    index = _Index(places)
+    owners = {mask: index.named(mask) for mask in masks}
+    cases_with_names = {_case(mask.folder.group) for mask, place in owners.items() if place is not None}
+    ranked: dict[Place, list[tuple[int, Found]]] = defaultdict(list)
+    unmatched, left_out = [], []
+    for mask, named in owners.items():
+        rank = mask_rank(mask.stem, mask.folder)
+        has_names = _case(mask.folder.group) in cases_with_names and rank < Rank.ANNOTATOR
+        place = named or (None if has_names or rank >= Rank.PROPOSAL else index.only(mask))
+        if rank == Rank.NO_TRUTH or (rank == Rank.PROPOSAL and place is None):
+            left_out.append(mask)
+        elif place is None:
+            unmatched.append(mask)
+        else:
+            ranked[place].append((rank, mask))
+    owned = {}
+    for place, its_masks in ranked.items():
+        first = min(rank for rank, _ in its_masks)
+        owned[place] = [mask for rank, mask in its_masks if rank == first]
+        left_out += [mask for rank, mask in its_masks if rank != first]
+    return Assigned(owned, unmatched, left_out)
+
+
+class _Index:
+    """Places by what masks may call them."""
+
+    def __init__(self, places: Collection[Place]) -> None:
+        self.places = places
+
+    @cached_property
+    def cases(self) -> Mapping[Case, list[Place]]:
+        """All places by their case."""
+        cases: dict[Case, list[Place]] = defaultdict(list)
+        for group, places in groupby(sorted(self.places), key=lambda place: place.group):
+            cases[_case(group)] += places
+        return cases
+
+    @cached_property
+    def keys(self) -> Mapping[tuple[Case, str], list[Place]]:
+        """All places by their case and each of the keys of their stem."""
+        keys: dict[tuple[Case, str], list[Place]] = defaultdict(list)
+        for case, places in self.cases.items():
+            for place in places:
+                for key in image_keys(place.stem):
+                    keys[case, key].append(place)
+        return keys
+
+    def named(self, mask: Found) -> Place | None:
+        """The image that the stem of a mask names."""
+        if mask.folder.is_mask and mask.place in self.places:  # most masks
+            return mask.place
+        stems = mask_stems(mask.stem, mask.folder.is_mask)
+        for stem in stems:
+            place = Place(mask.folder.group, normal(stem))
+            if place in self.places:
+                return place
+        case = _case(mask.folder.group)
+        for stem in stems:
+            places = self.keys.get((case, fold(stem)), ())
+            if len(places) == 1:
+                return places[0]
+        return None
+
+    def only(self, mask: Found) -> Place | None:
+        """The only image of the case of a mask whose stem names none."""
+        group = mask.folder.group
+        places = self.cases.get(_case(group), ())
+        if len(places) != 1:
+            return None
+        (place,) = places
+        if "" in mask_stems(mask.stem, mask.folder.is_mask):
+            return place if group or not any(letter.isdigit() for letter in mask.stem) else None
+        is_case = group or "" in image_keys(place.stem)  # the dataset folder is one where its image is called `ct`
+        names_another = "" in image_keys(mask.stem) or "_space-" in mask.stem.lower()  # BIDS: on another grid
+        return place if mask.folder.is_mask and is_case and not names_another else None
+
+
+def _case(group: tuple[str, ...]) -> Case:
+    return tuple(fold(part) for part in group)
