@@ -35,39 +35,50 @@ IGNORED = (
 
 # Folders, without separators. PH2: imd*; ISIC challenges: isic*, isbi*; Montgomery: manualmask, leftmask, rightmask;
 # Montgomery and Shenzhen: cxrpng; Decathlon and nnU-Net: *tr, *ts; DRIVE: 1stmanual; HRF: manual1; KiTS: instances.
+_FORMAT = "png|jpe?g|bmp|tiff?|nii|nifti|nrrd|dcm|dicom|dir|folder|files"  # 3DIRCADb: MASKS_DICOM
 IMAGE_FOLDER = re.compile(
     r"(images?|imgs?|jpegimages|images(tr|ts|va|val)|cxrpng|originals?|volumes?|inputs?|rawdata"
     r"|imd.*dermoscopicimage|isic.*data|isbi.*data|isic.*input)"
+    rf"({_FORMAT})?"
 )
 MASK_FOLDER = re.compile(
     r"(masks?|labels?|labels(tr|ts|va|val)|labelmaps?|segs?|segmentations?|segmentation(class|object)|gts?"
-    r"|groundtruths?|anno|annotations?|instances|[1-3](st|nd|rd)manual|manual[0-9]?"
+    r"|ground(truths?)?|anno?|annotations?|instances|[1-3](st|nd|rd)manual|manual[0-9]?"
     r"|(manual|left|right)mask|imd.*lesion|isic.*groundtruth|isbi.*groundtruth)"
+    rf"({_FORMAT})?"
 )
-FIRST_FOLDER = re.compile(r"1stmanual|manual1?|gts?|groundtruths?")  # a `mask` beside them is a field of view
+BIDS_FOLDERS = ("anat", "dwi", "func", "perf", "pet")  # in those of a subject or of its sessions
+FIRST_FOLDER = re.compile(r"1stmanual|manual1?|gts?|groundtruths?")
+OBSERVER_FOLDER = re.compile(r"[1-3](st|nd|rd)manual|manual[1-9]")  # a `mask` beside one is a field of view
+SPLIT = re.compile(r"train(ing)?|test(ing)?|val(id|idation)?", re.IGNORECASE)
 
 # Stems. A separator, a word, and perhaps a number: one file per lesion, as in BUSI; _dicom: the folder of a mask that
-# this package wrote; dseg and probseg: BIDS; msk: VerSe; anno: GlaS; 1stHO: CHASE; aggregated: KiTS.
+# this package wrote; dseg and probseg: BIDS; msk: VerSe; anno: GlaS; 1stHO: CHASE; aggregated: KiTS; cp_masks: what
+# cellpose made; Segment_1: 3D Slicer.
 _SEPARATOR = r"[_\-. ]"
 _PERSON = rf"(?:annotator|expert|grader|observer|rater|reader){_SEPARATOR}?[0-9]+"
-_STRONG = rf"masks?|segmentations?|labelmaps?|ground{_SEPARATOR}?truth"
+_STRONG = rf"masks?|segmentations?|labelmaps?|labelsets?|ground{_SEPARATOR}?truth"
 _WORD = rf"{_STRONG}|msk|segs?|labels?|gt|anno|annotations?|dseg|probseg|[1-9](?:st|nd|rd|th)ho|manual"
 _NUMBER = rf"(?P<number>{_SEPARATOR}?[0-9]+|{_SEPARATOR}?\([0-9]+\)|{_SEPARATOR}{_PERSON})?(?:_dicom)?"
-_MAJORITY = rf"aggregated{_SEPARATOR}(?:maj|and|or)"
-MASK_ENDING = re.compile(rf"(?:^|{_SEPARATOR})(?:{_WORD}|{_MAJORITY}){_NUMBER}$", re.IGNORECASE)
+_OF_SEVERAL = rf"aggregated{_SEPARATOR}(?:maj|and|or)|cp{_SEPARATOR}masks"
+MASK_ENDING = re.compile(rf"(?:^|{_SEPARATOR})(?:{_WORD}|{_OF_SEVERAL}){_NUMBER}$", re.IGNORECASE)
 MASK_ENDING_IN_MASK_FOLDER = re.compile(
-    rf"(?:^|{_SEPARATOR})(?:{_WORD}|{_MAJORITY}|lesion|{_PERSON}){_NUMBER}$", re.IGNORECASE
+    rf"(?:^|{_SEPARATOR})(?:{_WORD}|{_OF_SEVERAL}|lesion|{_PERSON}){_NUMBER}$", re.IGNORECASE
 )
 MASK_BEGINNING = re.compile(rf"^(?:{_STRONG})[_-]+(?=.)", re.IGNORECASE)  # LiTS: segmentation-0
 MAYBE_MASK_BEGINNING = re.compile(rf"^(?:{_WORD}){_SEPARATOR}+(?=.)", re.IGNORECASE)
-BIDS_ENTITY = re.compile(r"(?<=.)_(?:desc|label|seg|atlas|method)-[a-z0-9]+$", re.IGNORECASE)
+PART = re.compile(rf"{_SEPARATOR}segment_[0-9]+$|_(?:desc|label|seg|atlas|method)-[a-z0-9]+$", re.IGNORECASE)  # of BIDS
 # Of another image in the folder: what a program made of it.
 SHADOW_ENDING = re.compile(
-    rf"{_SEPARATOR}(?:clusters|panel|pred|preds|prediction|predictions|thumb|thumbnail)$", re.IGNORECASE
+    rf"{_SEPARATOR}(?:clusters|panel|preds?|predictions?|probs?|probabilit(?:y|ies)|segmented|overlay|thumb|thumbnail"
+    rf"|flows|(?:cp{_SEPARATOR})?outlines)$",
+    re.IGNORECASE,
 )
 # In stems that are folded. 0000: the first channel of nnU-Net; training, test: DRIVE; T1w: BIDS.
 _IMAGE_WORD = r"images?|imgs?|im|imaging|volume|vol|scan|orig|original|raw|input|ct|mr|mri"
-IMAGE_ENDING = re.compile(rf"(?:^|_)(?:{_IMAGE_WORD}|t[12](?:w|c|ce|gd|n|f)?|flair|pdw?|training|test|0000)$")
+IMAGE_ENDING = re.compile(
+    rf"(?:^|_)(?:{_IMAGE_WORD}|t[12](?:w|c|ce|gd|n|f)?|flair|pdw?|dwi|adc|swi|bold|training|test|0000)$"
+)
 IMAGE_WORD_AND_NUMBER = re.compile(rf"(?P<before>^|_)(?:{_IMAGE_WORD})_?(?P<number>[0-9]+)$")
 IMAGE_BEGINNING = re.compile(rf"^(?:{_IMAGE_WORD})_(?=.)")
 
@@ -79,7 +90,7 @@ class Rank(IntEnum):
     PLAIN = 1
     MAJORITY = 2
     ANNOTATOR = 10  # plus the annotator's number
-    OTHER = 1000  # intersection and union of annotators
+    OTHER = 1000  # intersection and union of annotators; what cellpose made
     PROPOSAL = 1001  # of a label server, unless images lie in a folder of this name, too
     NO_TRUTH = 1002  # probabilities
 
@@ -104,6 +115,9 @@ class Folder(NamedTuple):
     def below(self, name: str, siblings: Collection[str]) -> Folder:
         """The folder of this name in this one; `siblings` are the names of all folders in this one."""
         word = _word(name)
+        is_of_subject = bool(self.group) and self.group[-1].startswith(("sub-", "ses-"))
+        if is_of_subject and word in BIDS_FOLDERS:
+            return self._replace(name=word)
         if word == "derivatives" or (self.name == "derivatives" and not word.startswith("sub")):  # BIDS
             return self._replace(name=word, is_mask=self.is_mask or _is_mask_folder(word))
         if self.is_convention and word == "final":  # MONAI Label
@@ -120,15 +134,28 @@ class Folder(NamedTuple):
         return self._below_compound(name, siblings)
 
     def _below_compound(self, name: str, siblings: Collection[str]) -> Folder:
-        """As `below`, for a name such as `train_masks`, which counts beside `train`, `train_images` or `images`."""
+        """As `below`, for a name such as `train_masks`, which counts beside `train`, `train_images` or any `images`."""
         kind, rest = _split(name)
-        beside = [_split(sibling) for sibling in siblings if sibling != name] if kind else []
-        if kind == "mask" and (("image", rest) in beside or ("", rest) in beside):
-            return Folder((*self.group, rest), True, self.rank, _word(name))
-        if kind == "mask" and any(IMAGE_FOLDER.fullmatch(_word(sibling)) for sibling in siblings):
-            return Folder(self.group, True, self.rank, _word(name))
-        part = rest if kind == "image" and ("mask", rest) in beside else normal(name)
-        return Folder((*self.group, part), self.is_mask, self.rank, _word(name))
+        part: tuple[str, ...] = (normal(name),)
+        if kind:
+            beside = [_split(sibling) for sibling in siblings if sibling != name]
+            others = [other for other in beside if other[0] not in ("", kind)]
+            if any(other[1] == rest for other in others) or (kind == "mask" and ("", rest) in beside):
+                part = (rest,)
+            elif others and (kind == "mask" or "image" not in dict(beside)):  # Tissue Images, Binary masks
+                part = ()
+        is_mask = self.is_mask or (kind == "mask" and part != (normal(name),))
+        return Folder((*self.group, *part), is_mask, self.rank, _word(name))
+
+    @property
+    def data_set(self) -> tuple[str, ...]:
+        """The group of all parts of its data set, `train` and `test` among them."""
+        return self.group[:-1] if self.group and SPLIT.fullmatch(self.group[-1]) else self.group
+
+    @property
+    def is_of_observer(self) -> bool:
+        """Whether its masks are those of one of several observers, by its own name."""
+        return OBSERVER_FOLDER.fullmatch(self.name) is not None
 
     def holding(self, folders: Collection[str]) -> Folder:
         """This folder, known to hold `folders`: one of both images and masks is a data set called `seg`, no mask."""
@@ -170,12 +197,12 @@ def mask_stems(stem: str, in_mask_folder: bool) -> list[str]:
             numbered = f"{stem}-{digits}" if stem else digits
             # A number that stands apart counts lesions; one that does not is that of the image.
             stems += [stem, numbered] if digits != number and stem else [numbered, stem] if digits else [stem]
-        elif match := MASK_BEGINNING.search(stem) or MAYBE_MASK_BEGINNING.search(stem):
-            stem = stem[match.end() :]
-            stems.append(stem)
-        elif stem.lower().startswith("sub-") and (match := BIDS_ENTITY.search(stem)):
+        elif stems and (match := PART.search(stem)):
             stem = stem[: match.start()]
             stems.append(stem)
+        elif match := MASK_BEGINNING.search(stem) or MAYBE_MASK_BEGINNING.search(stem):
+            stem = stem[match.end() :]
+            stems += [stem, ""] if stems and not in_mask_folder else [stem]  # Segmentation-liver-label
         else:
             break
     return list(dict.fromkeys(stems))
@@ -208,7 +235,7 @@ def mask_rank(stem: str, folder: Folder) -> int:
     word = fold(stem)
     if word.endswith("probseg"):
         return Rank.NO_TRUTH
-    if match := re.search(r"aggregated_(maj|and|or)(_|$)", word):
+    if match := re.search(r"aggregated_(maj|and|or)(_|$)|(^|_)cp_masks$", word):
         return Rank.MAJORITY if match[1] == "maj" else Rank.OTHER
     if re.search(r"(^|_)(dseg|gt|ground_?truth|manual1?|1stho)$", word):
         return Rank.FIRST if folder.rank <= Rank.ANNOTATOR else folder.rank
@@ -248,6 +275,9 @@ def _annotator(word: str) -> int | None:
 def _split(name: str) -> tuple[str, str]:
     """`train_masks` -> ("mask", "train"), `images_train` -> ("image", "train"), `train` -> ("", "train")."""
     words = fold(name).split("_")
+    for kind, pattern in (("mask", MASK_FOLDER), ("image", IMAGE_FOLDER)):
+        if pattern.fullmatch("".join(words)):
+            return kind, ""
     for word, rest in ((words[-1], words[:-1]), (words[0], words[1:])):
         for kind, pattern in (("mask", MASK_FOLDER), ("image", IMAGE_FOLDER)):
             if rest and pattern.fullmatch(word):

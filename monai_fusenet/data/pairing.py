@@ -92,7 +92,9 @@ def sort_out(found: Iterable[Found]) -> Sorted:
     places = {one.place for one in images}
     for one in images:
         original = shadow_of(one.stem)
-        is_shadow = original is not None and Place(one.folder.group, normal(original)) in places
+        is_shadow = original is not None and (
+            Place(one.folder.group, normal(original)) in places or is_mask(original)  # a_mask_pred
+        )
         (others if is_shadow else kept).append(one)
     return Sorted([one for one in kept if one.file.lower().startswith("images/")] or kept, masks, others)
 
@@ -108,8 +110,10 @@ def assign(masks: Sequence[Found], places: Collection[Place]) -> Assigned:
     cases_with_names = {_case(mask.folder.group) for mask, place in owners.items() if place is not None}
     ranked: dict[Place, list[tuple[int, Found]]] = defaultdict(list)
     unmatched, left_out = [], []
+    with_observers = {mask.folder.data_set for mask in masks if mask.folder.is_of_observer}
     for mask, named in owners.items():
-        rank = mask_rank(mask.stem, mask.folder)
+        is_view = mask.folder.name == "mask" and mask.folder.data_set in with_observers  # DRIVE
+        rank = Rank.NO_TRUTH if is_view else mask_rank(mask.stem, mask.folder)
         has_names = _case(mask.folder.group) in cases_with_names and rank < Rank.ANNOTATOR
         place = named or (None if has_names or rank >= Rank.PROPOSAL else index.only(mask))
         if rank == Rank.NO_TRUTH or (rank == Rank.PROPOSAL and place is None):

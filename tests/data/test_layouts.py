@@ -48,9 +48,13 @@ def strays(folder: Path, **options) -> list[str]:
         ("case.nrrd", "case Segmentation.nrrd"),
         ("case.nrrd", "case Segmentation.seg.nrrd"),
         ("case.nrrd", "case-Segmentation-label.nrrd"),
+        ("case.nrrd", "case-Segment_1-label.nrrd"),
         ("CTChest.nrrd", "Segmentation.seg.nrrd"),
+        ("p1/CTChest.nrrd", "p1/Segmentation-Segment_1-label.nrrd"),
+        ("p1/CTChest.nrrd", "p1/Segmentation-liver-label.nrrd"),
         ("CTChest.nrrd", "Segmentation-label.nrrd"),
         # ITK-SNAP, MITK and others
+        ("case.nrrd", "case_labelset.nrrd"),
         ("case.mha", "case-seg.nii"),
         ("case.mha", "CASE_SEG.nii"),
         ("case.mha", "case_Segmentation.nii"),
@@ -76,6 +80,9 @@ def strays(folder: Path, **options) -> list[str]:
         ("train_1.bmp", "train_1_anno.bmp"),
         ("000_HC.png", "000_HC_Annotation.png"),
         ("sub-verse004_ct.nii.gz", "sub-verse004_seg-vert_msk.nii.gz"),
+        # cellpose
+        ("001_img.png", "001_masks.png"),
+        ("001_img.png", "001_img_cp_masks.png"),
         # CHASE
         ("Image_01L.jpg", "Image_01L_1stHO.png"),
         # a word at the beginning
@@ -150,7 +157,12 @@ def test_folders_of_masks(tmp_path, folder, above):
 
 
 @pytest.mark.parametrize(
-    ("images", "masks"), [("train", "train_masks"), ("train_images", "train_masks"), ("images_val", "labels_val")]
+    ("images", "masks"),
+    [
+        *(("train", "train_masks"), ("train_images", "train_masks"), ("images_val", "labels_val")),
+        *(("img_dir/val", "ann_dir/val"), ("images", "lesion_masks"), ("Tissue Images", "Binary masks")),
+        ("1. Original Images/a. Set", "2. All Segmentation Groundtruths/a. Set"),
+    ],
 )
 def test_folders_of_two_words(tmp_path, images, masks):
     lay_out(tmp_path, f"{images}/1.png", f"{masks}/1.png", f"{masks}/2_mask.png", f"{images}/2.png")
@@ -235,6 +247,38 @@ def test_drive(tmp_path):
         "training/images/21_training.tif": ["training/1st_manual/21_manual1.png"],
     }
     assert strays(tmp_path) == []
+    (tmp_path / "test/1st_manual/01_manual1.png").unlink()
+    (tmp_path / "test/2nd_manual/01_manual2.png").unlink()
+    assert pairs(tmp_path)["test/images/01_test.tif"] == []
+    assert strays(tmp_path) == []
+
+
+def test_a_folder_mask_is_a_field_of_view_only_beside_observers(tmp_path):
+    lay_out(tmp_path, "HRF/images/01_dr.JPG", "HRF/manual1/01_dr.tif", "HRF/mask/01_dr_mask.tif")
+    lay_out(tmp_path, "Shenzhen/CXR_png/1.png", "Shenzhen/mask/1_mask.png")
+    assert pairs(tmp_path) == {
+        "HRF/images/01_dr.JPG": ["HRF/manual1/01_dr.tif"],
+        "Shenzhen/CXR_png/1.png": ["Shenzhen/mask/1_mask.png"],
+    }
+
+
+def test_cellpose(tmp_path):
+    """What it made counts where there is no truth; flows and outlines are neither image nor mask."""
+    lay_out(tmp_path, "3.tif", "3_cp_masks.tif", "3_flows.tif", "3_cp_outlines.png", "3_masks.tif", "3_seg.npy")
+    assert pairs(tmp_path) == {"3.tif": ["3_masks.tif"]}
+    assert strays(tmp_path) == []
+
+
+def test_masks_of_3dircadb_are_no_images(tmp_path):
+    lay_out(tmp_path, "1/PATIENT_DICOM/image_0.dcm", "1/MASKS_DICOM/liver/image_0.dcm")
+    assert pairs(tmp_path) == {"1/PATIENT_DICOM/image_0.dcm": []}
+    assert strays(tmp_path) == ["1/MASKS_DICOM/liver/image_0.dcm"]
+
+
+def test_a_subject_of_bids_in_folders_of_its_kinds(tmp_path):
+    image, mask = "sub-1/ses-1/dwi/sub-1_ses-1_dwi.nii.gz", "derivatives/sub-1/ses-1/sub-1_ses-1_msk.nii.gz"
+    lay_out(tmp_path, image, mask)
+    assert pairs(tmp_path) == {image: [mask]}
 
 
 def test_the_first_of_two_observers_counts(tmp_path):
@@ -322,6 +366,7 @@ def test_nnunet_without_its_list(tmp_path):
 
 def test_what_was_made_of_an_image_beside_it_is_left_out(tmp_path):
     made = [f"a{ending}" for ending in ("_clusters.png", "_panel.png", "_pred.nii.gz", "_prediction.png", "_thumb.jpg")]
+    made += ["a_segmented.png", "a_overlay.png", "a_mask_pred.png", "z_mask_pred.png"]
     lay_out(tmp_path, "a.png", *made, "b_panel.png", "sub/a_clusters.png")
     assert list(pairs(tmp_path)) == ["a.png", "b_panel.png", "sub/a_clusters.png"]
     assert strays(tmp_path) == []
