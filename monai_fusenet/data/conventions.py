@@ -54,24 +54,25 @@ SPLIT = re.compile(r"train(ing)?|test(ing)?|val(id|idation)?", re.IGNORECASE)
 
 # Stems. A separator, a word, and perhaps a number: one file per lesion, as in BUSI; _dicom: the folder of a mask that
 # this package wrote; dseg and probseg: BIDS; msk: VerSe; anno: GlaS; 1stHO: CHASE; aggregated: KiTS; cp_masks: what
-# cellpose made; Segment_1: 3D Slicer.
+# cellpose made; simple segmentation: ilastik; Segment_1: 3D Slicer.
 _SEPARATOR = r"[_\-. ]"
 _PERSON = rf"(?:annotator|expert|grader|observer|rater|reader){_SEPARATOR}?[0-9]+"
 _STRONG = rf"masks?|segmentations?|labelmaps?|labelsets?|ground{_SEPARATOR}?truth"
-_WORD = rf"{_STRONG}|msk|segs?|labels?|gt|anno|annotations?|dseg|probseg|[1-9](?:st|nd|rd|th)ho|manual"
+_WORD = rf"{_STRONG}|msk|lbl|segs?|labels?|gt|anno|annotations?|dseg|probseg|[1-9](?:st|nd|rd|th)ho|manual"
 _NUMBER = rf"(?P<number>{_SEPARATOR}?[0-9]+|{_SEPARATOR}?\([0-9]+\)|{_SEPARATOR}{_PERSON})?(?:_dicom)?"
-_OF_SEVERAL = rf"aggregated{_SEPARATOR}(?:maj|and|or)|cp{_SEPARATOR}masks"
+_OF_SEVERAL = rf"aggregated{_SEPARATOR}(?:maj|and|or)|cp{_SEPARATOR}masks|simple{_SEPARATOR}segmentation"
 MASK_ENDING = re.compile(rf"(?:^|{_SEPARATOR})(?:{_WORD}|{_OF_SEVERAL}){_NUMBER}$", re.IGNORECASE)
 MASK_ENDING_IN_MASK_FOLDER = re.compile(
     rf"(?:^|{_SEPARATOR})(?:{_WORD}|{_OF_SEVERAL}|lesion|{_PERSON}){_NUMBER}$", re.IGNORECASE
 )
-MASK_BEGINNING = re.compile(rf"^(?:{_STRONG})[_-]+(?=.)", re.IGNORECASE)  # LiTS: segmentation-0
+MASK_BEGINNING = re.compile(rf"^(?:(?:{_STRONG})[_-]+|mask of )(?=.)", re.IGNORECASE)  # LiTS: segmentation-0; Fiji
 MAYBE_MASK_BEGINNING = re.compile(rf"^(?:{_WORD}){_SEPARATOR}+(?=.)", re.IGNORECASE)
+OF_A_PART = re.compile(rf"^(?:{_STRONG}|labels?|segs?){_SEPARATOR}+[a-z]", re.IGNORECASE)  # label_liver beside `ct`
 PART = re.compile(rf"{_SEPARATOR}segment_[0-9]+$|_(?:desc|label|seg|atlas|method)-[a-z0-9]+$", re.IGNORECASE)  # of BIDS
 # Of another image in the folder: what a program made of it.
 SHADOW_ENDING = re.compile(
-    rf"{_SEPARATOR}(?:clusters|panel|preds?|predictions?|probs?|probabilit(?:y|ies)|segmented|overlay|thumb|thumbnail"
-    rf"|flows|(?:cp{_SEPARATOR})?outlines)$",
+    rf"{_SEPARATOR}(?:clusters|panel|preds?|(?:object )?predictions?|probs?|probabilit(?:y|ies)|segmented|overlay"
+    rf"|thumb|thumbnail|flows|(?:cp{_SEPARATOR})?outlines)$",
     re.IGNORECASE,
 )
 # In stems that are folded. 0000: the first channel of nnU-Net; training, test: DRIVE; T1w: BIDS.
@@ -90,7 +91,7 @@ class Rank(IntEnum):
     PLAIN = 1
     MAJORITY = 2
     ANNOTATOR = 10  # plus the annotator's number
-    OTHER = 1000  # intersection and union of annotators; what cellpose made
+    OTHER = 1000  # intersection and union of annotators; what a program made
     PROPOSAL = 1001  # of a label server, unless images lie in a folder of this name, too
     NO_TRUTH = 1002  # probabilities
 
@@ -126,6 +127,8 @@ class Folder(NamedTuple):
             is_proposal = self.is_mask and self.name in ("label", "labels")
             rank = Rank.PROPOSAL if is_proposal else self.rank
             return Folder((*self.group, word), self.is_mask, rank, word)
+        if word.endswith("maskdicom"):  # a folder that this package wrote
+            return Folder((*self.group, normal(name)), True, Rank.PLAIN, word)
         if _is_mask_folder(word):
             rank = Rank.FIRST if FIRST_FOLDER.fullmatch(word) else _annotator(word) or Rank.PLAIN
             return Folder(self.group, True, rank, word, True)
@@ -201,8 +204,9 @@ def mask_stems(stem: str, in_mask_folder: bool) -> list[str]:
             stem = stem[: match.start()]
             stems.append(stem)
         elif match := MASK_BEGINNING.search(stem) or MAYBE_MASK_BEGINNING.search(stem):
+            is_part = OF_A_PART.match(stem) is not None and not in_mask_folder
             stem = stem[match.end() :]
-            stems += [stem, ""] if stems and not in_mask_folder else [stem]  # Segmentation-liver-label
+            stems += [stem, ""] if is_part else [stem]
         else:
             break
     return list(dict.fromkeys(stems))
@@ -235,7 +239,7 @@ def mask_rank(stem: str, folder: Folder) -> int:
     word = fold(stem)
     if word.endswith("probseg"):
         return Rank.NO_TRUTH
-    if match := re.search(r"aggregated_(maj|and|or)(_|$)|(^|_)cp_masks$", word):
+    if match := re.search(r"aggregated_(maj|and|or)(_|$)|(^|_)(cp_masks|simple_segmentation)$", word):
         return Rank.MAJORITY if match[1] == "maj" else Rank.OTHER
     if re.search(r"(^|_)(dseg|gt|ground_?truth|manual1?|1stho)$", word):
         return Rank.FIRST if folder.rank <= Rank.ANNOTATOR else folder.rank

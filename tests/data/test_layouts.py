@@ -83,6 +83,10 @@ def strays(folder: Path, **options) -> list[str]:
         # cellpose
         ("001_img.png", "001_masks.png"),
         ("001_img.png", "001_img_cp_masks.png"),
+        # ilastik, Fiji, StarDist
+        ("a.png", "a_Simple Segmentation.png"),
+        ("a.tif", "Mask of a.tif"),
+        ("cell.tif", "cell_lbl.tif"),
         # CHASE
         ("Image_01L.jpg", "Image_01L_1stHO.png"),
         # a word at the beginning
@@ -93,6 +97,7 @@ def strays(folder: Path, **options) -> list[str]:
         ("ct.nii.gz", "segmentation.nii.gz"),
         ("image.png", "mask.png"),
         ("image.png", "gt.png"),
+        ("case_1/image.nii", "case_1/label_liver.nii"),
     ],
 )
 def test_a_label_map_beside_its_image_is_its_mask(tmp_path, image, mask):
@@ -368,8 +373,9 @@ def test_what_was_made_of_an_image_beside_it_is_left_out(tmp_path):
     made = [f"a{ending}" for ending in ("_clusters.png", "_panel.png", "_pred.nii.gz", "_prediction.png", "_thumb.jpg")]
     made += ["a_segmented.png", "a_overlay.png", "a_mask_pred.png", "z_mask_pred.png"]
     lay_out(tmp_path, "a.png", *made, "b_panel.png", "sub/a_clusters.png")
-    assert list(pairs(tmp_path)) == ["a.png", "b_panel.png", "sub/a_clusters.png"]
-    assert strays(tmp_path) == []
+    lay_out(tmp_path, "a_Probabilities.tif", "a_Object Predictions.tif", "c/c_mask_dicom/1.dcm", "c/c.dcm")
+    assert list(pairs(tmp_path)) == ["a.png", "b_panel.png", "c/c.dcm", "sub/a_clusters.png"]
+    assert strays(tmp_path) == ["c/c_mask_dicom/1.dcm"]
 
 
 @pytest.mark.parametrize(
