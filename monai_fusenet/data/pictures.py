@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
-import itk
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from monai_fusenet.data.claims import DEFLATE, check_claim
-from monai_fusenet.data.itk_files import itk_image
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.data.tiff import is_tiff, read_tiff, upright
 
@@ -35,10 +34,9 @@ def read_picture(path: str) -> Raster:
         indices = np.asarray(page).reshape(1, page.height, page.width, -1)[..., 0] if has_palette else None
         page = _in_known_colours(page)
         pixels = np.asarray(page).reshape(page.height, page.width, -1)
-    if deep:  # decoded above all the same: unlike Pillow, ITK does not complain about missing rows
-        stored = itk.array_from_image(itk_image(path))
-        pixels = upright(stored.transpose(2, 0, 1), orientation).transpose(1, 2, 0)
-    has_alpha = page.mode in ("LA", "RGBA")
+    if deep:
+        pixels = upright(_deep_colours(path).transpose(2, 0, 1), orientation).transpose(1, 2, 0)
+    has_alpha = pixels.shape[2] in (2, 4)  # every mode left is grey or RGB
     return Raster(pixels.transpose(2, 0, 1), np.eye(4), False, has_alpha, indices=indices, lossy=lossy)
 
 
@@ -54,6 +52,13 @@ def _check_picture(picture: ImageFile.ImageFile, stored: int) -> None:
 def _is_deep_colour(picture: ImageFile.ImageFile) -> bool:
     """Whether the file holds 16-bit colours, which Pillow would reduce to 8 bits without a word."""
     return re.search(r"(RGB|LA)[AX]?;16", str(picture.tile)) is not None
+
+
+def _deep_colours(path: str) -> np.ndarray:
+    """A PNG of 16-bit colours, (H, W, C); Pillow has found it whole."""
+    from imagecodecs import png_decode  # few pictures need it
+
+    return png_decode(Path(path).read_bytes())
 
 
 def _in_known_colours(page: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from monai_fusenet.data.claims import DEFLATE, check_claim
 from monai_fusenet.data.raster import Raster
@@ -35,9 +37,12 @@ _FEWEST_TAGS = 3  # width, height, and where the values are
 _SLIDES = ("avs", "bif", "ndpi", "philips", "qpi", "scn", "svs")  # beside the slide they hold its label and thumbnails
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _CMYK, _YCBCR = range(7)
 _LAB = (8, 9, 10)
-_RAW, _CCITT, _LZW, _JPEG, _JPEGS, _DEFLATES, _PACKBITS = 1, (2, 3, 4), 5, 7, (6, 7), (8, 32946), 32773
-_APERIO_YCBCR = 33003  # its decoder leaves the colours as they are stored
-_MORE_THAN_DEFLATE = 2**20  # what a byte of the other codecs may hold; memory bounds what they unpack to
+_RAW, _CCITT, _LZW, _PACKBITS, _DEFLATES, _ZSTD_LZMA = 1, (2, 3, 4), 5, 32773, (8, 32946), (50000, 34926, 34925)
+_JPEG, _JPEGS = 7, (6, 7)
+_JPEG_2000, _PNG, _WEBP = (33005, 34712), 34933, (50001, 34927)
+_PICTURES = (*_JPEGS, *_JPEG_2000, _PNG, *_WEBP)  # their strips are pictures, which may be larger than the page
+_READ = (_RAW, *_CCITT, _LZW, _PACKBITS, *_DEFLATES, *_ZSTD_LZMA, *_PICTURES)
+_MORE_THAN_DEFLATE = 2**20  # what a byte of zstd and of pictures may hold; memory bounds what they unpack to
 
 
 def is_tiff(path: str) -> bool:
@@ -191,7 +196,10 @@ def _check_ome(tiff: TiffFile) -> None:
 
 
 def _check_kind(page: TiffPage) -> None:
-    if page.photometric not in range(7) or page.compression == _APERIO_YCBCR:
+    if page.compression not in _READ:
+        name = getattr(page.compression, "name", page.compression)
+        raise ValueError(f"the compression {name} is not read, expected deflate, LZW, zstd, JPEG, JPEG 2000 or none")
+    if page.photometric not in range(7):
         mode = "LAB" if page.photometric in _LAB else getattr(page.photometric, "name", str(page.photometric))
         raise ValueError(f"the colour mode {mode} is not read, expected grey, RGB, CMYK or a palette")
     if page.dtype is None:
@@ -202,11 +210,11 @@ def _check_kind(page: TiffPage) -> None:
 
 def _check_claims(page: TiffPage, shape: tuple[int, ...], stored: int) -> None:
     """Refuses, by `check_claim`, values that the file cannot hold; and tiles, which may be larger than the image."""
-    packing = _MORE_THAN_DEFLATE
-    if page.compression in (_LZW, _PACKBITS, *_DEFLATES, *_JPEGS, *_CCITT):
-        packing = DEFLATE
-    elif page.compression == _RAW:
+    packing = DEFLATE
+    if page.compression == _RAW:
         packing = 1
+    elif page.compression in (*_ZSTD_LZMA, *_JPEG_2000, _PNG, *_WEBP):
+        packing = _MORE_THAN_DEFLATE
     bits = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
     check_claim(shape, bits / 8, stored, packing)
     if page.is_tiled:
@@ -231,8 +239,8 @@ def _check_places(tiff: TiffFile, pages: list[TiffPage | TiffFrame], in_series: 
             if any(start <= other.offset < start + count for start, count in places for other in tiff.pages):
                 places = []
         inside = [(start, count) for start, count in places[:wanted] if 0 < start <= start + count - 1 < stored]
-        if page.compression == _JPEG and page.jpegheader is None:
-            inside = [(start, count) for start, count in inside if _ends_as_jpeg(tiff, start + count)]
+        if page.compression in _PICTURES and page.jpegheader is None:
+            inside = [(start, count) for start, count in inside if _is_whole_picture(tiff, page, start, count)]
         if len(inside) < wanted:
             raise ValueError(
                 f"image file is truncated: {wanted - len(inside)} of {wanted} strips or tiles of page {number} are "
@@ -240,10 +248,26 @@ def _check_places(tiff: TiffFile, pages: list[TiffPage | TiffFrame], in_series: 
             )
 
 
-def _ends_as_jpeg(tiff: TiffFile, end: int) -> bool:
-    """Whether the mark of the end (ITU-T T.81, B.1.1.3) is there, which libjpeg does not miss."""
-    tiff.filehandle.seek(max(0, end - 16))
-    return b"\xff\xd9" in tiff.filehandle.read(16)
+def _is_whole_picture(tiff: TiffFile, page: TiffPage, start: int, count: int) -> bool:
+    """Whether a strip or tile ends as its codec ends it, as far as decoders do not look at that themselves.
+
+    Raises:
+        ValueError: if it claims to be larger than its place in the page: a decoder would make room for that.
+    """
+    tiff.filehandle.seek(start)
+    stored = tiff.filehandle.read(count)
+    try:
+        with Image.open(io.BytesIO(stored)) as picture:
+            size = picture.size
+    except UnidentifiedImageError:  # 12 bits, or the old kind of JPEG, which do not unpack to much more
+        if page.compression not in _JPEGS:
+            return False
+        size = (0, 0)
+    place = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    if size[0] > place[0] or size[1] > place[1]:
+        raise ValueError(f"a strip or tile of {place[0]} x {place[1]} pixels holds a picture of {size[0]} x {size[1]}")
+    # ITU-R T.81, B.1.1.3; libjpeg makes up what it misses
+    return page.compression != _JPEG or b"\xff\xd9" in stored[-16:]
 
 
 def _through_palettes(pixels: np.ndarray, pages: list[TiffPage | TiffFrame]) -> np.ndarray:
