@@ -9,10 +9,11 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from monai_fusenet.data.conventions import Folder, is_ignored, normal
+from monai_fusenet.data.conventions import Folder, is_ignored, is_mask, normal
 from monai_fusenet.data.dataset_json import read_dataset_json
-from monai_fusenet.data.dicom_series import dicom_series
-from monai_fusenet.data.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from monai_fusenet.data.dicom_headers import is_dicom_file
+from monai_fusenet.data.dicom_series import dicom_images, objects_below
+from monai_fusenet.data.formats import IMAGE_SUFFIXES, suffix_of
 from monai_fusenet.data.pairing import Found, Place, assign, sort_out
 from monai_fusenet.data.sequences import cases
 from monai_fusenet.utils.errors import printable
@@ -187,7 +188,11 @@ def _from_folders(
     images, masks, others = sort_out(_search(root, exclude_dir))
     if not images:
         found_instead = f"{len(masks)} files named like masks and no other" if masks else "no file"
-        raise ValueError(f"no image in {root}: found {found_instead} that ends in {' '.join(IMAGE_SUFFIXES)}")
+        objects = objects_below(root)
+        raise ValueError(
+            f"no image in {root}: found {found_instead} that ends in {' '.join(IMAGE_SUFFIXES)}"
+            f"{f', but {objects}' if objects else ''}"
+        )
     items_by_place: dict[Place, list[dict[str, Any]]] = defaultdict(list)
     if sequences is None:
         for image in images:
@@ -249,23 +254,18 @@ def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[Found
         kind = kind.holding(folders)
         kinds |= {os.path.join(folder, name): (kind.below(name, folders), kind) for name in folders}
         stems = {name: _stem(name) for name in files if not is_ignored(name)}
-        names = sorted(name for name, stem in stems.items() if stem != name)
+        names = [name for name, stem in stems.items() if stem != name or is_dicom_file(os.path.join(folder, name))]
         inside = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
         series, depth = kind._replace(group=above.group), len(Path(folder).parts)
-        for path in _series_as_one(Path(folder), names):
+        for path in _images_of(Path(folder), sorted(names), stems, kind):
             if len(path.parts) > depth:
                 yield Found(path, inside + path.name, stems[path.name], kind)
             else:
                 yield Found(path, inside[:-1] or root.name, _stem(path.name), series)
 
 
-def _series_as_one(folder: Path, names: list[str]) -> list[Path]:
-    """The files of a folder, where those of one DICOM series give way to the folder itself."""
-    dicom = {name for name in names if suffix_of(name) in DICOM_SUFFIXES}
-    try:
-        series = dicom_series(folder) if len(dicom) > 1 else []
-    except ValueError:  # a damaged file: the folder is an image that fails, with this reason, and the others go on
-        series = [[]]
-    if all(len(files) == 1 for files in series):
-        return [folder / name for name in names]
-    return [*(folder / name for name in names if name not in dicom), folder]  # also of several, which fails by name
+def _images_of(folder: Path, names: Sequence[str], stems: Mapping[str, str], kind: Folder) -> list[Path]:
+    """The images and masks that the files of a folder are: DICOM slices, but for masks beside them, are one."""
+    masks = set() if kind.is_mask else {name for name in names if is_mask(stems[name])}
+    images = dicom_images(folder, [name for name in names if name not in masks], kind.is_mask)
+    return [*images, *(folder / name for name in names if name in masks)]

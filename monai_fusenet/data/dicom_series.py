@@ -1,103 +1,205 @@
-"""Folders of DICOM files: which of them are one series, and the series as one volume."""
+"""Folders of DICOM files: which images they hold, and a series as one volume."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import itk
 import numpy as np
-from monai.data import ITKReader
 
-from monai_fusenet.data.claims import check_dicom
-from monai_fusenet.data.formats import DICOM_SUFFIXES, suffix_of
-from monai_fusenet.data.itk_files import check_itk_claim, itk_header, raster_of
+from monai_fusenet.data.dicom_headers import DicomHeader, is_dicom_file, read_header
+from monai_fusenet.data.dicom_pixels import read_pixels
+from monai_fusenet.data.dicom_slices import affine_of_slices, check_volume, differences, in_order
+from monai_fusenet.data.itk_files import check_itk_claim, itk_header
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.utils.errors import printable
-from monai_fusenet.utils.geometry import SAME_PLACE
 
-__all__ = ["dicom_series", "read_series"]
+__all__ = ["dicom_images", "objects_below", "read_dicom", "read_series", "series_files"]
 
-UNEVEN = 0.25  # parts of the distance between slices that one may lie off, where no grid is exact
+SLICE_MODALITIES = {"CT", "MR", "PT"}  # their images are slices even where all lie at one place
+SEGMENTATION = "Segmentation"  # a kind of object
+MOST_VIEWS = 20  # of one series, each with a size or a direction of its own
+DAMAGED = "not an image, or damaged"
 
 
-def dicom_series(folder: str | os.PathLike) -> list[list[str]]:
-    """Groups the DICOM files directly in a folder by series.
+class _Folder(NamedTuple):
+    """What the DICOM files of a folder are.
 
-    Files belong together when they share SeriesInstanceUID, series number and date, image size and slice thickness:
-    the rule by which MONAI's `ITKReader` picks the files of a folder.
+    Attributes:
+        singles: images by themselves: without a place, of several frames, or each unlike all others of its series.
+        series: slices by series, of one or more.
+        damaged: why a file is no image, by name.
+        objects: what the files without an image are called, by name.
+    """
+
+    singles: list[DicomHeader]
+    series: list[list[DicomHeader]]
+    damaged: dict[str, str]
+    objects: dict[str, str]
+
+    @property
+    def has_volume(self) -> bool:
+        return any(len(files) > 1 for files in self.series)
+
+
+def dicom_images(folder: Path, names: Iterable[str], holds_masks: bool = False) -> list[Path]:
+    """The images that files of a folder are.
+
+    The slices of a series are one image, which the folder stands for. Any other file is an image: one that tells no
+    place in the patient (X-rays, ultrasound, screenshots), one of several frames, the only slice of its series.
+    DICOM objects that hold no image (reports, presentation states, plans, segmentations) are passed over.
 
     Args:
-        folder: an existing folder. Files that are not DICOM are passed over.
+        folder: where they lie.
+        names: of image files in it, of any format.
+        holds_masks: whether they are masks, which segmentation objects may be.
 
     Returns:
-        One list of file paths per series, in the order of the slices.
+        Paths of files, in the order of `names`, then that of the folder, where it holds slices. Where these are not
+        one volume, or a file is damaged, the folder is an image that fails by name.
+    """
+    names = list(names)
+    found = _look(folder, [name for name in names if is_dicom_file(folder / name)])
+    passed_over = {name for name, kind in found.objects.items() if not (holds_masks and kind == SEGMENTATION)}
+    if found.has_volume:
+        passed_over |= {*found.damaged, *(Path(slice_.path).name for files in found.series for slice_ in files)}
+    images = [folder / name for name in names if name not in passed_over]
+    return [*images, folder] if found.has_volume else images
+
+
+def read_dicom(path: str) -> Raster:
+    """The image of a DICOM file; of several frames that tell their places, the volume in the order of its slices.
 
     Raises:
-        ValueError: if a file of the folder would make ITK hang or take absurd amounts of memory.
+        ValueError: if it is damaged or holds no image; if its frames are not one volume.
     """
-    for path in Path(folder).iterdir():
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise ValueError(f"{printable(path.name)} is a pipe or a device, not a file")
-        if suffix_of(path) in DICOM_SUFFIXES and path.is_file() and path.stat().st_size > 0:
-            try:
-                check_dicom(str(path))
-            except ValueError as error:
-                raise ValueError(f"its file {printable(path.name)} is {error}") from error
-    names = itk.GDCMSeriesFileNames.New()
-    names.SetUseSeriesDetails(True)
-    names.AddSeriesRestriction("0008|0021")
-    shows_warnings = names.GetGlobalWarningDisplay()
-    names.SetGlobalWarningDisplay(False)  # an empty answer is an answer, not a reason to print
-    names.SetDirectory(str(folder))
-    names.SetGlobalWarningDisplay(shows_warnings)  # it holds for all of ITK
-    return [list(names.GetFileNames(uid)) for uid in names.GetSeriesUIDs()]
+    header = read_header(path)
+    if not header.holds_image and not header.planes:
+        raise ValueError(f"it holds no image, it is a DICOM object of another kind: {header.kind}")
+    raster = read_pixels(path)
+    if header.rescales is not None:  # ITK takes the first for all
+        slope, intercept = header.rescales[0]
+        stored = (raster.pixels.astype(np.float64) - intercept) / slope
+        raster = raster._replace(pixels=(stored * header.rescales[:, 0] + header.rescales[:, 1]).astype(np.float32))
+    if header.frames == 1 or not header.planes:
+        return raster
+    order = in_order(header.planes)
+    planes = [header.planes[index] for index in order]
+    check_volume(planes)
+    affine = affine_of_slices(planes, raster.affine)
+    return raster._replace(pixels=raster.pixels[..., order], affine=affine)
 
 
 def read_series(folder: str) -> Raster:
-    """The one series of a folder as a volume, its slices in order.
+    """The one image of a folder: a series of slices as a volume, images of other kinds beside it passed over.
 
     Raises:
-        ValueError: when the folder holds no series, several, or files that are damaged; when slices are missing.
+        ValueError: when the folder holds no series, several, or files that are damaged; when the slices are not one
+            volume.
     """
-    series = dicom_series(folder)
-    if len(series) != 1:
-        raise ValueError(f"a folder must hold one DICOM series, got {len(series)}: give each a folder of its own")
-    files = series[0]
-    others = sorted(
-        {name for name in os.listdir(folder) if suffix_of(name) in DICOM_SUFFIXES} - {Path(file).name for file in files}
-    )
-    if others:
-        raise ValueError(f"{len(others)} of its DICOM files are damaged, the first is {printable(others[0])}")
-    header = itk_header(files[0])
-    check_itk_claim(header, files, len(files))
-    image = ITKReader(pixel_type=_pixel_type(header)).read(folder)
-    notes, uneven = image.GetMetaDataDictionary(), "ITK_non_uniform_sampling_deviation"
-    if notes.HasKey(uneven) and notes[uneven] > UNEVEN * image.GetSpacing()[2]:
-        raise ValueError(
-            f"its slices are not evenly spaced, they lie up to {notes[uneven]:.3g} mm off: are some missing?"
-        )
-    raster = raster_of(image)
-    return raster._replace(affine=_with_steps(raster.affine, files))
-
-
-def _with_steps(affine: np.ndarray, files: Sequence[str]) -> np.ndarray:
-    """The affine with the step from slice to slice that the headers tell: ITK's is upright, a gantry may be tilted."""
+    headers = _slices(folder)
+    files = [header.path for header in headers]
     if len(files) == 1:
-        return affine
-    first, last = (
-        np.array([header.GetOrigin(axis) for axis in range(3)]) for header in map(itk_header, files[:: len(files) - 1])
-    )
-    step = (last - first) * (-1, -1, 1) / (len(files) - 1)  # RAS
-    if np.abs(step - affine[:3, 2]).max() * len(files) < SAME_PLACE:
-        return affine
-    sheared = affine.copy()
-    sheared[:3, 2] = step
-    return sheared
+        return read_dicom(files[0])
+    planes = [header.planes[0] for header in headers]
+    check_volume(planes)
+    check_itk_claim(itk_header(files[0]), files, len(files))
+    first = read_pixels(files[0])
+    slices = np.empty((len(files), *first.pixels.shape[:3]), np.float32)
+    slices[0] = first.pixels[..., 0]
+    for index, file in enumerate(files[1:], start=1):
+        slices[index] = read_pixels(file).pixels[..., 0]
+    return first._replace(pixels=np.moveaxis(slices, 0, -1), affine=affine_of_slices(planes, first.affine))
 
 
-def _pixel_type(header: itk.ImageIOBase) -> Any:
-    """Float32 throughout: ITK's Python package has no images of some integer types, int8 and int64 among them."""
-    return itk.F if header.GetNumberOfComponents() == 1 else itk.VariableLengthVector[itk.F]
+def series_files(folder: str | os.PathLike) -> list[str]:
+    """The files that `read_series` reads, in the order of the slices.
+
+    Raises:
+        ValueError: when the folder holds no series, several, or files that are damaged.
+    """
+    return [header.path for header in _slices(os.fspath(folder))]
+
+
+def _slices(folder: str) -> list[DicomHeader]:
+    """The headers of the slices of the one series of a folder, in order; of the one image where it holds no other."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.is_dir() and is_dicom_file(entry.path))
+    found = _look(Path(folder), names)
+    if found.damaged:
+        name, reason = next(iter(found.damaged.items()))
+        if reason == DAMAGED:
+            raise ValueError(f"{len(found.damaged)} of its DICOM files are damaged, the first is {printable(name)}")
+        raise ValueError(f"its file {printable(name)} is {reason}")
+    if len(found.series) == 1 and (found.has_volume or not found.singles):
+        files = found.series[0]
+        return [files[index] for index in in_order([header.planes[0] for header in files])]
+    if len(found.series) > 1 or not (found.singles or found.series or found.objects):
+        raise ValueError(f"a folder must hold one DICOM series, got {len(found.series)}: give each a folder of its own")
+    images = [*found.singles, *(header for files in found.series for header in files)]
+    if len(images) == 1:
+        return images
+    if images:
+        raise ValueError(
+            f"a folder must hold one DICOM series, got {len(images)} images that are no slices of a volume: "
+            "load each by the path of its file"
+        )
+    raise ValueError(f"it holds no image, but {_counted(found.objects.values())}")
+
+
+def objects_below(root: str | os.PathLike) -> str:
+    """Names the DICOM objects without an image in a folder and all below it, such as "2 Basic Text SR"; "" for none."""
+    kinds: list[str] = []
+    for folder, _, names in os.walk(os.fspath(root)):
+        kinds += _look(
+            Path(folder), [name for name in names if is_dicom_file(os.path.join(folder, name))]
+        ).objects.values()
+    return _counted(kinds)
+
+
+def _counted(kinds: Iterable[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(kinds).items()))
+
+
+def _look(folder: Path, names: Iterable[str]) -> _Folder:
+    found = _Folder([], [], {}, {})
+    series: dict[tuple[str, ...], list[DicomHeader]] = defaultdict(list)
+    for name in names:
+        try:
+            header = _checked_header(folder / name)
+        except (OSError, ValueError) as error:
+            found.damaged[name] = str(error)
+            continue
+        if not header.holds_image:
+            found.objects[name] = header.kind
+        elif header.frames > 1 or not header.planes:
+            found.singles.append(header)
+        else:
+            series[header.series].append(header)
+    for files in series.values():
+        (found.singles.extend if _are_singles(files) else found.series.append)(files)
+    return found
+
+
+def _checked_header(path: Path) -> DicomHeader:
+    if not path.exists():
+        raise ValueError("a link to a file that does not exist")
+    if not path.is_file():
+        raise ValueError("a pipe or a device, not a file")
+    if path.stat().st_size == 0:
+        raise ValueError("empty (0 bytes)")
+    return read_header(str(path))
+
+
+def _are_singles(files: list[DicomHeader]) -> bool:
+    """Whether files that share a series are no slices: no two are alike, or all are pictures of one place."""
+    if len(files) == 1:
+        return False
+    planes = [header.planes[0] for header in files]
+    if len(files) < MOST_VIEWS and all(differences(a, b) for i, a in enumerate(planes) for b in planes[:i]):
+        return True
+    at_one_place = all(np.array_equal(plane.position, planes[0].position) for plane in planes)
+    return at_one_place and not any(header.modality in SLICE_MODALITIES for header in files)

@@ -1,4 +1,4 @@
-"""NRRD, MetaImage and single DICOM files, read by ITK."""
+"""NRRD and MetaImage files, read by ITK, and what all that ITK reads has in common."""
 
 from __future__ import annotations  # naming an ITK class at import would load all of ITK, which takes seconds
 
@@ -14,13 +14,12 @@ from monai.utils import MetaKeys
 from monai_fusenet.data.claims import (
     DEFLATE,
     check_claim,
-    check_dicom,
     check_packed,
     check_text,
     data_files,
     text_fields,
 )
-from monai_fusenet.data.formats import DICOM_SUFFIXES, META_IMAGE_SUFFIXES, NRRD_SUFFIXES, suffix_of
+from monai_fusenet.data.formats import META_IMAGE_SUFFIXES, NRRD_SUFFIXES, suffix_of
 from monai_fusenet.data.raster import Raster, channel_first
 
 __all__ = ["check_itk_claim", "itk_header", "itk_image", "raster_of", "read_with_itk"]
@@ -30,17 +29,12 @@ _ITK_READERS = {
     **dict.fromkeys((".tif", ".tiff"), "TIFFImageIO"),
     **dict.fromkeys(NRRD_SUFFIXES, "NrrdImageIO"),
     **dict.fromkeys(META_IMAGE_SUFFIXES, "MetaImageIO"),
-    **dict.fromkeys(DICOM_SUFFIXES, "GDCMImageIO"),
 }
+_DICOM_READER = "GDCMImageIO"  # of files of any other suffix, and of none
 
 
 def read_with_itk(path: str) -> Raster:
     """The values of a file, once its header claims nothing that would make ITK crash, hang or take all memory."""
-    suffix = suffix_of(path)
-    if suffix in DICOM_SUFFIXES:
-        check_dicom(path)
-        check_itk_claim(itk_header(path), [path])
-        return raster_of(itk_image(path))
     check_text(path)
     fields, files = dict(text_fields(path)), data_files(path)
     if fields.get("compresseddatasize", "").isdecimal():  # MetaIO takes as much memory without asking
@@ -48,7 +42,7 @@ def read_with_itk(path: str) -> Raster:
     header = itk_header(path)
     packed = fields.get("encoding", "raw") != "raw" or fields.get("compresseddata", "False") != "False"
     check_itk_claim(header, files, packing=DEFLATE if packed else 1)
-    if packed and suffix in META_IMAGE_SUFFIXES:
+    if packed and suffix_of(path) in META_IMAGE_SUFFIXES:
         check_packed(path, header.GetImageSizeInBytes())
     return raster_of(itk_image(path))
 
@@ -56,7 +50,7 @@ def read_with_itk(path: str) -> Raster:
 def itk_header(path: str) -> itk.ImageIOBase:
     """The header of a file, read. ITK would know some formats by their suffix, which it expects in lower case."""
     suffix = suffix_of(path)
-    header = getattr(itk, _ITK_READERS[suffix]).New()
+    header = getattr(itk, _ITK_READERS.get(suffix, _DICOM_READER)).New()
     if suffix not in META_IMAGE_SUFFIXES and not header.CanReadFile(path):
         raise ValueError("not an image, or damaged")
     header.SetFileName(path)
@@ -79,9 +73,14 @@ def check_itk_claim(header: itk.ImageIOBase, files: Sequence[str], count: int = 
     check_claim(shape, header.GetComponentSize(), stored, packing)
 
 
-def itk_image(path: str) -> Any:
-    """The ITK image of a file, float32: ITK's Python package has no images of some integer types."""
-    header = itk_header(path)
+def itk_image(path: str, header: itk.ImageIOBase | None = None) -> Any:
+    """The ITK image of a file, float32: ITK's Python package has no images of some integer types.
+
+    Args:
+        path: of the file.
+        header: of it, where it is read already.
+    """
+    header = itk_header(path) if header is None else header
     image_type = itk.Image if header.GetNumberOfComponents() == 1 else itk.VectorImage
     reader = itk.ImageFileReader[image_type[itk.F, header.GetNumberOfDimensions()]]
     reader = reader.New(FileName=path, ImageIO=header)

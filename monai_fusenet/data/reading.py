@@ -16,7 +16,8 @@ from monai.utils import MetaKeys, SpaceKeys
 from monai.utils.misc import ImageMetaKey
 from PIL import UnidentifiedImageError
 
-from monai_fusenet.data.dicom_series import read_series
+from monai_fusenet.data.dicom_headers import is_dicom_file
+from monai_fusenet.data.dicom_series import read_dicom, read_series
 from monai_fusenet.data.formats import IMAGE_SUFFIXES, NIFTI_SUFFIXES, PICTURE_SUFFIXES, suffix_of
 from monai_fusenet.data.itk_files import read_with_itk
 from monai_fusenet.data.nifti import read_nifti
@@ -126,6 +127,8 @@ def read_raster(path: str) -> Raster:
             return read_picture(path)
         if suffix in NIFTI_SUFFIXES:
             return read_nifti(path)
+        if is_dicom_file(path):
+            return read_dicom(path)
         if suffix in IMAGE_SUFFIXES:
             return read_with_itk(path)
         raise ValueError(f"unknown suffix '{suffix}', expected one of {' '.join(IMAGE_SUFFIXES)}")

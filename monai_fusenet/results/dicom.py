@@ -15,8 +15,8 @@ import numpy as np
 from monai.data import MetaTensor
 
 from monai_fusenet import __version__
-from monai_fusenet.data.dicom_series import dicom_series
-from monai_fusenet.data.formats import DICOM_SUFFIXES, suffix_of
+from monai_fusenet.data.dicom_headers import is_dicom_file
+from monai_fusenet.data.dicom_series import series_files
 from monai_fusenet.utils.errors import failure_reason
 from monai_fusenet.utils.files import atomic_folder, atomic_path
 
@@ -71,7 +71,7 @@ def check_dicom_output(value: Any) -> None:
 
 def is_dicom(path: str | os.PathLike) -> bool:
     """Whether an image is a DICOM file or a folder, which holds a DICOM series."""
-    return os.path.isdir(path) or suffix_of(path) in DICOM_SUFFIXES
+    return os.path.isdir(path) or is_dicom_file(path)
 
 
 def dicom_mask_path(folder: Path, stem: str, kind: str) -> Path:
@@ -113,7 +113,7 @@ def write_dicom_mask(mask: MetaTensor, source: str | os.PathLike, folder: Path, 
 
     grid = tuple(int(side) for side in mask.meta["grid_shape"])
     planes = (mask.cpu().numpy() > 0).reshape(*grid[:2], -1).transpose(2, 1, 0)  # (slices, rows, columns)
-    files = dicom_series(source)[0] if os.path.isdir(source) else [str(source)]
+    files = series_files(source) if os.path.isdir(source) else [str(source)]
     path = dicom_mask_path(folder, stem, kind)
     try:
         headers = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]

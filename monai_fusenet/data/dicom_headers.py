@@ -1,0 +1,235 @@
+"""What the headers of DICOM files say: whether they hold an image, which one, and where its slices lie."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from monai_fusenet.data.claims import check_dicom
+from monai_fusenet.data.formats import DICOM_SUFFIXES, suffix_of
+from monai_fusenet.utils.errors import printable
+
+if TYPE_CHECKING:  # imported where a DICOM file is read: most data sets have none
+    from pydicom import Dataset
+
+__all__ = ["DicomHeader", "Plane", "is_dicom_file", "read_header"]
+
+NO_SUFFIX = re.compile(r"(\.[^a-z]*)?")  # none, or the last number of a UID
+# Told of slices at one place, the most telling first.
+TELLING = (
+    *("ImagePositionPatient", "ReferencedSegmentNumber", "TemporalPositionIdentifier", "TemporalPositionIndex"),
+    *("AcquisitionNumber", "FrameAcquisitionNumber", "StackID", "EchoNumbers", "EchoTime", "EffectiveEchoTime"),
+    *("DiffusionBValue", "DiffusionGradientOrientation", "TriggerTime", "NominalCardiacTriggerDelayTime"),
+    *("InversionTime", "FlipAngle", "RepetitionTime", "ConvolutionKernel", "ImageType", "FrameType", "KVP"),
+    *("AcquisitionTime", "ContentTime", "InstanceNumber"),
+)
+NEEDED = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "PatientID"),
+    *("Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("ImageOrientationPatient", "PixelSpacing"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *TELLING),
+)
+# Projections and photographs are no slices, whatever their headers say of a position.
+PICTURES = re.compile(r"Radiograph|Mammograph|Intra-Oral|X-Ray (Image|Angio|Radiofluoro)|Photograph|Dermoscop|^VL ")
+PICTURE_MODALITIES = {"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "XC", "OP", "GM", "SM", "ES"}
+SLICES = re.compile(r"(CT|MR|Positron Emission Tomography) Image")
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
+
+
+class Plane(NamedTuple):
+    """A slice: what tells whether it belongs to others, and where it lies.
+
+    Attributes:
+        name: of its file, or the number of its frame.
+        form: number of rows and of columns, samples per pixel and kind of colour.
+        position: (3,) of the middle of its first pixel in mm (LPS).
+        axes: (2, 3) directions in which its columns and its rows are counted.
+        spacing: (2,) in mm, between rows and between columns; `None` where unknown.
+        uid: its SOPInstanceUID; "" of a frame.
+        told: other attributes, by name.
+    """
+
+    name: str
+    form: Mapping[str, Any]
+    position: np.ndarray
+    axes: np.ndarray
+    spacing: np.ndarray | None
+    uid: str
+    told: Mapping[str, str]
+
+
+class DicomHeader(NamedTuple):
+    """A DICOM file that was looked into.
+
+    Attributes:
+        path: of the file.
+        kind: what its class is called.
+        holds_image: False of reports, plans, segmentations and the like.
+        series: what it shares with other files of its series.
+        modality: as CT, or US.
+        planes: of its slices whose places are known: a file of several frames has several; empty without places.
+        frames: how many it has.
+        rescales: (frames, 2) slope and intercept of each frame, where each has its own.
+    """
+
+    path: str
+    kind: str
+    holds_image: bool
+    series: tuple[str, ...] = ()
+    modality: str = ""
+    planes: tuple[Plane, ...] = ()
+    frames: int = 1
+    rescales: np.ndarray | None = None
+
+
+def is_dicom_file(path: str | os.PathLike) -> bool:
+    """Whether a file is DICOM: by its suffix, or, where it has none, by its mark "DICM" behind 128 bytes.
+
+    The numbers at the end of a UID are no suffix.
+    """
+    suffix = suffix_of(path)
+    if suffix in DICOM_SUFFIXES:
+        return True
+    if not NO_SUFFIX.fullmatch(suffix) or not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_header(path: str) -> DicomHeader:
+    """Looks into a DICOM file.
+
+    Raises:
+        ValueError: if it is no DICOM, or damaged; says in words that follow "it is" what is wrong.
+    """
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
+
+    check_dicom(path)  # pydicom would take memory for whatever length an element claims
+    met = []
+
+    def ends(tag: int, _representation: str | None, _length: int) -> bool:
+        met.append(int(tag))
+        return int(tag) in PIXELS
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with open(path, "rb") as file:
+                dataset = read_partial(file, stop_when=ends, force=True, specific_tags=[Tag(name) for name in NEEDED])
+            return _header(path, dataset, bool(met) and met[-1] in PIXELS)
+        except InvalidDicomError as error:
+            raise ValueError("not an image, or damaged") from error
+        except (AttributeError, KeyError, NotImplementedError, TypeError, EOFError) as error:
+            raise ValueError(f"damaged: {error}") from error
+
+
+def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
+    uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    if uid is None and not has_pixels:
+        raise ValueError("not an image, or damaged")
+    name = uid.name if uid is not None else ""
+    is_known = uid is not None and name != str(uid)
+    kind = name.replace(" Storage", "") if is_known else f"object of the class {uid}"
+    holds_image = "Image" in name or "Volume" in name.split() if is_known else has_pixels
+    if not holds_image and uid != SEGMENTATION:  # whose frames lie somewhere, too
+        return DicomHeader(path, kind, holds_image)
+    if not has_pixels:
+        raise ValueError("damaged: it has no pixels")
+    # StudyInstanceUID stands in for a SeriesInstanceUID that was taken away.
+    names = (
+        "SeriesInstanceUID" if dataset.get("SeriesInstanceUID") else "StudyInstanceUID",
+        "PatientID",
+        "SeriesNumber",
+    )
+    series = tuple(str(dataset.get(name) or "") for name in names)
+    modality = str(dataset.get("Modality") or "")
+    frames = int(_value([dataset], "NumberOfFrames") or 1)
+    is_picture = PICTURES.search(kind) or (modality in PICTURE_MODALITIES and not SLICES.match(kind))
+    if frames == 1 and is_picture:
+        return DicomHeader(path, kind, holds_image, series, modality)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if len(groups) == frames:
+        planes, rescales = _frames(dataset, groups)
+        return DicomHeader(path, kind, holds_image, series, modality, planes, frames, rescales)
+    if frames > 1:
+        return DicomHeader(path, kind, holds_image, series, modality, frames=frames)
+    plane = _plane(printable(os.path.basename(path)), dataset, [dataset], str(dataset.get("SOPInstanceUID") or ""))
+    return DicomHeader(path, kind, holds_image, series, modality, (plane,) if plane else ())
+
+
+def _frames(dataset: Dataset, groups: Any) -> tuple[tuple[Plane, ...], np.ndarray | None]:
+    """The planes of the frames of a file, where all have a place, and the rescaling where it differs."""
+    shared = [item for group in dataset.get("SharedFunctionalGroupsSequence") or [] for item in _items(group)]
+    sources = [[item for group in [own] for item in _items(group)] + shared for own in groups]
+    planes = [_plane(f"frame {number}", dataset, source) for number, source in enumerate(sources, start=1)]
+    rescales = np.array(
+        [
+            [_value(source, name) or default for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))]
+            for source in sources
+        ],
+        dtype=float,
+    )
+    known = tuple(plane for plane in planes if plane is not None)
+    return known if len(known) == len(planes) else (), rescales if (rescales != rescales[0]).any() else None
+
+
+def _items(group: Dataset) -> list[Dataset]:
+    """The first item of each sequence of a functional group, and of the sequences in these."""
+    items = [element.value[0] for element in group if element.VR == "SQ" and element.value]
+    return items + [inner for item in items for inner in _items(item)]
+
+
+def _plane(name: str, dataset: Dataset, sources: list[Dataset], uid: str = "") -> Plane | None:
+    position = _numbers(sources, "ImagePositionPatient", 3)
+    axes = _numbers(sources, "ImageOrientationPatient", 6)
+    if position is None or axes is None:
+        return None
+    lengths = np.linalg.norm(axes.reshape(2, 3), axis=1)
+    if np.abs(lengths - 1).max() > 0.01 or abs(axes[:3] @ axes[3:]) > 0.01:
+        raise ValueError(f"damaged: its ImageOrientationPatient {axes.tolist()} is no two directions at right angles")
+    spacing = _numbers(sources, "PixelSpacing", 2)
+    if spacing is not None and not (spacing > 0).all():
+        raise ValueError(f"damaged: its PixelSpacing must be above 0, got {spacing.tolist()}")
+    colour = str(dataset.get("PhotometricInterpretation") or "")
+    form = {
+        "Rows": dataset.get("Rows"),
+        "Columns": dataset.get("Columns"),
+        "SamplesPerPixel": dataset.get("SamplesPerPixel") or 1,
+        "PhotometricInterpretation": next(
+            (one for one in ("MONOCHROME", "PALETTE") if colour.startswith(one)), "colour"
+        ),
+    }
+    told = {name: _value(sources, name) for name in TELLING}
+    told = {name: str(value) for name, value in told.items() if value is not None}
+    return Plane(name, form, position, axes.reshape(2, 3), spacing, uid, told)
+
+
+def _value(sources: list[Dataset], name: str) -> Any:
+    try:
+        return next((source[name].value for source in sources if name in source), None)
+    except (TypeError, ValueError) as error:  # pydicom reads a value where it is asked for
+        raise ValueError(f"damaged: its {name} cannot be read") from error
+
+
+def _numbers(sources: list[Dataset], name: str, count: int) -> np.ndarray | None:
+    value = _value(sources, name)
+    if value is None or value == "" or (isinstance(value, list) and not value):
+        return None
+    try:
+        numbers = np.array(value, dtype=float)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+        raise ValueError(f"damaged: its {name} must hold {count} numbers, got {value}")
+    return numbers

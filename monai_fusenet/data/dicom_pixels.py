@@ -1,0 +1,72 @@
+"""The values of one DICOM file, as it shows them: rescaled, black dark, colours as RGB."""
+
+from __future__ import annotations
+
+import importlib
+
+import itk
+import numpy as np
+
+from monai_fusenet.data.itk_files import check_itk_claim, itk_header, itk_image, raster_of
+from monai_fusenet.data.raster import Raster
+
+__all__ = ["LPS_TO_RAS", "read_pixels"]
+
+RLE = "1.2.840.10008.1.2.5"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_pixels(path: str) -> Raster:
+    """The values of a file, and where ITK says that they lie: (C, X, Y, frames).
+
+    Raises:
+        ValueError: if its header claims more than the file can hold.
+        RuntimeError: if neither GDCM, by ITK, nor pydicom can decode it.
+    """
+    header = itk_header(path)
+    check_itk_claim(header, [path])
+    if header.GetNumberOfComponents() == 3 and header.GetComponentSize() > 1 and _syntax(path) == RLE:
+        return _decoded_by_pydicom(path)  # GDCM mixes its bytes up, in silence
+    try:
+        return raster_of(itk_image(path, header))
+    except RuntimeError as error:
+        try:
+            return _decoded_by_pydicom(path)
+        except Exception:
+            raise error from None
+
+
+def _syntax(path: str) -> str:
+    from pydicom.filereader import read_file_meta_info
+
+    return str(read_file_meta_info(path).get("TransferSyntaxUID"))
+
+
+def _decoded_by_pydicom(path: str) -> Raster:
+    """What GDCM cannot decode: RLE of odd lengths, MONOCHROME1 of signed values that do not fill their bytes."""
+    import pydicom
+
+    converts_colours = int(pydicom.__version_info__[0]) >= 3
+    tools = importlib.import_module("pydicom.pixels" if converts_colours else "pydicom.pixel_data_handlers.util")
+    dataset = pydicom.dcmread(path, force=True)
+    values, colour = dataset.pixel_array, dataset.PhotometricInterpretation
+    if colour == "PALETTE COLOR":
+        raise ValueError("a palette is left to GDCM")
+    if colour.startswith("YBR_FULL") and not converts_colours:
+        values = tools.convert_color_space(values, colour, "RGB")
+    if colour == "MONOCHROME1":
+        lowest = -(2 ** (dataset.BitsStored - 1)) if dataset.PixelRepresentation else 0
+        values = 2 * lowest + 2**dataset.BitsStored - 1 - values.astype(np.int64)
+    if dataset.SamplesPerPixel == 1:
+        values = tools.apply_modality_lut(values, dataset)[..., None]
+    frames = values.reshape(-1, dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)
+    pixels = frames.transpose(3, 2, 1, 0).astype(np.float32)
+    return Raster(pixels, _affine(itk_header(path)), has_geometry=True, has_alpha=False)
+
+
+def _affine(header: itk.ImageIOBase) -> np.ndarray:
+    affine = np.eye(4)
+    for axis in range(3):
+        affine[:3, axis] = np.array(header.GetDirection(axis)) * header.GetSpacing(axis)
+        affine[axis, 3] = header.GetOrigin(axis)
+    return LPS_TO_RAS @ affine
