@@ -3,7 +3,7 @@
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
 
 # Rows and columns are turned about two axes; their product is the direction of the slices.
 OBLIQUE = (0.96, 0.28, 0.0, -0.168, 0.576, 0.8)
@@ -94,6 +94,83 @@ def write_ct_series(
         dataset.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
+
+
+def write_dicom_file(path, pixels, sop_class=CTImageStorage, position=None, orientation=AXIAL, **own):
+    """One DICOM file of (rows, columns), (frames, rows, columns) or (rows, columns, 3) values; None: without pixels.
+
+    Args:
+        position: of its first pixel in mm; `None` leaves the place out.
+        own: more attributes; `None` leaves one out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset = FileDataset(str(path), Dataset(), file_meta=meta, preamble=b"\0" * 128)
+    values = {
+        "SOPClassUID": sop_class,
+        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+        "StudyInstanceUID": "1.2.3",
+        "SeriesInstanceUID": "1.2.3.4",
+        "PatientID": "P-17",
+        "SeriesNumber": 4,
+    }
+    if position is not None:
+        values |= {"ImagePositionPatient": list(position), "ImageOrientationPatient": list(orientation)}
+        values["PixelSpacing"] = [0.7, 0.5]
+    if pixels is not None:
+        is_colour = pixels.shape[-1] == 3
+        bits = 8 * pixels.itemsize
+        values |= {
+            "SamplesPerPixel": 3 if is_colour else 1,
+            "PhotometricInterpretation": "RGB" if is_colour else "MONOCHROME2",
+            "PlanarConfiguration": 0 if is_colour else None,
+            "NumberOfFrames": len(pixels) if pixels.ndim == 3 and not is_colour else None,
+            "Rows": pixels.shape[0 if pixels.ndim == 2 or is_colour else 1],
+            "Columns": pixels.shape[1 if pixels.ndim == 2 or is_colour else 2],
+            "BitsAllocated": bits,
+            "PixelRepresentation": int(pixels.dtype.kind == "i"),
+            "BitsStored": bits,
+        }
+    for name, value in {**values, **own}.items():
+        if value is not None:
+            setattr(dataset, name, value)
+    if pixels is not None:
+        dataset.HighBit = dataset.BitsStored - 1
+        dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+        dataset["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
+    dataset.save_as(path, enforce_file_format=True)
+    return dataset
+
+
+def write_enhanced_file(path, frames, order, frame_attributes=None, **own):
+    """An enhanced MR file of (slices, rows, columns) that are 3 mm apart, its frames in the given order.
+
+    Args:
+        order: for each frame the slice at whose place it lies.
+        frame_attributes: for each frame the functional groups that it has besides its place, by name.
+    """
+
+    def item(**values):
+        dataset = Dataset()
+        for name, value in values.items():
+            setattr(dataset, name, value)
+        return [dataset]
+
+    shared = item(
+        PixelMeasuresSequence=item(PixelSpacing=[0.7, 0.5], SliceThickness=3),
+        PlaneOrientationSequence=item(ImageOrientationPatient=list(OBLIQUE)),
+    )
+    normal = np.cross(OBLIQUE[:3], OBLIQUE[3:])
+    places = [[float(f"{value:.10g}") for value in np.array([10, 20, 30]) + 3 * slice_ * normal] for slice_ in order]
+    groups = [
+        item(PlanePositionSequence=item(ImagePositionPatient=place), **{k: item(**v) for k, v in groups.items()})[0]
+        for place, groups in zip(places, frame_attributes or [{}] * len(order), strict=True)
+    ]
+    own = {"SharedFunctionalGroupsSequence": shared, "PerFrameFunctionalGroupsSequence": groups, **own}
+    return write_dicom_file(path, frames, own.pop("sop_class", EnhancedMRImageStorage), **own)
 
 
 def read_headers(folder):

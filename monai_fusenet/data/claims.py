@@ -212,7 +212,10 @@ def check_dicom(path: str) -> None:
             kind = data[place + 4 : place + 6]
             if group != 2 and syntax == b"1.2.840.10008.1.2.1.99":
                 unpacker = zlib.decompressobj(-15)
-                data, syntax = data[:place] + unpacker.decompress(data[place:], HARMLESS), b""
+                try:
+                    data, syntax = data[:place] + unpacker.decompress(data[place:], HARMLESS), b""
+                except zlib.error as error:
+                    raise ValueError("not an image, or damaged: its deflated elements cannot be unpacked") from error
                 if unpacker.unconsumed_tail:
                     raise ValueError(
                         f"its deflated elements are larger than {HARMLESS} bytes: convert it to another syntax"

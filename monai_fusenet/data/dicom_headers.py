@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_fusenet.data.claims import check_dicom
 from monai_fusenet.data.formats import DICOM_SUFFIXES, suffix_of
-from monai_fusenet.utils.errors import printable
+from monai_fusenet.utils.errors import failure_reason, printable
 
 if TYPE_CHECKING:  # imported where a DICOM file is read: most data sets have none
     from pydicom import Dataset
@@ -40,6 +40,10 @@ PICTURE_MODALITIES = {"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "XC", "OP"
 SLICES = re.compile(r"(CT|MR|Positron Emission Tomography) Image")
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
+
+
+class _DamagedError(ValueError):
+    """What is wrong with a file, in words that follow "it is"."""
 
 
 class Plane(NamedTuple):
@@ -111,7 +115,6 @@ def read_header(path: str) -> DicomHeader:
     Raises:
         ValueError: if it is no DICOM, or damaged; says in words that follow "it is" what is wrong.
     """
-    from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
 
@@ -128,24 +131,24 @@ def read_header(path: str) -> DicomHeader:
             with open(path, "rb") as file:
                 dataset = read_partial(file, stop_when=ends, force=True, specific_tags=[Tag(name) for name in NEEDED])
             return _header(path, dataset, bool(met) and met[-1] in PIXELS)
-        except InvalidDicomError as error:
-            raise ValueError("not an image, or damaged") from error
-        except (AttributeError, KeyError, NotImplementedError, TypeError, EOFError) as error:
-            raise ValueError(f"damaged: {error}") from error
+        except _DamagedError:
+            raise
+        except Exception as error:  # damaged elements make pydicom raise anything
+            raise ValueError(f"damaged: {failure_reason(error)}") from error
 
 
 def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     if uid is None and not has_pixels:
-        raise ValueError("not an image, or damaged")
+        raise _DamagedError("not an image, or damaged")
     name = uid.name if uid is not None else ""
     is_known = uid is not None and name != str(uid)
     kind = name.replace(" Storage", "") if is_known else f"object of the class {uid}"
-    holds_image = "Image" in name or "Volume" in name.split() if is_known else has_pixels
+    holds_image = "Image" in name or kind == "Enhanced US Volume" if is_known else has_pixels
     if not holds_image and uid != SEGMENTATION:  # whose frames lie somewhere, too
         return DicomHeader(path, kind, holds_image)
     if not has_pixels:
-        raise ValueError("damaged: it has no pixels")
+        raise _DamagedError("damaged: it has no pixels")
     # StudyInstanceUID stands in for a SeriesInstanceUID that was taken away.
     names = (
         "SeriesInstanceUID" if dataset.get("SeriesInstanceUID") else "StudyInstanceUID",
@@ -197,10 +200,12 @@ def _plane(name: str, dataset: Dataset, sources: list[Dataset], uid: str = "") -
         return None
     lengths = np.linalg.norm(axes.reshape(2, 3), axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(axes[:3] @ axes[3:]) > 0.01:
-        raise ValueError(f"damaged: its ImageOrientationPatient {axes.tolist()} is no two directions at right angles")
+        raise _DamagedError(
+            f"damaged: its ImageOrientationPatient {axes.tolist()} is no two directions at right angles"
+        )
     spacing = _numbers(sources, "PixelSpacing", 2)
     if spacing is not None and not (spacing > 0).all():
-        raise ValueError(f"damaged: its PixelSpacing must be above 0, got {spacing.tolist()}")
+        raise _DamagedError(f"damaged: its PixelSpacing must be above 0, got {spacing.tolist()}")
     colour = str(dataset.get("PhotometricInterpretation") or "")
     form = {
         "Rows": dataset.get("Rows"),
@@ -219,7 +224,7 @@ def _value(sources: list[Dataset], name: str) -> Any:
     try:
         return next((source[name].value for source in sources if name in source), None)
     except (TypeError, ValueError) as error:  # pydicom reads a value where it is asked for
-        raise ValueError(f"damaged: its {name} cannot be read") from error
+        raise _DamagedError(f"damaged: its {name} cannot be read") from error
 
 
 def _numbers(sources: list[Dataset], name: str, count: int) -> np.ndarray | None:
@@ -231,5 +236,5 @@ def _numbers(sources: list[Dataset], name: str, count: int) -> np.ndarray | None
     except (TypeError, ValueError):
         numbers = np.empty(0)
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise ValueError(f"damaged: its {name} must hold {count} numbers, got {value}")
+        raise _DamagedError(f"damaged: its {name} must hold {count} numbers, got {value}")
     return numbers

@@ -77,7 +77,7 @@ def read_dicom(path: str) -> Raster:
         ValueError: if it is damaged or holds no image; if its frames are not one volume.
     """
     header = read_header(path)
-    if not header.holds_image and not header.planes:
+    if not header.holds_image and header.kind != SEGMENTATION:
         raise ValueError(f"it holds no image, it is a DICOM object of another kind: {header.kind}")
     raster = read_pixels(path)
     if header.rescales is not None:  # ITK takes the first for all

@@ -146,8 +146,8 @@ def _check_distances(ordered: Sequence[Plane], gaps: np.ndarray) -> None:
     if multiples.min() >= 1 and np.abs(gaps / usual - multiples).max() <= UNEVEN:
         missing = int(multiples.sum()) - len(gaps)
         raise ValueError(
-            f"its slices are not evenly spaced, {missing} {'is' if missing == 1 else 'are'} missing: {where}: add what is "
-            "missing, or give each part a folder of its own"
+            f"its slices are not evenly spaced, {missing} {'is' if missing == 1 else 'are'} missing: {where}: "
+            "add what is missing, or give each part a folder of its own"
         )
     raise ValueError(
         f"its slices are not evenly spaced, they lie up to {off.max():.3g} mm off: {where}: are some missing, or of "
