@@ -30,7 +30,7 @@ TELLING = (
 )
 NEEDED = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "PatientID"),
-    *("Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("Modality", "Rows", "Columns", "BitsAllocated", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("ImageOrientationPatient", "PixelSpacing"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *TELLING),
 )
@@ -39,6 +39,7 @@ PICTURES = re.compile(r"Radiograph|Mammograph|Intra-Oral|X-Ray (Image|Angio|Radi
 PICTURE_MODALITIES = {"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "XC", "OP", "GM", "SM", "ES"}
 SLICES = re.compile(r"(CT|MR|Positron Emission Tomography) Image")
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+RLE = "1.2.840.10008.1.2.5"
 PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 
 
@@ -80,6 +81,8 @@ class DicomHeader(NamedTuple):
         planes: of its slices whose places are known: a file of several frames has several; empty without places.
         frames: how many it has.
         rescales: (frames, 2) slope and intercept of each frame, where each has its own.
+        is_mixed_up: whether GDCM reads wrong values without a word: of single bits, and of colours of more than a
+            byte in RLE.
     """
 
     path: str
@@ -90,6 +93,7 @@ class DicomHeader(NamedTuple):
     planes: tuple[Plane, ...] = ()
     frames: int = 1
     rescales: np.ndarray | None = None
+    is_mixed_up: bool = False
 
 
 def is_dicom_file(path: str | os.PathLike) -> bool:
@@ -141,10 +145,10 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     if uid is None and not has_pixels:
         raise _DamagedError("not an image, or damaged")
-    name = uid.name if uid is not None else ""
-    is_known = uid is not None and name != str(uid)
-    kind = name.replace(" Storage", "") if is_known else f"object of the class {uid}"
-    holds_image = "Image" in name or kind == "Enhanced US Volume" if is_known else has_pixels
+    class_name = uid.name if uid is not None else ""
+    is_known = uid is not None and class_name != str(uid)
+    kind = class_name.replace(" Storage", "") if is_known else f"object of the class {uid}"
+    holds_image = "Image" in kind or kind == "Enhanced US Volume" if is_known else has_pixels
     if not holds_image and uid != SEGMENTATION:  # whose frames lie somewhere, too
         return DicomHeader(path, kind, holds_image)
     if not has_pixels:
@@ -156,26 +160,36 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
         "SeriesNumber",
     )
     series = tuple(str(dataset.get(name) or "") for name in names)
-    modality = str(dataset.get("Modality") or "")
     frames = int(_value([dataset], "NumberOfFrames") or 1)
-    is_picture = PICTURES.search(kind) or (modality in PICTURE_MODALITIES and not SLICES.match(kind))
-    if frames == 1 and is_picture:
-        return DicomHeader(path, kind, holds_image, series, modality)
+    header = DicomHeader(path, kind, holds_image, series, str(dataset.get("Modality") or ""), frames=frames)
+    header = header._replace(is_mixed_up=_is_mixed_up(dataset))
+    is_picture = frames == 1 and header.modality in PICTURE_MODALITIES and not SLICES.match(kind)
+    if is_picture or PICTURES.search(kind):
+        return header
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if len(groups) == frames:
         planes, rescales = _frames(dataset, groups)
-        return DicomHeader(path, kind, holds_image, series, modality, planes, frames, rescales)
-    if frames > 1:
-        return DicomHeader(path, kind, holds_image, series, modality, frames=frames)
-    plane = _plane(printable(os.path.basename(path)), dataset, [dataset], str(dataset.get("SOPInstanceUID") or ""))
-    return DicomHeader(path, kind, holds_image, series, modality, (plane,) if plane else ())
+        header = header._replace(planes=planes, rescales=rescales)
+    elif frames == 1:
+        plane = _plane(dataset, [dataset])
+        header = header._replace(planes=(plane,) if plane else ())
+    if frames == 1:  # a slice of a series, known by its file
+        name, uid = printable(os.path.basename(path)), str(dataset.get("SOPInstanceUID") or "")
+        header = header._replace(planes=tuple(plane._replace(name=name, uid=uid) for plane in header.planes))
+    return header
+
+
+def _is_mixed_up(dataset: Dataset) -> bool:
+    bits = _value([dataset], "BitsAllocated") or 0
+    is_packed = dataset.file_meta.get("TransferSyntaxUID") == RLE
+    return bits == 1 or (is_packed and bits > 8 and _value([dataset], "SamplesPerPixel") == 3)
 
 
 def _frames(dataset: Dataset, groups: Any) -> tuple[tuple[Plane, ...], np.ndarray | None]:
     """The planes of the frames of a file, where all have a place, and the rescaling where it differs."""
     shared = [item for group in dataset.get("SharedFunctionalGroupsSequence") or [] for item in _items(group)]
-    sources = [[item for group in [own] for item in _items(group)] + shared for own in groups]
-    planes = [_plane(f"frame {number}", dataset, source) for number, source in enumerate(sources, start=1)]
+    sources = [_items(own) + shared for own in groups]
+    planes = [_plane(dataset, source, f"frame {number}") for number, source in enumerate(sources, start=1)]
     rescales = np.array(
         [
             [_value(source, name) or default for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))]
@@ -193,10 +207,10 @@ def _items(group: Dataset) -> list[Dataset]:
     return items + [inner for item in items for inner in _items(item)]
 
 
-def _plane(name: str, dataset: Dataset, sources: list[Dataset], uid: str = "") -> Plane | None:
+def _plane(dataset: Dataset, sources: list[Dataset], name: str = "") -> Plane | None:
     position = _numbers(sources, "ImagePositionPatient", 3)
     axes = _numbers(sources, "ImageOrientationPatient", 6)
-    if position is None or axes is None:
+    if position is None or axes is None or not axes.any():
         return None
     lengths = np.linalg.norm(axes.reshape(2, 3), axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(axes[:3] @ axes[3:]) > 0.01:
@@ -217,7 +231,7 @@ def _plane(name: str, dataset: Dataset, sources: list[Dataset], uid: str = "") -
     }
     told = {name: _value(sources, name) for name in TELLING}
     told = {name: str(value) for name, value in told.items() if value is not None}
-    return Plane(name, form, position, axes.reshape(2, 3), spacing, uid, told)
+    return Plane(name, form, position, axes.reshape(2, 3), spacing, "", told)
 
 
 def _value(sources: list[Dataset], name: str) -> Any:

@@ -7,28 +7,29 @@ import importlib
 import itk
 import numpy as np
 
+from monai_fusenet.data.dicom_headers import DicomHeader
 from monai_fusenet.data.itk_files import check_itk_claim, itk_header, itk_image, raster_of
 from monai_fusenet.data.raster import Raster
 
 __all__ = ["LPS_TO_RAS", "read_pixels"]
 
-RLE = "1.2.840.10008.1.2.5"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def read_pixels(path: str) -> Raster:
+def read_pixels(header: DicomHeader) -> Raster:
     """The values of a file, and where ITK says that they lie: (C, X, Y, frames).
 
     Raises:
         ValueError: if its header claims more than the file can hold.
         RuntimeError: if neither GDCM, by ITK, nor pydicom can decode it.
     """
-    header = itk_header(path)
-    check_itk_claim(header, [path])
-    if header.GetNumberOfComponents() == 3 and header.GetComponentSize() > 1 and _syntax(path) == RLE:
-        return _decoded_by_pydicom(path)  # GDCM mixes its bytes up, in silence
+    path = header.path
+    itk_io = itk_header(path)
+    check_itk_claim(itk_io, [path])
+    if header.is_mixed_up:
+        return _decoded_by_pydicom(path)
     try:
-        return raster_of(itk_image(path, header))
+        return raster_of(itk_image(path, itk_io))
     except RuntimeError as error:
         try:
             return _decoded_by_pydicom(path)
@@ -36,14 +37,8 @@ def read_pixels(path: str) -> Raster:
             raise error from None
 
 
-def _syntax(path: str) -> str:
-    from pydicom.filereader import read_file_meta_info
-
-    return str(read_file_meta_info(path).get("TransferSyntaxUID"))
-
-
 def _decoded_by_pydicom(path: str) -> Raster:
-    """What GDCM cannot decode: RLE of odd lengths, MONOCHROME1 of signed values that do not fill their bytes."""
+    """What GDCM cannot decode: also RLE of odd lengths, MONOCHROME1 of signed values that do not fill their bytes."""
     import pydicom
 
     converts_colours = int(pydicom.__version_info__[0]) >= 3

@@ -79,7 +79,7 @@ def read_dicom(path: str) -> Raster:
     header = read_header(path)
     if not header.holds_image and header.kind != SEGMENTATION:
         raise ValueError(f"it holds no image, it is a DICOM object of another kind: {header.kind}")
-    raster = read_pixels(path)
+    raster = read_pixels(header)
     if header.rescales is not None:  # ITK takes the first for all
         slope, intercept = header.rescales[0]
         stored = (raster.pixels.astype(np.float64) - intercept) / slope
@@ -107,11 +107,11 @@ def read_series(folder: str) -> Raster:
     planes = [header.planes[0] for header in headers]
     check_volume(planes)
     check_itk_claim(itk_header(files[0]), files, len(files))
-    first = read_pixels(files[0])
+    first = read_pixels(headers[0])
     slices = np.empty((len(files), *first.pixels.shape[:3]), np.float32)
     slices[0] = first.pixels[..., 0]
-    for index, file in enumerate(files[1:], start=1):
-        slices[index] = read_pixels(file).pixels[..., 0]
+    for index, header in enumerate(headers[1:], start=1):
+        slices[index] = read_pixels(header).pixels[..., 0]
     return first._replace(pixels=np.moveaxis(slices, 0, -1), affine=affine_of_slices(planes, first.affine))
 
 

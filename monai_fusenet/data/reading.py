@@ -39,7 +39,7 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
     - A TIFF of several pages is a volume (C, X, Y, pages) of unit spacing; where OME-XML, ImageJ or tifffile wrote
       that pages are channels, they are.
     - NIfTI, NRRD, MetaImage and DICOM are (C, X, Y[, Z]). One axis of length 1 of a volume is dropped (the last
-      one, if there are several), so that a one-slice volume is a 2-D image.
+      one, if there are several), so that a one-slice volume is a 2-D image. DICOM files need no suffix.
 
     Args:
         path: what to load. Of several files, which must have equal shapes and affines, transparency is dropped and
@@ -62,7 +62,8 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
 
     Raises:
         ValueError: if the file is missing, empty, truncated or not an image, claims more than it or memory can hold,
-            if a series has slices that are not evenly spaced, or if several files differ in shape or affine.
+            if the slices of a series, or the frames of a file, are not one volume of evenly spaced slices, or if
+            several files differ in shape or affine.
     """
     paths = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
     if not paths:

@@ -161,6 +161,18 @@ def test_phases_in_one_file_are_told_by_what_differs(tmp_path):
     )
 
 
+def test_enhanced_files_of_one_frame_are_slices_of_a_series(tmp_path):
+    folder = tmp_path / "mr"
+    for place in range(4):
+        write_enhanced_file(folder / f"{place}.dcm", FRAMES[place : place + 1], [place])
+    whole = load_image(folder)
+    np.testing.assert_array_equal(whole.numpy()[0], FRAMES.T)
+    write_enhanced_file(tmp_path / "a.dcm", FRAMES, range(4))
+    np.testing.assert_allclose(whole.affine, load_image(tmp_path / "a.dcm").affine)
+    (folder / "1.dcm").unlink()
+    assert reason(folder).startswith("its slices are not evenly spaced, ")
+
+
 def test_missing_frames_are_counted(tmp_path):
     write_enhanced_file(tmp_path / "a.dcm", FRAMES, [0, 1, 2, 5])
     assert reason(tmp_path / "a.dcm") == (

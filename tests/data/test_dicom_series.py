@@ -68,6 +68,7 @@ def write_slices(folder, places, **own):
         (SecondaryCaptureImageStorage, {"Modality": "DX", "position": (0, 0, 0)}),
         (UltrasoundImageStorage, {"Modality": "US"}),
         (UltrasoundImageStorage, {"Modality": "US", "position": (0, 0, 0)}),
+        (UltrasoundImageStorage, {"Modality": "US", "position": (0, 0, 0), "orientation": (0, 0, 0, 0, 0, 0)}),
         (CTImageStorage, {"SeriesInstanceUID": None}),
         (CTImageStorage, {"SeriesInstanceUID": ""}),
     ],
@@ -306,9 +307,9 @@ def test_a_place_that_is_no_place_is_named(tmp_path, value):
 
 def test_directions_that_are_none_are_named(tmp_path):
     folder = write_slices(tmp_path / "x", range(6))
-    write_dicom_file(folder / "3.dcm", VOLUME[3], position=(0, 0, 3), orientation=(0, 0, 0, 0, 0, 0))
+    write_dicom_file(folder / "3.dcm", VOLUME[3], position=(0, 0, 3), orientation=(1, 0, 0, 1, 0, 0))
     assert refusal(folder) == (
-        "its file 3.dcm is damaged: its ImageOrientationPatient [0.0, 0.0, 0.0, 0.0, 0.0, 0.0] is no two directions at "
+        "its file 3.dcm is damaged: its ImageOrientationPatient [1.0, 0.0, 0.0, 1.0, 0.0, 0.0] is no two directions at "
         "right angles"
     )
 

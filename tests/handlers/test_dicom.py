@@ -7,10 +7,16 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_tools import AXIAL, OBLIQUE, read_headers, write_ct_series
+from dicom_tools import AXIAL, OBLIQUE, read_headers, write_ct_series, write_dicom_file
 from monai.data import MetaTensor
 from pydicom.data import get_testdata_file
-from pydicom.uid import EnhancedCTImageStorage, MRImageStorage, UltrasoundImageStorage
+from pydicom.uid import (
+    BasicTextSRStorage,
+    EnhancedCTImageStorage,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+    UltrasoundImageStorage,
+)
 
 from monai_fusenet import __version__
 from monai_fusenet.data import load_image
@@ -143,6 +149,29 @@ def test_attributes_that_may_be_empty_may_be_missing(tmp_path):
     seg = pydicom.dcmread(write_dicom_mask(mask_of(tmp_path / "ct"), tmp_path / "ct", tmp_path, "a_mask", "seg"))
     assert (seg.PatientID, seg.PatientBirthDate, seg.AccessionNumber) == ("", "", "")
     assert seg.PatientName == "Müller^Ünal"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_segmentation_is_loaded_in_its_place(tmp_path, reverse):
+    write_ct_series(tmp_path / "ct", VOLUME, reverse=reverse)  # 63 pixels a slice: frames begin within a byte
+    mask = mask_of(tmp_path / "ct")
+    loaded = load_image(write_dicom_mask(mask, tmp_path / "ct", tmp_path, "a_mask", "seg"))
+    np.testing.assert_array_equal(loaded.numpy(), mask.numpy())
+    np.testing.assert_allclose(loaded.affine, mask.affine, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["seg", "series"])
+def test_files_without_suffix_and_beside_other_objects(tmp_path, kind):
+    for path in write_ct_series(tmp_path / "ct", VOLUME):
+        path.rename(path.with_suffix(""))
+    write_dicom_file(tmp_path / "ct" / "report", None, BasicTextSRStorage)
+    write_dicom_file(tmp_path / "ct" / "shot", VOLUME[0].astype(np.uint16), SecondaryCaptureImageStorage)
+    for source, out in ((tmp_path / "ct", tmp_path / "a"), (tmp_path / "ct" / "shot", tmp_path / "b")):
+        assert is_dicom(source)
+        out.mkdir()
+        mask = mask_of(source)
+        loaded = load_image(write_dicom_mask(mask, source, out, "a_mask", kind))
+        np.testing.assert_array_equal(loaded.numpy(), mask.numpy())
 
 
 # Series
