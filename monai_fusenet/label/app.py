@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +21,12 @@ from monailabel.tasks.activelearning.random import Random
 
 from monai_fusenet import __version__
 from monai_fusenet.data import IMAGE_SUFFIXES
+from monai_fusenet.data.formats import suffix_of
 from monai_fusenet.label.cache import ClusterCache
 from monai_fusenet.label.clustering import Clusterer, read_conf
 from monai_fusenet.label.feedforward import FeedForwardModel
 from monai_fusenet.label.infer import ClickTask, ClustersTask, FeedForwardTask, MaskTask, ScribblesTask
+from monai_fusenet.label.requests import is_upload, read_switch
 from monai_fusenet.label.scoring import MostUncertain, UncertaintyScoring
 from monai_fusenet.label.train import AcceptedMasksTraining, SelfSupervisedTraining
 from monai_fusenet.utils.errors import failure_reason
@@ -109,20 +108,20 @@ class FuseNetApp(MONAILabelApp):
         """Answers a request for a label map.
 
         Of the machine's files, a request reaches the images of the datastore, those of a session, and what was sent
-        with it; of its folders, it writes into those of labels alone.
+        with it; of its folders, it writes into those of labels alone. A value that is null or empty counts as absent.
 
         Raises:
             HTTPException: 404 for an unknown image, 400 for a request or an image that makes no sense, 507 where
                 nothing can be written; with one line that says what was expected and what came.
         """
-        image, label = request.get("image"), request.get("label")
+        request = {name: value for name, value in request.items() if name == "image" or value not in (None, "")}
+        image = request.get("image")
         if not isinstance(image, str) or not self._may_read(image, datastore or self.datastore()):
             raise HTTPException(404, f"there is no image {image!r:.100}; GET /datastore/?output=all lists all")
-        if label is not None and not is_upload(label):
-            raise HTTPException(400, "label must be sent as a file with the request, not as a path")
         if "label_tag" in request:
             check_name("label_tag", request["label_tag"])
         try:
+            request["save_label"] = read_switch(request, "save_label", False)
             return super().infer(request, datastore)
         except MONAILabelException as error:
             raise HTTPException(400, str(error.msg)) from error
@@ -164,26 +163,31 @@ class ConfinedDatastore(LocalDatastore):
         return super().add_image(image_id, image_filename, image_info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Saves a label; HTTP 400 unless its tag is a plain name, 404 for an unknown image."""
+        """Saves a label in the place of an earlier one, whatever the suffix of that.
+
+        HTTP 400 unless its tag is a plain name and its suffix that of a file which is read, 404 for an unknown image.
+        """
         check_name("tag", label_tag)
         if not self.get_image_uri(image_id):
             raise HTTPException(404, f"there is no image {image_id!r:.100}; GET /datastore/?output=all lists all")
-        return super().save_label(image_id, label_filename, label_tag, label_info)
+        if suffix_of(label_filename) not in IMAGE_SUFFIXES:
+            known, suffix = " ".join(IMAGE_SUFFIXES), suffix_of(label_filename)
+            raise HTTPException(400, f"a label must be a file with one of the suffixes {known}, got {suffix!r:.100}")
+        earlier = self._label_file(image_id, label_tag)
+        label_id = super().save_label(image_id, label_filename, label_tag, label_info)
+        if earlier is not None and earlier != self._label_file(image_id, label_tag):
+            earlier.unlink(missing_ok=True)  # or a folder of labels would hold two masks of an image
+        return label_id
+
+    def _label_file(self, image_id: str, tag: str) -> Path | None:
+        label = self._datastore.label(image_id, tag)
+        return label and Path(self._datastore.label_path(tag), self._filename(image_id, label.ext))
 
 
 def check_name(what: str, name: Any) -> None:
     """Raises HTTP 400 unless a name stays in the folder in which it is used."""
     if not isinstance(name, str) or not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
         raise HTTPException(400, f"{what} must be a name without slashes that begins with no dot, got {name!r:.100}")
-
-
-def is_upload(path: Any) -> bool:
-    """Whether a path is that of a file which came with a request, as MONAI Label names it."""
-    if not isinstance(path, str) or "\0" in path:
-        return False
-    folder, name = os.path.split(path)
-    at_home = folder == tempfile.gettempdir() and re.fullmatch(r"tmp\w{8}(\..*)?", name)
-    return bool(at_home) and os.path.isfile(path) and not os.path.islink(path)
 
 
 class ForgivingBatch(BatchInferTask):

@@ -33,6 +33,7 @@ class Clusters(NamedTuple):
         original_affine: the affine of the file's grid, 4 x 4.
         grid_shape: spatial shape in the file, axes of length 1 included.
         has_geometry: False for pictures, whose first axis is the row.
+        nifti_header: where a NIfTI file says that its grid lies, as `load_image` has it.
         selector: turns clicks into masks.
     """
 
@@ -41,7 +42,13 @@ class Clusters(NamedTuple):
     original_affine: np.ndarray
     grid_shape: tuple[int, ...]
     has_geometry: bool
+    nifti_header: bytes
     selector: ClickSelector
+
+    def place(self) -> dict[str, Any]:
+        """What `load_image` says about the image's grid, in the `meta` of a label map."""
+        names = ("original_affine", "grid_shape", "has_geometry", "nifti_header")
+        return {name: getattr(self, name) for name in names}
 
 
 class ClusterCache:
@@ -102,6 +109,7 @@ class ClusterCache:
                 original_affine=arrays["original_affine"],
                 grid_shape=tuple(int(side) for side in arrays["grid_shape"]),
                 has_geometry=bool(arrays["has_geometry"]),
+                nifti_header=arrays["nifti_header"].tobytes(),
                 selector=ClickSelector.from_state(arrays),
             )
         except (FileNotFoundError, NotADirectoryError):
@@ -115,6 +123,7 @@ class ClusterCache:
 
     def _write(self, key: str, made: Clusters) -> Clusters:
         arrays: dict[str, Any] = {name: value for name, value in made._asdict().items() if name != "selector"}
+        arrays["nifti_header"] = np.frombuffer(made.nifti_header, dtype=np.uint8)
         arrays |= made.selector.state()
         try:
             with atomic_path(self._path(key)) as temporary:

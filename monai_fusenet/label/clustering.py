@@ -241,6 +241,7 @@ class Clusterer:
             original_affine=np.asarray(image.meta["original_affine"]),
             grid_shape=tuple(int(side) for side in image.meta["grid_shape"]),
             has_geometry=bool(image.meta["has_geometry"]),
+            nifti_header=image.meta.get("nifti_header", b""),
             selector=selector,
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,24 +17,29 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from monai_fusenet.clicks import ClickSelector
-from monai_fusenet.data import load_image
 from monai_fusenet.label.cache import Clusters
 from monai_fusenet.label.clustering import Clusterer, presets
 from monai_fusenet.label.feedforward import FeedForwardModel
-from monai_fusenet.results.layout import write_label_map
+from monai_fusenet.label.label_maps import read_form, read_label, write_answer
+from monai_fusenet.label.requests import (
+    FOREGROUND,
+    is_upload,
+    label_names,
+    option,
+    read_clicks,
+    to_index,
+)
 
-__all__ = ["ClickTask", "ClustersTask", "FeedForwardTask", "MaskTask", "ScribblesTask", "read_label"]
+__all__ = ["ClickTask", "ClustersTask", "FeedForwardTask", "MaskTask", "ScribblesTask"]
 
 logger = logging.getLogger(__name__)
 
-FOREGROUND = {"foreground": 1}
 NAMED_CLUSTERS = 16  # names that clients are told of in advance; an answer names all that it has
 WEIGHTS = ["fresh", "trained"]
 SCOPES = ["volume", "slice"]
 SLICES_IN_MEMORY = 8
-MOST_CLICKS = 100  # of either kind: the time that clicks take grows with a power of their number
-FARTHEST = 1e9  # no image is as large
 SCRIBBLE_POINTS = 64  # of either kind, spread over the scribbles: more say nothing new and cost time
+SCRIBBLED = "selected_label_name"  # where 3D Slicer puts the name of what is scribbled on
 BACKGROUND_SCRIBBLE, FOREGROUND_SCRIBBLE = 2, 3  # labels that MONAI Label's clients draw with
 
 
@@ -74,10 +78,12 @@ class _ClustersUser(InferTask):
         start = time.perf_counter()
         path = str(request["image"])
         adapt = option("weights", request.get("weights"), WEIGHTS) == "trained"
+        device, form = read_device(request), read_form(request, path)
         self.check(request)
-        found = self.clusterer.clusters(path, name_to_device(request.get("device")), adapt)
+        found = self.clusterer.clusters(path, device, adapt)
         labels, names = self.segment(path, found, request)
-        file = write_result(labels, found, self.results_dir)
+        tensor = MetaTensor(torch.from_numpy(labels.astype(np.int32)).unsqueeze(0), meta=found.place())
+        file = write_answer(tensor, self.results_dir, form, names, path)
         seconds = time.perf_counter() - start
         logger.info("%s of %s in %.0f ms", type(self).__name__, Path(path).name, 1000 * seconds)
         return str(file), {"label_names": names, "latencies": {"total": round(seconds, 3)}}
@@ -112,13 +118,14 @@ class MaskTask(_ClustersUser):
         super().__init__(clusterer, results_dir, InferType.SEGMENTATION, FOREGROUND, description, options)
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """The preset."""
+        """The preset and the object's name."""
+        label_names(request)
         option("preset", request.get("preset"), self._config["preset"])
 
     def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
         """The mask of the preset asked for, or else of the server's."""
         preset = option("preset", request.get("preset"), self._config["preset"])
-        return self.clusterer.mask(path, found.clusters, preset), FOREGROUND
+        return self.clusterer.mask(path, found.clusters, preset), label_names(request)
 
 
 class _Interactive(_ClustersUser):
@@ -176,7 +183,8 @@ class ClickTask(_Interactive):
         super().__init__(clusterer, results_dir, InferType.DEEPGROW, description)
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """The clicks and the scope."""
+        """The clicks, the scope and the object's name."""
+        label_names(request)
         option("scope", request.get("scope"), SCOPES)
         read_clicks(request, "background")
         if not read_clicks(request, "foreground"):
@@ -190,7 +198,7 @@ class ClickTask(_Interactive):
         foreground, background = (
             [to_index(point, found) for point in read_clicks(request, kind)] for kind in ("foreground", "background")
         )
-        return self.select(path, found, request, foreground, background), FOREGROUND
+        return self.select(path, found, request, foreground, background), label_names(request)
 
 
 class ScribblesTask(_Interactive):
@@ -202,10 +210,16 @@ class ScribblesTask(_Interactive):
         super().__init__(clusterer, results_dir, InferType.SCRIBBLES, description, options)
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """The label map, its labels and the scope."""
+        """The label map, its labels, the scope and the object's name."""
+        label_names(request, SCRIBBLED)
         option("scope", request.get("scope"), SCOPES)
-        if not request.get("label"):
+        label = request.get("label")
+        if not label:
             raise ValueError("no scribbles: expected a label map with the request, on the image's grid")
+        if not is_upload(label):
+            raise ValueError(
+                f"label must be sent as a file with the request, not as a path or a name, got {label!r:.100}"
+            )
         for kind in ("fg", "bg"):
             self._stroke(request, kind)
 
@@ -219,7 +233,7 @@ class ScribblesTask(_Interactive):
 
     def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
         """The mask of the strokes in the label map `label`."""
-        labels = read_label(request["label"], found.clusters.shape, found.has_geometry, found.original_affine)
+        labels = read_label(request["label"], found.clusters.shape, found.place())
         wanted = [self._stroke(request, kind) for kind in ("fg", "bg")]
         foreground, background = (spread_points(labels == value) for value in wanted)
         if not foreground:
@@ -229,7 +243,7 @@ class ScribblesTask(_Interactive):
                 f"no scribble on the object: expected label {wanted[0]} in the label map, which holds "
                 f"{', '.join(present[:8]) or 'none'}{more}"
             )
-        return self.select(path, found, request, foreground, background), FOREGROUND
+        return self.select(path, found, request, foreground, background), label_names(request, SCRIBBLED)
 
 
 class FeedForwardTask(InferTask):
@@ -252,13 +266,32 @@ class FeedForwardTask(InferTask):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """The path of the mask, and what clients are told beside it."""
         start = time.perf_counter()
-        mask = self.model.predict(str(request["image"]), name_to_device(request.get("device")))
-        self.results_dir.mkdir(parents=True, exist_ok=True)
-        file = write_label_map(mask, self.results_dir, f"fusenet_{uuid.uuid4().hex}")
+        path = str(request["image"])
+        device, form, names = read_device(request), read_form(request, path), label_names(request)
+        mask = self.model.predict(path, device)
+        file = write_answer(mask, self.results_dir, form, names, path)
         return str(file), {
-            "label_names": FOREGROUND,
+            "label_names": names,
             "latencies": {"total": round(time.perf_counter() - start, 3)},
         }
+
+
+def read_device(request: Mapping[str, Any]) -> str:
+    """The device of a request, by torch's name or by the one that clients show; raises `ValueError` for a missing one.
+
+    A GPU where there is none means the CPU, as everywhere in MONAI Label.
+    """
+    value = request.get("device") or None
+    if isinstance(value, list) and value == device_list():  # sent back as it was offered
+        value = value[0]
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"device must be one of {', '.join(device_list())}, got {value!r:.100}")
+    device = name_to_device(value)
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # an assertion where torch is built without that kind
+        raise ValueError(f"device must be one of {', '.join(device_list())}, got {value!r:.100}") from error
+    return device
 
 
 def cluster_names(count: int) -> dict[str, int]:
@@ -266,111 +299,8 @@ def cluster_names(count: int) -> dict[str, int]:
     return {f"cluster_{label}": label for label in range(1, count + 1)}
 
 
-def option(name: str, value: Any, allowed: Sequence[str]) -> str:
-    """A value of a request, the first allowed one where there is none; raises `ValueError` for any other."""
-    if value is None or list(allowed) == value:  # clients send the list back when nothing was chosen
-        return allowed[0]
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value}")
-    return str(value)
-
-
-def read_clicks(request: Mapping[str, Any], kind: str) -> list[list[float]]:
-    """The clicks of a kind in a request, as they came; raises `ValueError` unless they are some lists of numbers."""
-    clicks = request.get(kind) or []
-
-    def is_click(click: Any) -> bool:
-        return isinstance(click, list) and all(
-            isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < FARTHEST
-            for number in click
-        )
-
-    if not isinstance(clicks, list) or not all(map(is_click, clicks)):
-        raise ValueError(f"{kind} must be a list of clicks, as [[120, 80], [30, 44]], got {str(clicks)[:100]}")
-    if len(clicks) > MOST_CLICKS:
-        raise ValueError(f"{kind} must hold at most {MOST_CLICKS} clicks, got {len(clicks)}; draw scribbles instead")
-    return clicks
-
-
-def to_index(click: Sequence[float], found: Clusters) -> tuple[int, ...]:
-    """A click of a client as an index of the image as it was loaded.
-
-    Args:
-        click: [x = column, y = row] on a picture, [i, j, k] on everything with a geometry; a further coordinate of a
-            picture or of a 2-D image is left out.
-        found: what is known of the image.
-
-    Raises:
-        ValueError: when there are too few coordinates, or the click lies outside the image.
-    """
-    shape, axes = found.clusters.shape, found.clusters.ndim
-    rounded = [round(number) for number in click]
-    if found.has_geometry and len(rounded) == len(found.grid_shape) > axes:
-        dropped = max(axis for axis, side in enumerate(found.grid_shape) if side == 1)
-        rounded = [number for axis, number in enumerate(rounded) if axis != dropped]
-    if len(rounded) < axes:
-        raise ValueError(f"a click on this image must have {axes} coordinates, got {list(click)}")
-    index = tuple(rounded[:axes] if found.has_geometry else rounded[1::-1])
-    if not all(0 <= number < side for number, side in zip(index, shape, strict=True)):
-        sides = " x ".join(str(side) for side in (shape if found.has_geometry else shape[::-1]))
-        order = "[i, j, k]" if axes == 3 else "[i, j]" if found.has_geometry else "[x, y] = [column, row]"
-        raise ValueError(f"the click {list(click)} lies outside the image of {sides} pixels; clicks are {order}")
-    return index
-
-
-def read_label(
-    path: str | Path, shape: Sequence[int], has_geometry: bool, affine: np.ndarray | None = None
-) -> np.ndarray:
-    """A label map that a client made for an image, on the grid of the image as it was loaded.
-
-    Slicer knows no pictures and sends what was drawn on one as a volume of one slice, whose first axis is the column.
-
-    Args:
-        path: the label map.
-        shape: spatial shape of the image.
-        has_geometry: False for pictures.
-        affine: that of the image's file; a label map with another one lies elsewhere. `None`: not looked at.
-
-    Returns:
-        (*spatial), labels as they are in the file.
-
-    Raises:
-        ValueError: when it cannot be read, or its grid is another one.
-    """
-    label = load_image(path)
-    array = np.asarray(label)[0]
-    if label.meta["has_geometry"] and not has_geometry:
-        array = array.T
-    if array.shape != tuple(shape):
-        raise ValueError(f"the label map must have the image's shape {tuple(shape)}, got {array.shape}")
-    if has_geometry and label.meta["has_geometry"] and affine is not None:
-        own = np.asarray(label.meta["original_affine"], dtype=float)
-        if not np.allclose(own, affine, atol=1e-2):
-            raise ValueError(
-                f"the label map must have the image's affine {np.round(affine, 3).tolist()}, got "
-                f"{np.round(own, 3).tolist()}"
-            )
-    return array
-
-
 def spread_points(mask: np.ndarray, most: int = SCRIBBLE_POINTS) -> list[tuple[int, ...]]:
     """At most so many pixels of a mask (*spatial), evenly taken from all of them."""
     points = np.argwhere(mask)
     chosen = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int))
     return [tuple(int(index) for index in point) for point in points[chosen]]
-
-
-def write_result(labels: np.ndarray, found: Clusters, results_dir: Path) -> Path:
-    """Writes labels (*spatial): PNG for pictures, NIfTI with the image's affine for everything else.
-
-    Not into the system's temporary folder, where a client on the same machine puts its copy under the same name, and
-    the server, having sent the file, would delete it.
-    """
-    meta = {
-        "has_geometry": found.has_geometry,
-        "grid_shape": found.grid_shape,
-        "original_affine": found.original_affine,
-    }
-    results_dir.mkdir(parents=True, exist_ok=True)
-    tensor = MetaTensor(torch.from_numpy(labels.astype(np.int32)).unsqueeze(0), meta=meta)
-    return write_label_map(tensor, results_dir, f"fusenet_{uuid.uuid4().hex}")

@@ -22,7 +22,7 @@ from monai_fusenet.bundle import FuseNetWorkflow, UnfinishedError, UnfitWeightsE
 from monai_fusenet.data import load_image
 from monai_fusenet.label.clustering import bundle_configs
 from monai_fusenet.label.feedforward import FeedForwardModel
-from monai_fusenet.label.infer import read_label
+from monai_fusenet.label.label_maps import read_label
 from monai_fusenet.results.layout import write_label_map
 from monai_fusenet.utils.checks import check_switch, check_whole
 from monai_fusenet.utils.errors import failure_reason
@@ -134,8 +134,8 @@ class AcceptedMasksTraining(_Training):
     def train(self, datastore: Datastore, options: Mapping[str, Any]) -> dict[str, Any]:
         """Lays the accepted masks beside each other and trains on them.
 
-        An image counts as left out when it or its mask cannot be read, they differ in shape, its number of axes is
-        that of the minority, or its mask is empty.
+        An image counts as left out when it or its mask cannot be read, they lie on different grids, its number of axes
+        is that of the minority, or its mask is empty.
 
         Raises:
             ValueError: when no mask is accepted yet, or none can be used.
@@ -152,11 +152,8 @@ class AcceptedMasksTraining(_Training):
         for item in items:
             image = load_image(item["image"])
             try:
-                label = read_label(
-                    datastore.get_label_uri(item["name"], DefaultLabelTag.FINAL),
-                    image.shape[1:],
-                    image.meta["has_geometry"],
-                )
+                accepted = datastore.get_label_uri(item["name"], DefaultLabelTag.FINAL)
+                label = read_label(accepted, image.shape[1:], image.meta)
             except (ValueError, OSError) as error:  # one bad mask must not end the training on all others
                 reasons.append(f"{item['name']}: {failure_reason(error)}")
                 logger.warning("left out the accepted mask of %s", reasons[-1])

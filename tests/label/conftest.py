@@ -4,12 +4,13 @@ import pytest
 from label_tools import Server, draw_studies
 
 REASON = "needs monailabel: pip install -e '.[label]'"
+WITHOUT_IT = {"test_cache.py", "test_label_maps.py", "test_requests.py"}
 
 
 def pytest_collection_modifyitems(items):
     if importlib.util.find_spec("monailabel") is None:
         for item in items:
-            if "tests/label/" in item.path.as_posix() and item.path.name != "test_cache.py":
+            if "tests/label/" in item.path.as_posix() and item.path.name not in WITHOUT_IT:
                 item.add_marker(pytest.mark.skip(reason=REASON))
 
 

@@ -129,6 +129,20 @@ class Server:
             time.sleep(0.5)
         raise RuntimeError(f"{task} has not ended: {status}")
 
+    def ask(self, model, image, params, output="image", **files):
+        """Status and content of a request as web pages send it; files by the field's name."""
+        import requests
+
+        opened = {field: (Path(file).name, Path(file).read_bytes()) for field, file in files.items()}
+        answer = requests.post(
+            f"{self.url}/infer/{model}",
+            params={"image": image, "output": output},
+            data={"params": json.dumps(params)},
+            files=opened or None,
+            timeout=300,
+        )
+        return answer.status_code, answer.content
+
     def infer(self, model, image, params=None, **files):
         """The label map as an array, and what is told beside it."""
         file, told = self.client().infer(model, image, params or {}, **files)

@@ -17,7 +17,7 @@ def made(seed=0):
     random = np.random.default_rng(seed)
     clusters = np.where(np.indices((31, 44))[1] < 20, 1, 2).astype(np.uint8)
     selector = ClickSelector(clusters, random.random((3, 31, 44)).astype(np.float32))
-    return Clusters(clusters, 0.25, np.diag([2.0, 3, 1, 1]), (31, 44, 1), True, selector)
+    return Clusters(clusters, 0.25, np.diag([2.0, 3, 1, 1]), (31, 44, 1), True, bytes(range(256)), selector)
 
 
 def never():
@@ -30,6 +30,7 @@ def test_what_one_process_made_another_reads(tmp_path):
     assert np.array_equal(first.clusters, second.clusters)
     assert np.array_equal(first.original_affine, second.original_affine)
     assert (second.uncertainty, second.grid_shape, second.has_geometry) == (0.25, (31, 44, 1), True)
+    assert second.nifti_header == bytes(range(256))
     assert np.array_equal(first.selector([(10, 10)]), second.selector([(10, 10)]))
 
 
