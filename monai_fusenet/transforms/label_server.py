@@ -17,8 +17,9 @@ __all__ = ["ForLabelServerd"]
 class ForLabelServerd(MapTransform):
     """Lays out a 2-D mask for the writer of MONAI Label; leaves all samples that come from elsewhere alone.
 
-    That writer takes 2-D masks without a channel and with the column first, as MONAI's own readers load pictures; it
-    knows no default type of pixels that fits a mask, and writes a mask of a JPEG as a JPEG, which is lossy.
+    That writer takes masks of pictures without a channel and with the column first, as MONAI's own readers load
+    pictures. It writes a flat mask without its place, so that a slice becomes a volume of one slice. It knows no
+    default type of pixels that fits a mask, and writes a mask of a JPEG as a JPEG, which is lossy.
 
     Args:
         keys: key of the mask (1, *spatial).
@@ -26,7 +27,11 @@ class ForLabelServerd(MapTransform):
         path_key: what MONAI Label adds to a sample, and nobody else.
 
     Shape:
-        a picture (1, H, W) -> (W, H); other 2-D images (1, X, Y) -> (X, Y); volumes stay as they are
+        a picture (1, H, W) -> (W, H); other 2-D images (1, X, Y) -> (X, Y, 1), or where else the file has the axis of
+        length 1; volumes stay as they are
+
+    Raises:
+        ValueError: when a client asks for a JPEG.
     """
 
     def __init__(self, keys: KeysCollection = "pred", image_key: str = "image", path_key: str = "image_path") -> None:
@@ -42,12 +47,15 @@ class ForLabelServerd(MapTransform):
         image = sample[self.image_key]
         is_picture = not image.meta["has_geometry"]
         sample["result_dtype"] = sample.get("result_dtype") or "uint8"
-        sample["result_extension"] = sample.get("result_extension") or (".png" if is_picture else ".nii.gz")
+        extension = sample.get("result_extension") or (".png" if is_picture else ".nii.gz")
+        sample["result_extension"] = f".{str(extension).lstrip('.')}"
+        if sample["result_extension"].lower() in (".jpg", ".jpeg"):
+            raise ValueError(f"result_extension must be that of a format which keeps labels, as .png, got {extension}")
         for key in self.key_iterator(sample):
             mask = torch.as_tensor(sample[key])
             if mask.ndim != 3:
                 continue
             plane = plain(mask)[0]
-            sample[key] = plane.T if is_picture else plane
+            sample[key] = plane.T if is_picture else plane.reshape([*image.meta["grid_shape"], 1][:3])
             image.meta["spatial_shape"] = tuple(sample[key].shape)
         return sample

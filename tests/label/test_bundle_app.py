@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bundle_tools import BUNDLE, ENVIRONMENT, SMALL, call, draw_image
-from label_tools import ROOT, dice
+from label_tools import AFFINE, ROOT, dice
 from PIL import Image
 
 SMALL_STUDENT = {
@@ -65,7 +65,7 @@ def answers(tmp_path_factory):
     pixels, _ = draw_image(61, 83)
     Image.fromarray(pixels).save(folder / "studies" / "a.png")
     Image.fromarray(pixels).save(folder / "studies" / "b.jpg", quality=95)
-    nib.save(nib.Nifti1Image(pixels[..., 0].T.astype(np.float32), np.eye(4)), folder / "studies" / "c.nii.gz")
+    nib.save(nib.Nifti1Image(pixels[..., 0].T.astype(np.float32), AFFINE), folder / "studies" / "c.nii.gz")
     distilled = folder / "distillation"
     assert call("distillation", dataset_dir=folder / "studies", output_dir=distilled, **SMALL_STUDENT) == 0
     shutil.copytree(distilled / "model", folder / "app" / "model" / "distilled")
@@ -93,8 +93,9 @@ def test_a_picture_gets_a_mask_on_its_grid(answers, name):
 
 
 def test_a_nifti_slice_gets_a_mask_on_its_grid(answers):
-    mask = np.asarray(nib.load(answers["files"]["fusenet_segmentation_c"]).dataobj)
-    assert dice(mask > 0, draw_image(61, 83)[1].T > 0) > 0.9
+    written = nib.load(answers["files"]["fusenet_segmentation_c"])
+    assert np.allclose(written.affine, AFFINE)
+    assert dice(np.asarray(written.dataobj)[..., 0] > 0, draw_image(61, 83)[1].T > 0) > 0.9
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
