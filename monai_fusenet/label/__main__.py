@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(instructions(options.studies, options.host, options.port), flush=True)
     server = limited_server(options.host, options.port)
     command = ["start_server", "--app", str(app), "--studies", options.studies, "--host", options.host]
-    command += ["--port", str(options.port)]
+    command += ["--port", str(options.port), "--uvicorn_app", "monai_fusenet.label.server:app"]
     for name, value in conf.items():
         command += ["--conf", name, value]
     server.action_start_server(server.args_parser().parse_args(command))

@@ -288,7 +288,7 @@ def read_device(request: Mapping[str, Any]) -> str:
         raise ValueError(f"device must be one of {', '.join(device_list())}, got {value!r:.100}")
     device = name_to_device(value)
     try:
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()  # not even "meta", which holds nothing
     except (RuntimeError, AssertionError) as error:  # an assertion where torch is built without that kind
         raise ValueError(f"device must be one of {', '.join(device_list())}, got {value!r:.100}") from error
     return device

@@ -156,8 +156,10 @@ def itk_affine(image: str | Path, sides: Sequence[int]) -> np.ndarray | None:
     """The affine (RAS, 4 x 4) by which ITK places an image's file: it prefers another form of a NIfTI header, and the
     resolution of a JPEG is its pixels' size. `None` where ITK cannot read the file or sees another grid.
     """
+    if not os.path.isfile(image):  # a folder of DICOM slices
+        return None
     header = itk.ImageIOFactory.CreateImageIO(str(image), itk.CommonEnums.IOFileMode_ReadMode)
-    if header is None or not os.path.isfile(image):
+    if header is None:
         return None
     header.SetFileName(str(image))
     try:

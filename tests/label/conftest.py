@@ -14,12 +14,12 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=REASON))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def studies(tmp_path_factory):
     return draw_studies(tmp_path_factory.mktemp("studies"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(studies, tmp_path_factory):
     with Server(studies, tmp_path_factory.mktemp("app")) as running:
         yield running

@@ -149,6 +149,7 @@ def test_clicks_as_text_and_as_floats(server):
         ({"label_tag": ["a"], "save_label": True}, "label_tag must be a name"),
         ({"result_write_to_file": False}, "result_write_to_file must be true"),
         ({"device": "Quadro 9000"}, "device must be one of "),
+        ({"device": "meta"}, "device must be one of "),
         ({"device": {"a": 1}}, "device must be one of "),
         ({"device": ["x"]}, "device must be one of "),
         ({"scope": {"a": 1}}, "scope must be one of volume, slice"),
@@ -193,3 +194,19 @@ def test_a_label_that_nobody_reads_is_refused(server, tmp_path):
     assert "400" in told.value.msg
     assert "a label must be a file with one of the suffixes .png " in told.value.msg
     assert "final" not in server.client().datastore()["objects"]["d"]["labels"]
+
+
+def test_what_is_no_json_is_told(server):
+    import requests
+
+    url = f"{server.url}/infer/fusenet_click?image=a"
+    answer = requests.post(url, data={"params": "'{foreground: [[3, 3]]}'"}, timeout=60)  # from a shell of Windows
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("""expected JSON, got "'{foreground: [[3, 3]]}'" (""")
+
+
+def test_what_monai_label_refuses_is_told(server):
+    import requests
+
+    answer = requests.delete(f"{server.url}/datastore/image?id=nowhere", timeout=60)
+    assert (answer.status_code, answer.json()["detail"]) == (400, "Image nowhere not found")

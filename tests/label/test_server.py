@@ -257,8 +257,9 @@ def test_trainings_and_what_they_are_for(server):
     client.train_start("fusenet_feedforward", {"steps": 30})
     assert server.wait_for("train")["status"] == "DONE"
     assert client.info()["train_stats"]["fusenet_feedforward"]["images"] == 1  # the one that was accepted
-    mask, _ = server.infer("fusenet_feedforward", "a")
-    assert mask.shape == picture("a")[1].shape
+    mask, told = server.infer("fusenet_feedforward", "a", {"label": "lesion", "result_dtype": "uint16"})
+    assert (mask.shape, mask.dtype) == (picture("a")[1].shape, np.uint16)
+    assert told["label_names"] == {"lesion": 1}
     assert dice(mask > 0, picture("a")[1]) > 0.5
 
 

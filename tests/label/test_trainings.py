@@ -3,10 +3,12 @@
 import logging
 import shutil
 
+import itk
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from label_tools import SMALL, draw_studies, picture
+from label_tools import AFFINE, SMALL, draw_studies, draw_volume, picture
 from PIL import Image
 
 from monai_fusenet.label.cache import ClusterCache
@@ -57,7 +59,9 @@ def folder(images, tmp_path):
 def datastore_of(folder):
     from monailabel.datastore.local import LocalDatastore
 
-    return LocalDatastore(str(folder), extensions=["*.png", "*.jpg", "*.JPEG", "*.BMP", "*.nii.gz"], auto_reload=False)
+    return LocalDatastore(
+        str(folder), extensions=["*.png", "*.jpg", "*.JPEG", "*.BMP", "*.nii.gz", "*.nrrd"], auto_reload=False
+    )
 
 
 def accept(folder, name, mask=None):
@@ -86,6 +90,29 @@ def test_a_bad_accepted_mask_is_named_and_the_others_teach(folder, tmp_path, pre
     assert training.stats() == told
     assert "left out the accepted mask of b: cannot read" in caplog.text
     assert "left out the accepted mask of c: the label map must have the image's shape" in caplog.text
+
+
+def test_masks_as_slicer_saves_them_teach(folder, tmp_path, preset):
+    labels = folder / "labels" / "final"
+    labels.mkdir(parents=True)
+    flat, volume = (7 * picture(name)[1].astype(np.uint16) for name in "ab")
+    itk.imwrite(itk.image_from_array(flat), str(labels / "a.nrrd"))
+    nib.save(nib.Nifti1Image(volume.T[..., None], np.diag([-1, -1, 1, 1])), labels / "b.nii.gz")
+    told = accepted_masks_training(tmp_path, preset)({"steps": 1, "device": "cpu"}, datastore_of(folder))
+    assert (told["images"], told["left_out"]) == (2, 0)
+    for name, mask in (("a", flat), ("b", volume)):
+        taught = np.asarray(Image.open(tmp_path / "work" / "masks" / f"{name}_mask.png"))
+        assert np.array_equal(taught > 0, mask > 0)
+
+
+def test_a_mask_that_lies_elsewhere_teaches_nothing(folder, tmp_path, preset):
+    labels = folder / "labels" / "final"
+    labels.mkdir(parents=True)
+    turned = nib.Nifti1Image(draw_volume()[1].astype(np.uint8), AFFINE @ np.diag([-1.0, 1, 1, 1]))
+    nib.save(turned, labels / "volume.nii.gz")
+    training = accepted_masks_training(tmp_path, preset)
+    with pytest.raises(ValueError, match="the first, of volume: the label map must have the image's affine"):
+        training({"device": "cpu"}, datastore_of(folder))
 
 
 def test_no_usable_mask_is_an_error_that_names_an_image(folder, tmp_path, preset):
