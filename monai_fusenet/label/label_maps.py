@@ -7,6 +7,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,10 @@ import nibabel as nib
 import numpy as np
 from monai.data import ITKWriter, MetaTensor
 from monai.data.utils import orientation_ras_lps
-from PIL import Image
+from PIL import ExifTags, Image
 
 from monai_fusenet.data import load_image
-from monai_fusenet.data.formats import NIFTI_SUFFIXES
+from monai_fusenet.data.formats import NIFTI_SUFFIXES, PICTURE_SUFFIXES, suffix_of
 from monai_fusenet.label.requests import read_switch
 from monai_fusenet.results.layout import write_label_map
 from monai_fusenet.utils.files import atomic_path
@@ -53,8 +54,8 @@ def read_form(request: Mapping[str, Any], image: str | Path) -> AnswerForm:
         image: the image's file.
 
     Raises:
-        ValueError: for an extension, a type or a switch that there is not, a type that the format cannot hold, or a
-            volume as PNG.
+        ValueError: for an extension, a type or a switch that there is not, a type that the format cannot hold, a volume
+            as PNG, or a picture that its EXIF orientation turns in a format of ITK, which shows it unturned.
     """
     if not read_switch(request, "result_write_to_file", True):
         raise ValueError("result_write_to_file must be true: the answer is a file; output=json leaves it out")
@@ -67,11 +68,25 @@ def read_form(request: Mapping[str, Any], image: str | Path) -> AnswerForm:
         extension = dotted
     if extension == ".png" and load_image(image).ndim > 3:
         raise ValueError(f"a PNG holds no volume: result_extension must be one of {' '.join(EXTENSIONS[1:])}, got .png")
+    if extension not in (None, ".png") and is_turned(image):
+        raise ValueError(
+            f"this picture is upright by its EXIF orientation, which readers of {extension} do not follow: "
+            "result_extension must be .png, or the picture saved upright"
+        )
     allowed = PNG_DTYPES if extension == ".png" else DTYPES
     if name is not None and name not in allowed:
         kind = "result_dtype" if extension is None else f"result_dtype of {extension}"
         raise ValueError(f"{kind} must be one of {', '.join(allowed)}, got {name!r:.100}")
     return AnswerForm(extension, name and np.dtype(name), read_switch(request, "result_compress", False))
+
+
+def is_turned(image: str | Path) -> bool:
+    """Whether a picture is to be turned or mirrored by its EXIF orientation."""
+    if suffix_of(image) not in PICTURE_SUFFIXES:
+        return False
+    with suppress(OSError, SyntaxError), Image.open(image) as picture:  # of files that other readers know
+        return picture.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+    return False
 
 
 def write_answer(

@@ -177,6 +177,20 @@ def test_a_form_that_cannot_be_is_told_in_one_line(request_, message, tmp_path):
         read_form(request_, save_nifti(tmp_path / "a.nii.gz", (5, 4, 3)))
 
 
+def test_a_picture_that_itk_shows_turned_gets_png_alone(tmp_path):
+    for orientation in (1, 3, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image = save_picture(tmp_path / "a.jpg", (7, 5), exif=exif)
+        read = np.asarray(Image.open(answer(image, tmp_path / "results", result_extension=".png")))
+        assert read.shape == ((5, 7) if orientation == 6 else (7, 5))
+        if orientation > 1:
+            with pytest.raises(
+                ValueError, match=r"^this picture is upright by its EXIF orientation, which readers of "
+            ):
+                answer(image, tmp_path / "results", result_extension=".nrrd")
+
+
 def test_a_type_that_does_not_fit_is_told_in_one_line(tmp_path):
     image = save_nifti(tmp_path / "a.nii.gz", (9, 8, 7))  # 504 labels
     with pytest.raises(
