@@ -71,7 +71,7 @@ def read_form(request: Mapping[str, Any], image: str | Path) -> AnswerForm:
     if extension not in (None, ".png") and is_turned(image):
         raise ValueError(
             f"this picture is upright by its EXIF orientation, which readers of {extension} do not follow: "
-            "result_extension must be .png, or the picture saved upright"
+            "ask for result_extension .png, or save the picture upright"
         )
     allowed = PNG_DTYPES if extension == ".png" else DTYPES
     if name is not None and name not in allowed:
@@ -84,7 +84,7 @@ def is_turned(image: str | Path) -> bool:
     """Whether a picture is to be turned or mirrored by its EXIF orientation."""
     if suffix_of(image) not in PICTURE_SUFFIXES:
         return False
-    with suppress(OSError, SyntaxError), Image.open(image) as picture:  # of files that other readers know
+    with suppress(Exception), Image.open(image) as picture:  # a damaged file raises anything; loading it tells
         return picture.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
     return False
 
