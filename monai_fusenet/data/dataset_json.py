@@ -38,11 +38,11 @@ def read_dataset_json(path: Path) -> list[Item]:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     content = content if isinstance(content, dict) else {}
     channels = content.get("channel_names", content.get("modality"))
-    count = len(channels) if isinstance(channels, dict | list) else 1
+    count = len(channels) if isinstance(channels, dict | list) and channels else 1
     lists = [content.get(key, []) for key in ("training", "validation", "test")]
     if all(isinstance(entries, list) for entries in lists) and any(lists):
         return _listed(path, [entry for entries in lists for entry in entries], count)
-    if isinstance(content.get("channel_names"), dict | list):
+    if isinstance(channels, dict | list) and "channel_names" in content:
         if isinstance(content.get("dataset"), dict):
             return _of_cases(path, content["dataset"])
         return _named(path, content.get("file_ending", ".nii.gz"), count)

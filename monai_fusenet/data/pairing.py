@@ -174,6 +174,9 @@ class _Index:
         """The only image of the case of a mask whose stem names none."""
         group = mask.folder.group
         places = self.cases.get(_case(group), ())
+        if not places and group:  # the folder is the image: a DICOM series, or sequences in the folder of their case
+            folder = Place(group[:-1], group[-1])
+            return folder if folder in self.places else None
         if len(places) != 1:
             return None
         (place,) = places

@@ -151,6 +151,18 @@ def test_nnunet_of_rgb_pictures_has_its_channels_in_one_file(tmp_path):
     }
 
 
+@pytest.mark.parametrize("names", [["CT"], {}])
+def test_nnunet_whose_channels_have_no_numbers(tmp_path, names):
+    lay_out(tmp_path, "imagesTr/a_0000.nii.gz")
+    assert found(tmp_path, {"channel_names": names}) == {"imagesTr/a": ("imagesTr/a_0000.nii.gz",)}
+
+
+def test_labels_of_missing_cases_are_named(tmp_path):
+    lay_out(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "labelsTr/b.nii.gz")
+    found(tmp_path, {"channel_names": {"0": "CT"}})
+    assert unmatched_masks(tmp_path, find_images(tmp_path)) == ["labelsTr/b.nii.gz"]
+
+
 def test_nnunet_that_lists_its_cases(tmp_path):
     lay_out(tmp_path, "x/a_t1.nii", "x/a_t2.nii", "y/a.nii", "x/b.nii")
     cases = {"a": {"images": ["x/a_t1.nii", "./x/a_t2.nii"], "label": "y/a.nii"}, "b": {"images": ["x/b.nii"]}}

@@ -4,6 +4,7 @@ import logging
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from monai_fusenet.data import IMAGE_SUFFIXES, find_images, unmatched_masks
@@ -301,6 +302,21 @@ def test_brats(tmp_path):
     for file in files[1:-1]:
         (tmp_path / file).unlink()
     assert pairs(tmp_path) == {files[0]: [files[-1]]}
+
+
+@pytest.mark.parametrize("mask", ["segmentation.nii", "t2_seg.nii", "segmentations/liver.nii", "p1.seg.nrrd"])
+def test_a_mask_in_the_folder_of_its_sequences(tmp_path, mask):
+    lay_out(tmp_path, "p1/t1.nii", "p1/t2.nii", "p2/t1.nii", "p2/t2.nii", f"p1/{mask}")
+    assert pairs(tmp_path, sequences=["t1", "t2"]) == {"p1": [f"p1/{mask}"], "p2": []}
+    assert strays(tmp_path, sequences=["t1", "t2"]) == []
+
+
+def test_a_mask_in_the_folder_of_its_series(tmp_path, write_dicom_series):
+    for name, uid in (("p1", "1.2.3"), ("p2", "1.2.4")):
+        write_dicom_series(tmp_path / name, np.zeros((3, 6, 5), np.int16), uid=uid)
+    lay_out(tmp_path, "p1/Segmentation.seg.nrrd", "p2/masks/liver.nii.gz")
+    assert pairs(tmp_path) == {"p1": ["p1/Segmentation.seg.nrrd"], "p2": ["p2/masks/liver.nii.gz"]}
+    assert strays(tmp_path) == []
 
 
 def test_bids(tmp_path):
