@@ -266,6 +266,8 @@ def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[Found
 
 def _images_of(folder: Path, names: Sequence[str], stems: Mapping[str, str], kind: Folder) -> list[Path]:
     """The images and masks that the files of a folder are: DICOM slices, but for masks beside them, are one."""
+    if not any(is_dicom_file(os.path.join(folder, name)) for name in names):
+        return [folder / name for name in names]
     masks = set() if kind.is_mask else {name for name in names if is_mask(stems[name])}
     images = dicom_images(folder, [name for name in names if name not in masks], kind.is_mask)
     return [*images, *(folder / name for name in names if name in masks)]
