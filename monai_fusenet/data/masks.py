@@ -42,7 +42,8 @@ def load_mask(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTens
       grow with the index, it is a grey picture.
     - Several channels, RGB among them: where any of them is foreground. Channels that sum to 1 everywhere are
       probabilities of classes, of which the first is background.
-    - Transparency is not looked at, unless the colours are the same everywhere: then the opaque part is foreground.
+    - Transparency is not looked at, unless the colours alone make all of it foreground, or nothing: then the opaque
+      part is foreground.
 
     Args:
         path: of the mask, or of several whose union is taken.
@@ -108,14 +109,12 @@ def _foreground_of(raster: Raster) -> np.ndarray:
     if raster.indices is not None and not _is_grey(raster.pixels, raster.indices):
         return raster.indices[0] > 0
     colours = raster.pixels[:-1] if raster.has_alpha else raster.pixels
-    if (
-        raster.has_alpha
-        and (colours == colours.reshape(len(colours), -1)[:, 0].reshape(-1, *[1] * colours[0].ndim)).all()
-    ):
-        colours = raster.pixels[-1:] if np.ptp(raster.pixels[-1]) > 0 else colours
     if len(colours) > 1 and np.allclose(colours.sum(axis=0, dtype=np.float64), 1, atol=1e-3):
         return colours[0] < _WHITE[0] / 2
-    return _above(colours.max(axis=0), raster.lossy)
+    mask = _above(colours.max(axis=0), raster.lossy)
+    if raster.has_alpha and mask.min() == mask.max() and np.ptp(raster.pixels[-1]) > 0:
+        return _above(raster.pixels[-1], raster.lossy)
+    return mask
 
 
 def _is_grey(colours: np.ndarray, indices: np.ndarray) -> bool:

@@ -84,7 +84,7 @@ def read_tiff(path: str) -> Raster:
             indices, pixels = pixels, _through_palettes(pixels, pages)
             indices, _ = _arranged(indices, axes, page)
             axes += "S"
-        if series and series.kind == "shaped" and pixels.dtype == bool:
+        if series and series.kind in ("shaped", "ome") and pixels.dtype == bool:
             pixels = pixels ^ (page.photometric == _WHITE_IS_ZERO)  # tifffile's own way to store an array of truths
         pixels, has_alpha = _arranged(pixels, axes, page)
     return _raster(_with_colours(pixels, page, has_alpha), indices, page, has_alpha)
@@ -340,8 +340,9 @@ def _with_colours(pixels: np.ndarray, page: TiffPage, has_alpha: bool) -> np.nda
         if pixels.dtype.kind == "u":
             colours = pixels.dtype.type(2**bits - 1) - colours
         else:
-            low, high = np.nanmin(colours), np.nanmax(colours)
-            colours = low + (high - colours)
+            finite = colours[np.isfinite(colours)]
+            if finite.size:
+                colours = finite.min() + (finite.max() - colours)
     elif photometric == _YCBCR and page.compression not in _JPEGS:
         colours = _rgb_of_ycbcr(colours)
     elif photometric == _CMYK:

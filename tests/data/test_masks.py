@@ -74,6 +74,7 @@ PNG = {
     "LA": Image.fromarray(np.dstack([BRIGHT, OPAQUE]), mode="LA"),
     "transparency alone, black": grey(np.dstack([0 * BRIGHT] * 3 + [BRIGHT])),
     "transparency alone, white": Image.fromarray(np.dstack([OPAQUE, BRIGHT]), mode="LA"),
+    "transparency around an object on white": grey(np.dstack([OPAQUE, 255 - BRIGHT, 255 - BRIGHT, BRIGHT])),
     "palette": indexed(OBJECT, [BLACK, RED]),
     "palette, white on black": indexed(OBJECT, [BLACK, WHITE]),
     "palette, black on white": indexed(OBJECT, [WHITE, BLACK]),

@@ -94,9 +94,10 @@ def test_one_bit_is_black_and_white_in_both_photometric_interpretations(path, ph
         np.testing.assert_array_equal(load_image(path).numpy()[0], np.asarray(seen) * 255.0)
 
 
-def test_an_array_of_booleans_stays_as_it_was_written(path):
+@pytest.mark.parametrize("ome", [False, True])
+def test_an_array_of_booleans_stays_as_it_was_written(path, ome):
     bits = numbers(HEIGHT, WIDTH) % 2 == 1
-    tifffile.imwrite(path, bits)
+    tifffile.imwrite(path, bits, ome=ome)
     np.testing.assert_array_equal(load_image(path).numpy()[0], bits * 255)
 
 
