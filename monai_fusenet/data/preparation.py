@@ -78,6 +78,7 @@ class ToChannelsd(MapTransform):
         if len(image) == 1:
             return image.repeat(self.channels, *[1] * (image.ndim - 1))
         if len(image) == 3 and self.channels == 1 and affine_of(image) is None:
+            image = at_least_float32(image)  # the weights of whole numbers would be 0
             weights = image.new_tensor(LUMINANCE).view(3, *[1] * (image.ndim - 1))
             return (image * weights).sum(0, keepdim=True)
         if len(image) == self.channels:

@@ -82,7 +82,7 @@ class RandColorJitter(Randomizable, Transform):
         (C, *spatial), values in [0, 1] -> the same
 
     Raises:
-        ValueError: when a range is the wrong way round.
+        ValueError: when a range is the wrong way round, or an image holds whole numbers.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.
@@ -103,6 +103,10 @@ class RandColorJitter(Randomizable, Transform):
         if randomize:
             self.randomize()
         array = _array_of(img)
+        if array.dtype.kind != "f":
+            raise ValueError(
+                f"image must be float in [0, 1], got {array.dtype}: ScaleByPercentilesd or From8Bitd scales it"
+            )
         is_rgb = array.ndim == 3 and array.shape[0] == 3
         if is_rgb and self._hue_first:
             array = shift_hue(array, self._shift)

@@ -53,6 +53,12 @@ def test_rgb_becomes_luminance(shape):
     assert grey[0].flatten(1)[:4, -1].tolist() == pytest.approx([0.299, 0.587, 0.114, 0])
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.float16])
+def test_luminance_of_whole_numbers(dtype):
+    image = torch.tensor([200, 100, 50]).view(3, 1, 1).expand(3, 7, 5).to(dtype)
+    assert to_channels(image, 1).unique().tolist() == [pytest.approx(0.299 * 200 + 0.587 * 100 + 0.114 * 50)]
+
+
 @pytest.mark.parametrize(("channels", "wanted"), [(4, 3), (2, 1)])
 def test_transparency_is_dropped(channels, wanted):
     image = image_of(channels, has_alpha=True)

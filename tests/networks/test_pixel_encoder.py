@@ -108,3 +108,8 @@ def test_float16_has_no_room_for_a_scale():
     with torch.autocast("cpu", torch.float16):
         described = encoder(255 * torch.rand(1, 3, 16, 17))
     assert described.isfinite().all()
+
+
+def test_shapes_without_values():
+    encoder = PixelEncoder(2, in_channels=3, features=4).to("meta")
+    assert encoder(torch.empty(2, 3, 5, 7, device="meta")).shape == (2, 4, 5, 7)

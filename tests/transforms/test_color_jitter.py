@@ -234,3 +234,12 @@ def test_dictionary_versions_name_a_missing_key():
     with pytest.raises(KeyError, match="augmented"):
         RandColorJitterd("augmented")({"image": draw(3, 4, 5)})
     assert RandFixedKernelBlurd("augmented", allow_missing_keys=True)({"image": 1}) == {"image": 1}
+
+
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.copy])
+def test_whole_numbers_are_refused(kind):
+    image = kind(np.full((3, 4, 5), 200, np.uint8))
+    with pytest.raises(
+        ValueError, match=r"^image must be float in \[0, 1\], got uint8: ScaleByPercentilesd or From8Bitd"
+    ):
+        RandColorJitter()(image)

@@ -80,7 +80,8 @@ class PixelEncoder(nn.Module):
     def _can_fold(self, pixels: Tensor) -> bool:
         """Whether both norms are torch's own and see this tensor; half precision has no room for the scale."""
         kind = pixels.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else pixels.dtype
+        mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if mixed else pixels.dtype
         norms = (self.norm1, self.norm2)
         plain = all(type(norm) is nn.BatchNorm1d and norm.training and norm.momentum is not None for norm in norms)
         return plain and dtype != torch.float16 and self.conv.weight.dtype in (torch.float32, torch.float64)
