@@ -118,6 +118,8 @@ class FuseNetApp(MONAILabelApp):
         image = request.get("image")
         if not isinstance(image, str) or not self._may_read(image, datastore or self.datastore()):
             raise HTTPException(404, f"there is no image {image!r:.100}; GET /datastore/?output=all lists all")
+        if not isinstance(request.get("model"), str):
+            raise HTTPException(400, f"model must be the name of a task, got {request.get('model')!r:.100}")
         if "label_tag" in request:
             check_name("label_tag", request["label_tag"])
         try:

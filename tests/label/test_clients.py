@@ -152,6 +152,7 @@ def test_clicks_as_text_and_as_floats(server):
         ({"device": "meta"}, "device must be one of "),
         ({"device": {"a": 1}}, "device must be one of "),
         ({"device": ["x"]}, "device must be one of "),
+        ({"model": ["fusenet_click"]}, "model must be the name of a task, got ['fusenet_click']"),
         ({"scope": {"a": 1}}, "scope must be one of volume, slice"),
         ({"weights": ["fresh"]}, "weights must be one of fresh, trained"),
         ({"foreground": [[3, 3]]}, "a click on this image must have 3 coordinates, got [3, 3]"),
