@@ -38,8 +38,10 @@ def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
 
     Each voxel of the image takes the label that lies nearest; outside the labels' field of view it is background.
     Grids that agree within 0.01 mm and a tenth of a voxel over all of their voxels are one grid. Where one file
-    states no place (pictures, TIFF, NIfTI without any form, NRRD without directions), index belongs to index. A file
-    of two axes states none along the third: it is compared with planes that are parallel to it.
+    states no place (pictures, TIFF, NIfTI without any form, NRRD without directions), index belongs to index; of a
+    picture and a plane of another format, rows belong to the second axis, as 3D Slicer, ITK and nnU-Net have it, unless
+    only the other order fits. A file of two axes states no place along the third: it is compared with planes that are
+    parallel to it.
 
     Args:
         labels: (C, *spatial), whole numbers from 0, as `load_image` returns them.
@@ -55,6 +57,8 @@ def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
     shape, own_shape = tuple(image.shape[1:]), tuple(labels.shape[1:])
     to_labels = _index_map(image, labels)
     if to_labels is None:
+        if image.meta["has_geometry"] != labels.meta["has_geometry"] and shape == own_shape[::-1]:
+            return _of_image(labels.cpu().numpy().swapaxes(1, 2), labels, image, outside=0.0)
         if shape != own_shape:
             raise ValueError(f"image and mask must have the same size, got {shape} and {own_shape}")
         return labels
@@ -78,9 +82,13 @@ def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
     if outside.all():
         raise ValueError("the mask lies outside the image: their fields of view do not overlap")
     brought[outside] = 0
+    return _of_image(brought, labels, image, float(outside[0].mean()))
+
+
+def _of_image(brought: np.ndarray, labels: MetaTensor, image: MetaTensor, outside: float) -> MetaTensor:
     meta = {**image.meta, ImageMetaKey.FILENAME_OR_OBJ: labels.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")}
-    meta |= {"has_alpha": False, "outside": float(outside[0].mean())}
-    return MetaTensor(torch.from_numpy(brought), affine=image.affine, meta=meta)
+    meta |= {"has_alpha": False, "outside": outside}
+    return MetaTensor(torch.from_numpy(brought.astype(np.int32)), affine=image.affine, meta=meta)
 
 
 def load_mask_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLike], image: MetaTensor) -> MetaTensor:

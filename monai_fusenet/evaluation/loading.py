@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
 
 from monai_fusenet.data import (
     ScaleByPercentilesd,
+    fill_not_finite,
     load_image,
     load_mask_on_grid_of,
     on_grid_of,
@@ -25,7 +27,7 @@ class Truth(NamedTuple):
     """An image and its truth.
 
     Attributes:
-        image: (C, *spatial), scaled to [0, 1].
+        image: (C, *spatial), scaled to [0, 1]; 0 where it has no finite value.
         label: (1, *spatial), 0 or 1, on the grid of the image.
         note: what was done to bring it there; "" for nothing.
     """
@@ -62,9 +64,13 @@ def load_truth(item: Mapping[str, Any]) -> Truth:
         raise ValueError("the image has no mask")
     loaded = load_image(item["image"])
     label = load_mask_on_grid_of(item["label"], loaded)
+    image = without_alpha(loaded)
+    finite = image[torch.isfinite(image)]
+    if 0 < len(finite) < image.numel():  # what has no value, such as a masked background, is as dark as the darkest
+        image = fill_not_finite(image, finite.min().item())
     # Colours belong together; sequences do not.
     scaling = ScaleByPercentilesd("image", channel_wise=loaded.meta["has_geometry"])
-    return Truth(scaling({"image": without_alpha(loaded)})["image"], label, _note("truth", label))
+    return Truth(scaling({"image": image})["image"], label, _note("truth", label))
 
 
 def load_results(folder: str | Path, name: str, image: MetaTensor) -> Results:
@@ -102,4 +108,4 @@ def _note(what: str, labels: MetaTensor) -> str:
         return ""
     outside = labels.meta["outside"]
     uncovered = f", of which it covers {1 - outside:.0%}" if outside > 0 else ""
-    return f"{what} resampled from another grid to that of the image{uncovered}"
+    return f"{what} brought from another grid to that of the image{uncovered}"

@@ -13,11 +13,12 @@ from ignite.engine import Events
 from monai.engines import IterationEvents, SupervisedEvaluator
 
 from monai_fusenet.results.image import ImageFiles, ImageResult
+from monai_fusenet.results.layout import write_label_map
 from monai_fusenet.results.summary import SUMMARY_COLUMNS, Row, Summary, read_summary_and_parts
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.memory import peak_memory
 
-__all__ = ["ResultWriter"]
+__all__ = ["ResultWriter", "write_label_map"]  # the function lies in results/; programs import it from here, too
 
 logger = logging.getLogger(__name__)
 

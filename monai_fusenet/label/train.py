@@ -11,18 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from monai.data import MetaTensor
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from monai_fusenet.bundle import FuseNetWorkflow, UnfinishedError, UnfitWeightsError
-from monai_fusenet.data import load_image
+from monai_fusenet.data import load_image, load_mask_on_grid_of
 from monai_fusenet.label.clustering import bundle_configs
 from monai_fusenet.label.feedforward import FeedForwardModel
-from monai_fusenet.label.label_maps import read_label
 from monai_fusenet.results.layout import write_label_map
 from monai_fusenet.utils.checks import check_switch, check_whole
 from monai_fusenet.utils.errors import failure_reason
@@ -134,8 +131,8 @@ class AcceptedMasksTraining(_Training):
     def train(self, datastore: Datastore, options: Mapping[str, Any]) -> dict[str, Any]:
         """Lays the accepted masks beside each other and trains on them.
 
-        An image counts as left out when it or its mask cannot be read, they lie on different grids, its number of axes
-        is that of the minority, or its mask is empty.
+        Masks of other grids are brought to those of their images. An image counts as left out when it or its mask
+        cannot be read, they share no place, its number of axes is that of the minority, or its mask is empty.
 
         Raises:
             ValueError: when no mask is accepted yet, or none can be used.
@@ -153,14 +150,13 @@ class AcceptedMasksTraining(_Training):
             image = load_image(item["image"])
             try:
                 accepted = datastore.get_label_uri(item["name"], DefaultLabelTag.FINAL)
-                label = read_label(accepted, image.shape[1:], image.meta)
+                mask = load_mask_on_grid_of(accepted, image)
             except (ValueError, OSError) as error:  # one bad mask must not end the training on all others
                 reasons.append(f"{item['name']}: {failure_reason(error)}")
                 logger.warning("left out the accepted mask of %s", reasons[-1])
                 continue
             taught.append(item)
-            mask = MetaTensor(torch.from_numpy(np.asarray(label > 0)).unsqueeze(0), meta=image.meta)
-            write_label_map(mask, masks_dir, f"{item['name']}_mask", foreground=255)
+            write_label_map(MetaTensor(mask, meta=image.meta), masks_dir, f"{item['name']}_mask", foreground=255)
         if not taught:
             raise ValueError(f"none of the {len(items)} accepted masks can be used; the first, of {reasons[0]}")
         result = self.model.train(

@@ -169,7 +169,7 @@ def test_slices_may_be_few(tmp_path, slices):
 @pytest.mark.parametrize(
     ("shift", "status", "told"),
     [
-        (3, 0, "images/v1.nii.gz: truth resampled from another grid to that of the image, of which it covers "),
+        (3, 0, "images/v1.nii.gz: truth brought from another grid to that of the image, of which it covers "),
         (50, 2, "images/v1.nii.gz not scored: the mask lies outside the image: their fields of view do not overlap"),
     ],
 )

@@ -174,6 +174,17 @@ def test_a_picture_belongs_to_an_image_of_its_size(tmp_path, truth):
     assert str(caught.value) == "image and mask must have the same size, got (9, 7) and (8, 7)"
 
 
+def test_the_rows_of_a_picture_are_the_second_axis_of_a_volume(tmp_path, truth):
+    """As ITK, and with it 3D Slicer and nnU-Net, stores pictures: a square one could be read either way."""
+    square = truth[:7, :, 0].astype(np.uint8)
+    Image.fromarray(square).save(tmp_path / "a.png")
+    itk.imwrite(itk.imread(str(tmp_path / "a.png")), str(tmp_path / "itk.nii.gz"))
+    picture, plane = load_image(tmp_path / "a.png"), load_image(tmp_path / "itk.nii.gz")
+    np.testing.assert_array_equal(on_grid_of(plane, picture).numpy()[0], square)
+    np.testing.assert_array_equal(on_grid_of(picture, plane).numpy()[0], square.T)
+    assert on_grid_of(plane, picture).meta["outside"] == 0  # so that a report tells of it
+
+
 def test_pages_of_a_tiff_belong_to_an_image_of_its_size(tmp_path, truth):
     pages = [Image.fromarray(page.T.astype(np.uint8)) for page in np.moveaxis(truth, 2, 0)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])

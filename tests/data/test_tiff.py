@@ -77,7 +77,10 @@ def test_white_is_zero_is_mirrored_at_every_depth(path, dtype, compression):
 @pytest.mark.parametrize(("bits", "dtype"), [(2, "u1"), (4, "u1"), (10, "u2"), (12, "u2"), (14, "u2")])
 def test_packed_bits(path, bits, dtype):
     pixels = numbers(HEIGHT, WIDTH, dtype=dtype, top=2**bits)
-    tifffile.imwrite(path, pixels, bitspersample=bits)
+    try:
+        tifffile.imwrite(path, pixels, bitspersample=bits)
+    except (NotImplementedError, TypeError) as error:
+        pytest.skip(f"this version of tifffile or imagecodecs writes no packed bits: {error}")
     np.testing.assert_array_equal(load_image(path).numpy()[0], pixels)
     tifffile.imwrite(path, pixels, bitspersample=bits, photometric="miniswhite")
     np.testing.assert_array_equal(load_image(path).numpy()[0], 2**bits - 1 - pixels)
@@ -90,6 +93,8 @@ def test_one_bit_is_black_and_white_in_both_photometric_interpretations(path, ph
     Image.fromarray(bits).save(path, tiffinfo={262: photometric}, compression=compression)
     with tifffile.TiffFile(path) as stored:
         assert stored.pages[0].bitspersample == 1
+        if stored.pages[0].compression not in tifffile.TIFF.DECOMPRESSORS:
+            pytest.skip("this version of tifffile knows no CCITT")
     with Image.open(path) as seen:
         np.testing.assert_array_equal(load_image(path).numpy()[0], np.asarray(seen) * 255.0)
 

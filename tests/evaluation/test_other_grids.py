@@ -77,7 +77,7 @@ def test_a_perfect_mask_is_perfect_however_it_is_stored(folder, path, what, stor
     assert [row["dice"] for row in rows] == [row["dice"] for row in plain]
     assert deployed(rows)["dice"] == 1
     assert deployed(rows)["hd95"] == 0
-    assert deployed(rows)["note"] == f"{what} resampled from another grid to that of the image"
+    assert deployed(rows)["note"] == f"{what} brought from another grid to that of the image"
     assert ("note" in deployed(rows, "whole image")) == (what == "truth")
 
 
@@ -89,8 +89,8 @@ def test_truth_and_prediction_on_two_other_grids(folder):
     assert {row["dice"] for row in rows if row["method"] == "theirs"} == {1}
     assert deployed(rows)["clusters"] == 2
     assert deployed(rows)["note"] == (
-        "truth resampled from another grid to that of the image; mask resampled from another grid to that of the "
-        "image; cluster map resampled from another grid to that of the image"
+        "truth brought from another grid to that of the image; mask brought from another grid to that of the "
+        "image; cluster map brought from another grid to that of the image"
     )
 
 
@@ -134,7 +134,7 @@ def test_a_report_tells_which_masks_had_another_grid(folder):
     save(folder / "set" / "masks" / "b.nii.gz", BOX)
     save(folder / "results" / "b_mask.nii.gz", BOX)
     rows, _ = score(folder)
-    note = "truth resampled from another grid to that of the image"
+    note = "truth brought from another grid to that of the image"
     assert format_totals(rows).endswith(
         "\n\nother grids: masks of 1 of 2 images were resampled, see note in scores.csv"
     )

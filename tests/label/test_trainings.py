@@ -89,7 +89,7 @@ def test_a_bad_accepted_mask_is_named_and_the_others_teach(folder, tmp_path, pre
     assert (told["images"], told["left_out"]) == (1, 2)
     assert training.stats() == told
     assert "left out the accepted mask of b: cannot read" in caplog.text
-    assert "left out the accepted mask of c: the label map must have the image's shape" in caplog.text
+    assert "left out the accepted mask of c: image and mask must have the same size" in caplog.text
 
 
 def test_masks_as_slicer_saves_them_teach(folder, tmp_path, preset):
@@ -105,13 +105,27 @@ def test_masks_as_slicer_saves_them_teach(folder, tmp_path, preset):
         assert np.array_equal(taught > 0, mask > 0)
 
 
+def test_masks_teach_where_they_lie(folder, tmp_path, preset):
+    labels = folder / "labels" / "final"
+    labels.mkdir(parents=True)
+    mask = draw_volume()[1].astype(np.uint8)
+    turned = AFFINE @ np.diag([-1.0, 1, 1, 1])
+    turned[:3, 3] = AFFINE[:3, 3] + (len(mask) - 1) * AFFINE[:3, 0]
+    nib.save(nib.Nifti1Image(mask[::-1], turned), labels / "volume.nii.gz")
+    told = accepted_masks_training(tmp_path, preset)({"steps": 1, "device": "cpu"}, datastore_of(folder))
+    assert told["images"] == 1
+    taught = nib.load(tmp_path / "work" / "masks" / "volume_mask.nii.gz")
+    np.testing.assert_array_equal(np.asarray(taught.dataobj), mask > 0)
+
+
 def test_a_mask_that_lies_elsewhere_teaches_nothing(folder, tmp_path, preset):
     labels = folder / "labels" / "final"
     labels.mkdir(parents=True)
-    turned = nib.Nifti1Image(draw_volume()[1].astype(np.uint8), AFFINE @ np.diag([-1.0, 1, 1, 1]))
-    nib.save(turned, labels / "volume.nii.gz")
+    moved = AFFINE.copy()
+    moved[:3, 3] += 1000
+    nib.save(nib.Nifti1Image(draw_volume()[1].astype(np.uint8), moved), labels / "volume.nii.gz")
     training = accepted_masks_training(tmp_path, preset)
-    with pytest.raises(ValueError, match="the first, of volume: the label map must have the image's affine"):
+    with pytest.raises(ValueError, match="the first, of volume: the mask lies outside the image"):
         training({"device": "cpu"}, datastore_of(folder))
 
 
@@ -120,7 +134,7 @@ def test_no_usable_mask_is_an_error_that_names_an_image(folder, tmp_path, preset
     with pytest.raises(ValueError, match="no mask is accepted yet"):
         training({"device": "cpu"}, datastore_of(folder))
     accept(folder, "a", np.ones((7, 9)))
-    with pytest.raises(ValueError, match="none of the 1 accepted masks can be used; the first, of a: the label map"):
+    with pytest.raises(ValueError, match="none of the 1 accepted masks can be used; the first, of a: image and mask"):
         training({"device": "cpu"}, datastore_of(folder))
 
 
