@@ -8,6 +8,7 @@ import math
 import os
 import re
 import threading
+from bisect import bisect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -33,6 +34,7 @@ _MAGIC = {  # first four bytes: byte order, and whether it is a BigTIFF
 _PAGES_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's grid of unit spacing, told in RAS
 _DEEP = "ZQI"  # axes along which pages are slices: z, and pages of which the file does not say what they are
 _AXES = {"T": "time", "R": "repetitions", "H": "lifetime", "E": "excitation", "A": "angle", "P": "phase", "M": "mosaic"}
+_MOST_PAGES = 2**16
 _FEWEST_TAGS = 3  # width, height, and where the values are
 _SLIDES = ("avs", "bif", "ndpi", "philips", "qpi", "scn", "svs")  # beside the slide they hold its label and thumbnails
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _CMYK, _YCBCR = range(7)
@@ -67,7 +69,7 @@ def read_tiff(path: str) -> Raster:
     """
     from tifffile import TiffFile
 
-    _check_chain(path)
+    headers = _page_places(path)
     with _quiet(), TiffFile(path) as tiff:
         pages, axes, series = _plan(tiff)
         page: Any = pages[0].keyframe  # what all pages have in common
@@ -75,7 +77,7 @@ def read_tiff(path: str) -> Raster:
         shape = series.shape if series else (len(pages), *page.shape)
         stored = os.path.getsize(path)
         _check_claims(page, shape, stored)
-        _check_places(tiff, pages, series.nbytes if series else 0, stored)
+        _check_places(tiff, pages, headers, series.nbytes if series else 0, stored)
         pixels = series.asarray(maxworkers=1) if series else np.stack([one.asarray(maxworkers=1) for one in pages])
         if pixels.shape != shape:
             raise ValueError(f"its description claims values of shape {shape}, but its pages hold {pixels.shape}")
@@ -106,11 +108,12 @@ def _quiet() -> Iterator[None]:
         logger.removeFilter(is_elsewhere)
 
 
-def _check_chain(path: str) -> None:
-    """Refuses a file whose list of pages breaks off or goes in a circle: tifffile would read the pages before.
+def _page_places(path: str) -> list[int]:
+    """Where the headers of the pages begin, in the order of the bytes.
 
     Raises:
-        ValueError: says after which page.
+        ValueError: where the list of pages breaks off or goes in a circle, after which tifffile would keep the pages
+            before; where it is too long to be read in a reasonable time.
     """
     size = os.path.getsize(path)
     seen: set[int] = set()
@@ -126,6 +129,8 @@ def _check_chain(path: str) -> None:
         while offset:
             if offset in seen:
                 raise ValueError(f"its list of pages goes in a circle after page {len(seen)}")
+            if len(seen) == _MOST_PAGES:
+                raise ValueError(f"it holds more than {_MOST_PAGES} pages: save parts of it as files of their own")
             file.seek(min(offset, size))
             entries = number(file, count_bytes)
             end = offset + count_bytes + entries * entry_bytes
@@ -136,6 +141,7 @@ def _check_chain(path: str) -> None:
             offset = number(file, offset_bytes)
     if not seen:
         raise ValueError("it holds no page")
+    return sorted(seen)
 
 
 def _plan(tiff: TiffFile) -> tuple[list[TiffPage | TiffFrame], str, TiffPageSeries | None]:
@@ -221,12 +227,15 @@ def _check_claims(page: TiffPage, shape: tuple[int, ...], stored: int) -> None:
         check_claim((page.tiledepth, page.tilelength, page.tilewidth, page.samplesperpixel), bits / 8, stored, packing)
 
 
-def _check_places(tiff: TiffFile, pages: list[TiffPage | TiffFrame], in_series: int, stored: int) -> None:
+def _check_places(
+    tiff: TiffFile, pages: list[TiffPage | TiffFrame], headers: list[int], in_series: int, stored: int
+) -> None:
     """Refuses strips and tiles that the file does not hold: tifffile would take zeros, or other bytes, for them.
 
     Args:
         tiff: the file.
         pages: of the image.
+        headers: where those of all pages begin, sorted.
         in_series: bytes of all values, which may follow each other behind the first page.
         stored: bytes of the file.
     """
@@ -236,8 +245,11 @@ def _check_places(tiff: TiffFile, pages: list[TiffPage | TiffFrame], in_series: 
         if page.is_contiguous:
             length = in_series if len(pages) == 1 and in_series > page.nbytes else page.nbytes
             places, wanted = [(one.dataoffsets[0], length)] if one.dataoffsets else [], 1
-            if any(start <= other.offset < start + count for start, count in places for other in tiff.pages):
-                places = []
+            places = [
+                (start, count)
+                for start, count in places
+                if bisect(headers, start - 1) == bisect(headers, start + count - 1)
+            ]
         inside = [(start, count) for start, count in places[:wanted] if 0 < start <= start + count - 1 < stored]
         if page.compression in _PICTURES and page.jpegheader is None:
             inside = [(start, count) for start, count in inside if _is_whole_picture(tiff, page, start, count)]

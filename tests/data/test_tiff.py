@@ -301,6 +301,18 @@ def tiff(data, strip=8, following=0, description=None, **tags):
     return head + struct.pack("<H", len(entries)) + b"".join(entries) + struct.pack("<I", following)
 
 
+def test_thousands_of_pages_are_read_and_no_more_than_a_reader_can_follow(path):
+    pixels, size, count = bytes(range(35)), 2 + 10 * 12 + 4, 3000
+    one = tiff(pixels)
+    page = one[-size:-4]
+    links = [len(one) - size + (number + 1) * size for number in range(2**16 + 1)]
+    pages = [page + struct.pack("<I", link) for link in links]
+    path.write_bytes(one[:-size] + b"".join(pages[: count - 1]) + page + bytes(4))
+    assert load_image(path).shape == (1, WIDTH, HEIGHT, count)
+    path.write_bytes(one[:-size] + b"".join(pages[:-1]) + page + bytes(4))
+    assert refusal(path) == "it holds more than 65536 pages: save parts of it as files of their own"
+
+
 def test_the_plain_file_that_is_damaged_below_is_read(path):
     path.write_bytes(tiff(bytes(range(35))))
     np.testing.assert_array_equal(load_image(path).numpy()[0].ravel(), range(35))
