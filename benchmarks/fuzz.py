@@ -33,6 +33,7 @@ import hypothesis
 import itk
 import nibabel as nib
 import numpy as np
+import tifffile
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -100,7 +101,22 @@ def _pictures(suffix: str) -> list[Files]:
     if suffix in (".png", ".tif"):  # 16-bit colours, which another library reads
         deep = itk.image_from_array(_pixels(19, 23, 3, dtype=np.uint16) * 260, is_vector=True)
         files.append(_saved(suffix, lambda path: itk.imwrite(deep, str(path))))
-    return files
+    return files + (_microscope_tiffs() if suffix == ".tif" else [])
+
+
+def _microscope_tiffs() -> list[Files]:
+    stack, colour = _pixels(3, 19, 23, dtype=np.uint16), _pixels(19, 23, 3)
+    kinds: list[tuple[np.ndarray, dict[str, Any]]] = [
+        (stack, {"imagej": True, "metadata": {"axes": "ZYX"}}),
+        (stack, {"ome": True, "metadata": {"axes": "CYX"}}),
+        (stack, {"bigtiff": True, "byteorder": ">", "photometric": "miniswhite", "metadata": {"axes": "ZYX"}}),
+        (stack[0].astype(np.float16), {"compression": "zstd", "predictor": True}),
+        (colour, {"photometric": "rgb", "tile": (16, 16), "compression": "lzw"}),
+        (colour.transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate", "compression": "lzma"}),
+        (colour, {"photometric": "rgb", "compression": "jpeg2000"}),
+        (colour, {"photometric": "rgb", "compression": "webp"}),
+    ]
+    return [_saved(".tif", lambda path, one=one, how=how: tifffile.imwrite(path, one, **how)) for one, how in kinds]  # type: ignore[misc]
 
 
 def _niftis(suffix: str) -> list[Files]:
@@ -112,7 +128,9 @@ def _niftis(suffix: str) -> list[Files]:
         nib.Nifti1Image(_pixels(9, 7, 5, 3, dtype=np.float32), affine),
         nib.Nifti1Image(_pixels(9, 7), affine),
         nib.Nifti2Image(_pixels(9, 7, 5), affine),
+        nib.Nifti1Image(_pixels(9, 7, 5), affine, dtype=np.uint8),
     ]
+    images[-1].set_qform(np.diag([-1, 2, 3, 1]), 1)
     return [_saved(suffix, lambda path, image=image: nib.save(image, path)) for image in images]  # type: ignore[misc]
 
 
@@ -494,7 +512,18 @@ def main() -> None:
     lines = table(found)
     print("\n".join(lines))
     if arguments.only == KINDS:
-        packages = ("numpy", "torch", "monai", "itk", "nibabel", "pillow", "hypothesis")
+        packages = (
+            "numpy",
+            "torch",
+            "monai",
+            "itk",
+            "nibabel",
+            "pillow",
+            "tifffile",
+            "imagecodecs",
+            "pydicom",
+            "hypothesis",
+        )
         versions = ", ".join(f"{name} {version(name)}" for name in packages)
         text = [
             "# Damaged and hostile input",

@@ -14,7 +14,14 @@ from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
 from monai_fusenet.bundle import images
-from monai_fusenet.data import CheckImaged, ScaleByPercentilesd, ToChannelsd, load_image
+from monai_fusenet.data import (
+    CheckImaged,
+    ScaleByPercentilesd,
+    ToChannelsd,
+    find_images,
+    load_image,
+    load_mask_on_grid_of,
+)
 
 CONFIGS = Path(__file__).parents[1] / "bundles" / "fusenet_segmentation" / "configs"
 CONFIG_OF = {
@@ -29,8 +36,10 @@ OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "allocate")
 
 
 def prepare(path: str) -> None:
-    """Loads and prepares an image as the workflows do."""
+    """Finds, loads and prepares an image as the workflows do, and reads it as a mask, which it might be as well."""
+    find_images(path if os.path.isdir(path) else os.path.dirname(path))
     image = load_image(path)
+    load_mask_on_grid_of(path, image)
     if not isinstance(image, MetaTensor):
         raise TypeError(f"got a {type(image).__name__}")
     sample: dict[Any, Any] = {"image": image}
