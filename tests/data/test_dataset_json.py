@@ -4,15 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from datalist_tools import lay_out
 
 from monai_fusenet.data import IMAGE_SUFFIXES, find_images, load_image, unmatched_masks
-
-
-def lay_out(folder: Path, *files: str) -> Path:
-    for file in files:
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).touch()
-    return folder
 
 
 def relative(folder: Path, paths: str | list[str]) -> str | list[str]:

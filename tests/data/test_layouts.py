@@ -6,26 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datalist_tools import lay_out, pairs
 
 from monai_fusenet.data import IMAGE_SUFFIXES, find_images, unmatched_masks
 from monai_fusenet.data.datalist import unique_names
-
-
-def lay_out(folder: Path, *files: str) -> Path:
-    for file in files:
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).touch()
-    return folder
-
-
-def pairs(folder: Path, **options) -> dict[str, list[str]]:
-    """File of each image -> files of its masks, relative to the folder."""
-    found = {}
-    for item in find_images(folder, **options):
-        labels = item.get("label", [])
-        labels = [labels] if isinstance(labels, str) else labels
-        found[item["file"]] = [Path(label).relative_to(folder).as_posix() for label in labels]
-    return found
 
 
 def strays(folder: Path, **options) -> list[str]:
