@@ -211,3 +211,18 @@ def test_what_monai_label_refuses_is_told(server):
 
     answer = requests.delete(f"{server.url}/datastore/image?id=nowhere", timeout=60)
     assert (answer.status_code, answer.json()["detail"]) == (400, "Image nowhere not found")
+
+
+def test_dicom_segmentations_of_a_folder_are_refused_as_a_fault_of_the_request(server):
+    import requests
+
+    data = {"params": '{"foreground": [[3, 3]]}'}
+    answer = requests.post(f"{server.url}/infer/fusenet_click?image=a&output=dicom_seg", data=data, timeout=60)
+    detail = "DICOM SEG format is not supported in a non-DICOM datastore"
+    assert (answer.status_code, answer.json()["detail"]) == (400, detail)
+    answer = requests.post(f"{server.url}/infer/fusenet_click", data=data, timeout=60)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        400,
+        "Neither Image nor File not Session ID input is provided",
+    )
+    assert requests.get(f"{server.url}/nowhere", timeout=60).status_code == 404
