@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_fusenet.data.formats import IMAGE_SUFFIXES, PICTURE_SUFFIXES, suffix_of
+from monai_fusenet.utils.errors import printable
 
 __all__ = ["read_dataset_json"]
 
@@ -119,7 +120,7 @@ def _check_existence(path: Path, items: Any) -> None:
     files = [file for item in items for key in ("image", "label") if key in item for file in _as_list(item[key])]
     missing = [file for file in files if not os.path.exists(file)]
     if missing:
-        raise ValueError(f"{path} lists {len(missing)} files that do not exist, the first is {missing[0]}")
+        raise ValueError(f"{path} lists {len(missing)} files that do not exist, the first is {printable(missing[0])}")
 
 
 def _one_or_all(files: list[str]) -> str | list[str]:
