@@ -79,7 +79,7 @@ def read_dicom(path: str) -> Raster:
     header = read_header(path)
     if not header.holds_image and header.kind != SEGMENTATION:
         raise ValueError(f"it holds no image, it is a DICOM object of another kind: {header.kind}")
-    raster = read_pixels(header)
+    raster = read_pixels(header)._replace(states_place=bool(header.planes))
     if header.rescales is not None:  # ITK takes the first for all
         slope, intercept = header.rescales[0]
         stored = (raster.pixels.astype(np.float64) - intercept) / slope
@@ -112,7 +112,8 @@ def read_series(folder: str) -> Raster:
     slices[0] = first.pixels[..., 0]
     for index, header in enumerate(headers[1:], start=1):
         slices[index] = read_pixels(header).pixels[..., 0]
-    return first._replace(pixels=np.moveaxis(slices, 0, -1), affine=affine_of_slices(planes, first.affine))
+    affine = affine_of_slices(planes, first.affine)
+    return first._replace(pixels=np.moveaxis(slices, 0, -1), affine=affine, states_place=True)
 
 
 def series_files(folder: str | os.PathLike) -> list[str]:

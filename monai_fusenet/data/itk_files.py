@@ -30,6 +30,10 @@ _ITK_READERS = {
     **dict.fromkeys(NRRD_SUFFIXES, "NrrdImageIO"),
     **dict.fromkeys(META_IMAGE_SUFFIXES, "MetaImageIO"),
 }
+_PLACE_FIELDS = {  # of NRRD, then of MetaImage, as `text_fields` tells them: a header without one states no place
+    *("spacedirections", "spaceorigin"),
+    *("transformmatrix", "rotation", "orientation", "offset", "position", "origin"),
+}
 _DICOM_READER = "GDCMImageIO"  # of files of any other suffix, and of none
 
 
@@ -44,7 +48,7 @@ def read_with_itk(path: str) -> Raster:
     check_itk_claim(header, files, packing=DEFLATE if packed else 1)
     if packed and suffix_of(path) in META_IMAGE_SUFFIXES:
         check_packed(path, header.GetImageSizeInBytes())
-    return raster_of(itk_image(path))
+    return raster_of(itk_image(path))._replace(states_place=bool(_PLACE_FIELDS & fields.keys()))
 
 
 def itk_header(path: str) -> itk.ImageIOBase:

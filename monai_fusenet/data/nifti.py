@@ -42,7 +42,14 @@ def read_nifti(path: str) -> Raster:
         has_alpha = array.dtype.names[-1] == "A"
         array = np.stack([array[channel] for channel in array.dtype.names], axis=-1)
     pixels = channel_first(array, {MetaKeys.SPATIAL_SHAPE: spatial_shape})
-    return Raster(pixels, image.affine, has_geometry=True, has_alpha=has_alpha, nifti_header=_place(image.header))
+    return Raster(
+        pixels,
+        image.affine,
+        has_geometry=True,
+        has_alpha=has_alpha,
+        states_place=bool(image.header["qform_code"] or image.header["sform_code"]),
+        nifti_header=_place(image.header),
+    )
 
 
 def _place(header: nib.Nifti1Header) -> bytes:

@@ -19,6 +19,7 @@ class Raster(NamedTuple):
         affine: from grid indices to millimetres (RAS); of as many axes as the grid has, or more.
         has_geometry: whether pixels have a size in millimetres.
         has_alpha: whether the last channel is transparency.
+        states_place: whether the file itself says where in space its grid lies; else the reader made `affine` up.
         nifti_header: a NIfTI-1 header with the place of the grid as a NIfTI file states it, b"" for other formats.
         indices: (1, *grid), the indices into the palette where `pixels` are its colours.
         lossy: whether the values are about what was written (JPEG).
@@ -28,6 +29,7 @@ class Raster(NamedTuple):
     affine: np.ndarray
     has_geometry: bool
     has_alpha: bool
+    states_place: bool = False
     nifti_header: bytes = b""
     indices: np.ndarray | None = None
     lossy: bool = False

@@ -56,6 +56,8 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
           first);
         - `loaded_affine`: the affine of the tensor as it was loaded, which `affine` ceases to be when it is resized;
         - `has_geometry`: False for pictures, whose pixels have no size in millimetres;
+        - `states_place`: whether the file says where in space its grid lies. Pictures, TIFF, NIfTI without any form,
+          NRRD and MetaImage without origin and directions, and DICOM without a position (X-rays, ultrasound) do not;
         - `has_alpha`: whether the last channel is transparency;
         - `nifti_header`: bytes of a NIfTI-1 header with the place of the grid as a NIfTI file states it, by two forms,
           their codes and a unit; b"" for other formats.
@@ -186,6 +188,7 @@ def to_tensor(raster: Raster, path: str) -> MetaTensor:
         "loaded_affine": affine.copy(),
         "grid_shape": np.asarray(grid_shape),
         "has_geometry": raster.has_geometry,
+        "states_place": raster.states_place,
         "has_alpha": raster.has_alpha,
         "nifti_header": raster.nifti_header,
     }
