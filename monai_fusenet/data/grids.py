@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import nibabel as nib
@@ -16,32 +17,30 @@ from monai.utils import ensure_tuple
 from monai.utils.misc import ImageMetaKey
 from scipy.ndimage import affine_transform
 
-from monai_fusenet.data.claims import text_fields
-from monai_fusenet.data.formats import META_IMAGE_SUFFIXES, NRRD_SUFFIXES, PICTURE_SUFFIXES, suffix_of
 from monai_fusenet.data.masks import load_mask
+from monai_fusenet.utils.errors import printable
 from monai_fusenet.utils.geometry import affine_of, same_place
 
 __all__ = ["LoadMaskOnGridd", "load_mask_on_grid_of", "on_grid_of"]
 
 PARALLEL = 1e-3  # voxels that a step within one plane may leave the other by
+ALIGNED = 1e-2  # voxels that an axis of one grid may leave that of another by, over its whole length
 TIE = 1e-4  # voxels: two neighbours that are equally near, but for rounding, always give the upper one
 OUTSIDE = -1  # of the field of view of labels, which are 0 or more
-
-PLACE_FIELDS = {  # of NRRD, then of MetaImage, as `text_fields` tells them: a header without one states no place
-    *("spacedirections", "spaceorigin"),
-    *("transformmatrix", "rotation", "orientation", "offset", "position", "origin"),
-}
+UNITS = {1: 1e3, 2: 1.0, 3: 1e-3}  # codes of NIfTI for metres, millimetres and micrometres, in mm; others are unknown
 
 
 def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
     """Labels on the grid of an image, which may be flipped, permuted, shifted, finer or larger than their own.
 
     Each voxel of the image takes the label that lies nearest; outside the labels' field of view it is background.
-    Grids that agree within 0.01 mm and a tenth of a voxel over all of their voxels are one grid. Where one file
-    states no place (pictures, TIFF, NIfTI without any form, NRRD without directions), index belongs to index; of a
-    picture and a plane of another format, rows belong to the second axis, as 3D Slicer, ITK and nnU-Net have it, unless
-    only the other order fits. A file of two axes states no place along the third: it is compared with planes that are
-    parallel to it.
+    Grids that agree within 0.01 mm and a tenth of a voxel over all of their voxels are one grid. NIfTI files in metres
+    or micrometres are compared in millimetres, as ITK reads them, unless the bare numbers of both agree already.
+
+    Where one file states no place (see `states_place` of `load_image`), index belongs to index; of a picture and a
+    plane of another format, rows belong to the second axis, as 3D Slicer, ITK and nnU-Net have it, unless only the
+    other order fits. A file of two axes states no place along the third: it is compared with planes that are parallel
+    to it.
 
     Args:
         labels: (C, *spatial), whole numbers from 0, as `load_image` returns them.
@@ -49,7 +48,8 @@ def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
 
     Returns:
         (C, *spatial'): `labels` itself where it lies on the grid of the image. Else a new int32 tensor with the `meta`
-        of the image, and under `outside` the share of the image, in [0, 1], that the labels do not cover.
+        of the image, and two shares in [0, 1]: under `outside` that of the image that the labels do not cover, under
+        `lost` that of the voxels of labels above 0 that lie outside the image.
 
     Raises:
         ValueError: where the fields of view do not overlap, or sizes differ and one of the two states no place.
@@ -58,37 +58,28 @@ def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
     to_labels = _index_map(image, labels)
     if to_labels is None:
         if image.meta["has_geometry"] != labels.meta["has_geometry"] and shape == own_shape[::-1]:
-            return _of_image(labels.cpu().numpy().swapaxes(1, 2), labels, image, outside=0.0)
+            return _of_image(labels.cpu().numpy().swapaxes(1, 2), labels, image, outside=0.0, lost=0.0)
         if shape != own_shape:
             raise ValueError(f"image and mask must have the same size, got {shape} and {own_shape}")
         return labels
     own = np.asarray(affine_of(labels))
     if shape == own_shape and same_place(own, own @ to_labels, shape):
         return labels
-    grid, own_grid = (*shape, 1)[:3], (*own_shape, 1)[:3]
-    # "constant" would lose the outer half of the outer voxels
-    brought = np.stack(
-        [
-            affine_transform(
-                *(channel.reshape(own_grid), to_labels[:3, :3], to_labels[:3, 3] + TIE, grid),
-                order=0,
-                mode="grid-constant",
-                cval=OUTSIDE,
-            ).reshape(shape)
-            for channel in labels.cpu().numpy().astype(np.int32)
-        ]
-    )
+    grid = (*shape, 1)[:3]
+    volumes = labels.cpu().numpy().astype(np.int32).reshape(-1, *(*own_shape, 1)[:3])
+    brought = np.stack([_nearest(volume, to_labels, grid) for volume in volumes])
     outside = brought == OUTSIDE
     if outside.all():
         raise ValueError("the mask lies outside the image: their fields of view do not overlap")
     brought[outside] = 0
-    return _of_image(brought, labels, image, float(outside[0].mean()))
+    lost = _lost(np.any(volumes > 0, axis=0), np.linalg.inv(to_labels), grid)
+    return _of_image(brought.reshape(-1, *shape), labels, image, float(outside[0].mean()), lost)
 
 
-def _of_image(brought: np.ndarray, labels: MetaTensor, image: MetaTensor, outside: float) -> MetaTensor:
+def _of_image(brought: np.ndarray, labels: MetaTensor, image: MetaTensor, outside: float, lost: float) -> MetaTensor:
     meta = {**image.meta, ImageMetaKey.FILENAME_OR_OBJ: labels.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")}
-    meta |= {"has_alpha": False, "outside": outside}
-    return MetaTensor(torch.from_numpy(brought.astype(np.int32)), affine=image.affine, meta=meta)
+    meta |= {"has_alpha": False, "outside": outside, "lost": lost}
+    return MetaTensor(torch.from_numpy(brought.astype(np.int32)), meta=meta)
 
 
 def load_mask_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLike], image: MetaTensor) -> MetaTensor:
@@ -99,23 +90,72 @@ def load_mask_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLike],
         image: (C, *spatial), as `load_image` returns it.
 
     Returns:
-        (1, *spatial), uint8, 0 or 1. Its `meta` holds `outside` where a label map had another grid: the largest share
-        of the image that such a one does not cover.
+        (1, *spatial), uint8, 0 or 1. Where a label map had another grid, its `meta` holds `outside`, the largest share
+        of the image that such a one does not cover, and `lost`, the share of the foreground that lies outside
+        the image.
 
     Raises:
         ValueError: where one cannot be read or brought to the grid; the message names it where there are several.
+            Where there is foreground, but none of it is left on the grid of the image.
     """
-    masks = []
-    for path in ensure_tuple(paths):
-        try:
-            masks.append(on_grid_of(load_mask(path), image))
-        except ValueError as error:
-            if len(ensure_tuple(paths)) == 1:
-                raise
-            raise ValueError(f"{os.path.basename(path)}: {error}") from error
-    meta = max((mask.meta for mask in masks), key=lambda meta: meta.get("outside", -1))
-    union = torch.stack([mask.as_tensor() > 0 for mask in masks]).any(0)
+    paths = ensure_tuple(paths)
+    brought, volumes = [], []
+    for mask in _united_by_grid(paths):
+        with _named(mask.meta[ImageMetaKey.FILENAME_OR_OBJ], paths):
+            brought.append(on_grid_of(mask, image))
+        volumes.append(mask.count_nonzero().item() * abs(np.linalg.det(mask.affine)))
+    union = torch.stack([mask.as_tensor() > 0 for mask in brought]).any(0)
+    meta = dict(max(brought, key=lambda mask: mask.meta.get("outside", -1)).meta)
+    if "lost" in meta and any(volumes):
+        meta["lost"] = float(np.average([mask.meta.get("lost", 0.0) for mask in brought], weights=volumes))
+        if not union.any():
+            raise ValueError(_all_is_lost(meta["lost"]))
     return MetaTensor(union.to(torch.uint8), meta=meta)
+
+
+def _united_by_grid(paths: Sequence[str | os.PathLike]) -> list[MetaTensor]:
+    """The masks of files, of which those on one grid are one: a scan may come with a hundred organs."""
+    united: list[MetaTensor] = []
+    for path in paths:
+        with _named(path, paths):
+            mask = load_mask(path)
+        for other in united:
+            if _grid_of(other) == _grid_of(mask):
+                other.as_tensor().bitwise_or_(mask.as_tensor())
+                break
+        else:
+            united.append(mask)
+    return united
+
+
+def _grid_of(mask: MetaTensor) -> tuple[Any, ...]:
+    """What masks that lie alike have in common."""
+    meta = mask.meta
+    place = np.asarray(mask.affine).tobytes(), meta["has_geometry"], meta["states_place"], _unit(mask)
+    return (tuple(mask.shape), tuple(meta["grid_shape"]), *place)
+
+
+@contextmanager
+def _named(path: str | os.PathLike, paths: Sequence[str | os.PathLike]) -> Iterator[None]:
+    """Says which of several masks an error is about."""
+    try:
+        yield
+    except ValueError as error:
+        if len(paths) == 1:
+            raise
+        raise ValueError(f"{printable(os.path.basename(path))}: {error}") from error
+
+
+def _all_is_lost(lost: float) -> str:
+    if lost < 1:
+        return (
+            f"no foreground of the mask is left on the grid of the image: {lost:.0%} of it lies outside the image, the "
+            "rest is smaller than its voxels"
+        )
+    return (
+        "the foreground of the mask lies outside the image, though their fields of view overlap: save the mask with "
+        "the affine (origin, spacing, directions) of the image"
+    )
 
 
 class LoadMaskOnGridd(MapTransform):
@@ -147,9 +187,13 @@ class LoadMaskOnGridd(MapTransform):
 
 def _index_map(image: MetaTensor, labels: MetaTensor) -> np.ndarray | None:
     """The 4 x 4 matrix from indices of an image to those of labels; `None` where places cannot be compared."""
-    place, own = _stated_place(image), _stated_place(labels)
-    if place is None or own is None:
+    place, own = affine_of(image), affine_of(labels)
+    if place is None or own is None or not (image.meta["states_place"] and labels.meta["states_place"]):
         return None
+    unit, own_unit = _unit(image), _unit(labels)
+    agree = image.shape[1:] == labels.shape[1:] and same_place(own, place, image.shape[1:])
+    if unit and own_unit and not agree:  # many programs hand on the numbers and drop the unit
+        place = np.diag([unit / own_unit] * 3 + [1]) @ place
     to_labels = np.linalg.inv(own) @ place
     if min(len(image.meta["grid_shape"]), len(labels.meta["grid_shape"])) == 2:
         if image.ndim != labels.ndim or np.abs(to_labels[2, :2]).max() > PARALLEL:
@@ -158,20 +202,36 @@ def _index_map(image: MetaTensor, labels: MetaTensor) -> np.ndarray | None:
     return to_labels
 
 
-def _stated_place(image: MetaTensor) -> np.ndarray | None:
-    """The affine of a loaded image, or `None` where its file states none and a reader has made one up."""
-    affine = affine_of(image)
-    if affine is None:
-        return None
-    path = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")
-    suffix = suffix_of(path)
-    if suffix in PICTURE_SUFFIXES:
-        return None
-    in_text = suffix in (*NRRD_SUFFIXES, *META_IMAGE_SUFFIXES) and os.path.isfile(path)
-    if in_text and not PLACE_FIELDS & dict(text_fields(path)).keys():
-        return None
-    if stated := image.meta.get("nifti_header"):
-        header = nib.Nifti1Header(stated)
-        if header["qform_code"] == header["sform_code"] == 0:
-            return None
-    return affine
+def _unit(image: MetaTensor) -> float | None:
+    """The unit of the affine of a loaded image, in mm; `None` where its file states none."""
+    stated = image.meta["nifti_header"]
+    return UNITS.get(int(nib.Nifti1Header(stated)["xyzt_units"]) & 7) if stated else UNITS[2]
+
+
+def _nearest(labels: np.ndarray, to_labels: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """The labels (3 axes) that lie nearest to the voxels of a grid, `OUTSIDE` where there is none."""
+    matrix, shift = to_labels[:3, :3], to_labels[:3, 3] + TIE
+    along = np.abs(matrix).argmax(axis=1)  # the axis of the grid that each of the labels' lies along
+    off = np.abs(matrix) @ (np.array(grid) - 1) - np.abs(matrix[range(3), along]) * (np.array(grid)[along] - 1)
+    if len(set(along)) < 3 or off.max() > ALIGNED:
+        # "constant" would lose the outer half of the outer voxels
+        return affine_transform(labels, matrix, shift, grid, order=0, mode="grid-constant", cval=OUTSIDE)
+    # axis by axis: of grids that are only flipped, permuted, shifted or scaled, which is exact and far faster
+    places = [np.floor(matrix[own, axis] * np.arange(grid[axis]) + shift[own] + 0.5) for own, axis in enumerate(along)]
+    for own, place in enumerate(places):
+        inside = (place >= 0) & (place < labels.shape[own])
+        nearest = labels.take(np.where(inside, place, 0).astype(int), axis=own)
+        np.moveaxis(nearest, own, 0)[~inside] = OUTSIDE
+        labels = nearest
+    return labels.transpose(np.argsort(along))
+
+
+def _lost(foreground: np.ndarray, to_grid: np.ndarray, grid: tuple[int, ...]) -> float:
+    """The share of foreground (3 axes, bool) whose voxels have their centres outside a grid; 0 of none."""
+    ends = np.array(grid)[:, None] - 0.5 + TIE
+    inside = 0
+    for index, plane in enumerate(foreground):  # by planes, for indices take far more memory than labels
+        rows, columns = np.nonzero(plane)
+        places = to_grid[:3, :3] @ (np.full_like(rows, index), rows, columns) + to_grid[:3, 3:]
+        inside += int(((places > -0.5 - TIE) & (places < ends)).all(axis=0).sum())
+    return 1 - inside / int(foreground.sum()) if foreground.any() else 0.0

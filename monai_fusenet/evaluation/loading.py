@@ -106,6 +106,7 @@ def _note(what: str, labels: MetaTensor) -> str:
     """What a reader of scores should know of labels that had another grid than the image."""
     if "outside" not in labels.meta:
         return ""
-    outside = labels.meta["outside"]
+    outside, lost = labels.meta["outside"], labels.meta["lost"]
     uncovered = f", of which it covers {1 - outside:.0%}" if outside > 0 else ""
-    return f"{what} brought from another grid to that of the image{uncovered}"
+    left_out = f", without the {lost:.2%} of its foreground that lie outside" if lost > 0 else ""
+    return f"{what} brought from another grid to that of the image{uncovered}{left_out}"

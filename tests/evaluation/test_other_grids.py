@@ -120,6 +120,30 @@ def test_a_mask_of_another_place_is_not_scored(folder, path, reason):
     assert failures == [("images/a.nii.gz", None, reason)]
 
 
+def test_a_note_tells_how_much_foreground_lies_outside_the_image(folder):
+    save(folder / "results" / "a_mask.nii.gz", BOX, shifted(16))  # one of 6 planes
+    rows, _ = score(folder)
+    assert deployed(rows)["note"] == (
+        "mask brought from another grid to that of the image, of which it covers 50%, without the 16.67% of its "
+        "foreground that lie outside"
+    )
+
+
+def test_truth_and_prediction_that_lose_all_their_foreground_do_not_agree(folder):
+    """Neither is left with any, and two empty masks would have a Dice of 1."""
+    save(folder / "set" / "masks" / "a.nii.gz", BOX, shifted(26))
+    save(folder / "results" / "a_mask.nii.gz", BOX[:, ::-1], shifted(26))
+    rows, failures = score(folder)
+    assert not rows
+    reason = (
+        "the foreground of the mask lies outside the image, though their fields of view overlap: save the mask with "
+        "the affine (origin, spacing, directions) of the image"
+    )
+    assert failures == [("images/a.nii.gz", None, reason)]
+    save(folder / "set" / "masks" / "a.nii.gz", BOX)
+    assert score(folder)[1] == [("images/a.nii.gz", None, f"a_mask.nii.gz: {reason}")]
+
+
 def test_clusters_of_another_place_are_not_scored(folder):
     save(folder / "results" / "a_clusters.nii.gz", 1 + BOX, shifted(100))
     _, failures = score(folder)
