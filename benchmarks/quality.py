@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from monai_fusenet.data import find_images, load_mask
+from monai_fusenet.data import find_images, load_image, load_mask_on_grid_of
 from monai_fusenet.evaluation.levels import score_mask
 from monai_fusenet.metrics.partition import majority_mask, oracle_mask
 from monai_fusenet.transforms import ScoresToClustersd
@@ -68,12 +68,12 @@ def shipped(overlays: Sequence[Path], options: Mapping[str, Any], *names: str) -
 
 
 def truth(item: Mapping[str, Any]) -> np.ndarray:
-    """The mask that an image comes with, (*spatial), bool."""
-    return load_mask(item["label"])[0].numpy() > 0
+    """The mask that an image comes with, (*spatial) of the image, bool."""
+    return load_mask_on_grid_of(item["label"], load_image(item["image"]))[0].numpy() > 0
 
 
 def score_setting(setting: str, items: Sequence[Mapping[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
-    """Fits every image and scores its clusters on the truth's own grid, upsampled plainly and along edges."""
+    """Fits every image and scores its clusters on its own grid, upsampled plainly and along edges."""
     overlays, options = SETTINGS[setting]
     preprocessing, network, inferer, merge_twins = shipped(
         overlays, {"seed": seed, **options}, "preprocessing", "network_def", "inferer", "merge_twins"
