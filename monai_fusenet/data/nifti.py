@@ -27,7 +27,12 @@ def read_nifti(path: str) -> Raster:
     """
     if not path.endswith((*NIFTI_SUFFIXES, *(suffix.upper() for suffix in NIFTI_SUFFIXES))):
         raise ValueError("nibabel needs the suffix in lower or in upper case: rename the file")
-    image = nib.load(path)  # no value of it yet
+    try:
+        image = nib.load(path)  # no value of it yet
+    except ValueError as error:  # of a quaternion; nibabel has classes of its own for other damage
+        raise ValueError(
+            f"its header states no valid place ({error}): save it with a true affine, such as by nibabel's set_sform"
+        ) from error
     if not isinstance(image, nib.Nifti1Image):  # of which NIfTI-2 is a kind
         raise ValueError(f"expected a NIfTI image of voxels, got a {type(image).__name__}")
     packing = DEFLATE if suffix_of(path) == ".nii.gz" else 1

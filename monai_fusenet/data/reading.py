@@ -28,6 +28,7 @@ from monai_fusenet.utils.geometry import same_place
 
 __all__ = ["LoadMedicalImaged", "load_image", "read_raster", "to_tensor"]
 
+AFFINE_REMEDY = "save it with a true one (NIfTI with a right qform, by nibabel: image.set_sform(image.get_qform()))"
 FLAT = 1e-4  # volume that three axes of length 1 span at least: no scanner tilts its slices so far
 
 
@@ -165,12 +166,14 @@ def to_tensor(raster: Raster, path: str) -> MetaTensor:
     original_affine = _affine_of(raster)
     if not np.isfinite(original_affine).all() or not original_affine[:3, :3].any(axis=0).all():
         raise ValueError(
-            f"cannot read {printable(path)}: its affine {original_affine[:3].tolist()} gives an axis no length"
+            f"cannot read {printable(path)}: its affine {original_affine[:3].tolist()} gives an axis no length: "
+            + AFFINE_REMEDY
         )
     axes = original_affine[:3, :3] / np.linalg.norm(original_affine[:3, :3], axis=0)
     if abs(np.linalg.det(axes)) < FLAT:
         raise ValueError(
-            f"cannot read {printable(path)}: its affine {original_affine[:3].tolist()} is flat, not of three axes"
+            f"cannot read {printable(path)}: its affine {original_affine[:3].tolist()} is flat, not of three axes: "
+            + AFFINE_REMEDY
         )
     affine = original_affine
     singletons = [axis for axis, length in enumerate(grid_shape) if length == 1]

@@ -243,5 +243,33 @@ def test_an_affine_whose_axes_lie_in_one_plane_is_refused(tmp_path):
     with pytest.raises(ValueError) as caught:  # noqa: PT011, all of the message is looked at
         load_image(tmp_path / "a.nii")
     assert str(caught.value) == (
-        f"cannot read {tmp_path / 'a.nii'}: its affine {flat[:3].tolist()} is flat, not of three axes"
+        f"cannot read {tmp_path / 'a.nii'}: its affine {flat[:3].tolist()} is flat, not of three axes: save it with a "
+        "true one (NIfTI with a right qform, by nibabel: image.set_sform(image.get_qform()))"
+    )
+
+
+def save_header(path, **fields):
+    header = nib.Nifti1Image(np.zeros((7, 5, 3), np.uint8), None).header
+    for name, value in fields.items():
+        header[name] = value
+    path.write_bytes(header.binaryblock + bytes(4 + 7 * 5 * 3))
+
+
+def test_a_sform_of_zeros_is_refused_and_mended_by_the_qform(tmp_path):
+    save_header(tmp_path / "a.nii", sform_code=1, qform_code=1, qoffset_x=9)
+    with pytest.raises(ValueError, match=r"gives an axis no length: save it with a true one .*nibabel: (.*)\)$"):
+        load_image(tmp_path / "a.nii")
+    image = nib.load(tmp_path / "a.nii")
+    image.set_sform(image.get_qform())
+    nib.save(image, tmp_path / "mended.nii")
+    np.testing.assert_array_equal(load_image(tmp_path / "mended.nii").affine, image.get_qform())
+
+
+def test_a_quaternion_that_is_none_is_refused(tmp_path):
+    save_header(tmp_path / "a.nii", qform_code=1, quatern_b=0.9, quatern_c=0.9)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, all of the message is looked at
+        load_image(tmp_path / "a.nii")
+    assert str(caught.value) == (
+        f"cannot read {tmp_path / 'a.nii'}: its header states no valid place (w2 should be positive, but is "
+        "-6.199999e-01): save it with a true affine, such as by nibabel's set_sform"
     )
