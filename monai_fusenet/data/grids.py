@@ -99,6 +99,8 @@ def load_mask_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLike],
             Where there is foreground, but none of it is left on the grid of the image.
     """
     paths = ensure_tuple(paths)
+    if not paths:
+        raise ValueError("expected the path of a mask, got an empty list")
     brought, volumes = [], []
     for mask in _united_by_grid(paths):
         with _named(mask.meta[ImageMetaKey.FILENAME_OR_OBJ], paths):

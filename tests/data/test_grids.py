@@ -421,6 +421,12 @@ def test_foreground_smaller_than_the_voxels_of_the_image_is_refused(tmp_path):
     )
 
 
+def test_no_mask_is_refused(tmp_path):
+    image = save(tmp_path / "a.nii", np.zeros(SHAPE), TILTED)
+    with pytest.raises(ValueError, match=r"^expected the path of a mask, got an empty list$"):
+        load_mask_on_grid_of([], image)
+
+
 def test_a_mask_without_foreground_is_no_error_on_any_grid(tmp_path):
     image = save(tmp_path / "a.nii", np.zeros(SHAPE), TILTED)
     save(tmp_path / "mask.nii", *stored(np.zeros(SHAPE), TILTED, flips=(0,)))
