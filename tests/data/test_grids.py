@@ -9,42 +9,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from dicom_tools import write_dicom_file
-from monai.data import DataLoader, MetaTensor, decollate_batch
+from grid_tools import SHAPE, TILTED, save, stored
+from monai.data import MetaTensor
 from PIL import Image
-from pydicom.uid import (
-    DigitalXRayImageStorageForPresentation,
-    NuclearMedicineImageStorage,
-    SecondaryCaptureImageStorage,
-    UltrasoundImageStorage,
-)
 from scipy import ndimage
 
 from monai_fusenet.data import LoadMaskOnGridd, grids, load_image, load_mask_on_grid_of, on_grid_of
-
-SHAPE = (9, 7, 5)
-TILTED = np.array([[0.9, -0.5, 0.1, -20], [0.4, 1.1, -0.2, 30], [0.05, 0.3, 2.0, 5], [0, 0, 0, 1]])
-TURNED = np.array([[4.0, -3.6, 0, -20], [3.0, 4.8, 0, 30], [0, 0, 7, 5], [0, 0, 0, 1]])  # voxels of 5 x 6 x 7
-
-
-def save(path, array, affine):
-    nib.save(nib.Nifti1Image(np.asarray(array, np.uint8), affine), path)
-    return load_image(path)
 
 
 @pytest.fixture
 def truth():
     return np.random.default_rng(0).integers(0, 4, SHAPE)
-
-
-def stored(array, affine, axes=(0, 1, 2), flips=()):
-    """The same labels in the same places, with other axes in another order."""
-    turn = np.eye(4)
-    for axis in flips:
-        turn[axis, axis], turn[axis, 3] = -1, array.shape[axis] - 1
-    array = np.flip(array, flips).transpose(axes)
-    order = np.eye(4)[:, [*axes, 3]]
-    return array, affine @ turn @ order
 
 
 @pytest.mark.parametrize("affine", [np.diag([1, 1.2, 2, 1]), TILTED])
@@ -300,170 +275,6 @@ def test_the_transform_takes_paths_and_leaves_the_image(tmp_path, truth):
     np.testing.assert_array_equal(sample["label"].numpy()[0], truth > 0)
     assert sample["image"] is image
     assert LoadMaskOnGridd("label", allow_missing_keys=True)({"image": image}) == {"image": image}
-
-
-def save_in_unit(path, array, affine, unit):
-    image = nib.Nifti1Image(np.asarray(array, np.uint8), affine)
-    image.header.set_xyzt_units(unit)
-    nib.save(image, path)
-    return load_image(path)
-
-
-@pytest.mark.parametrize("unit", ["micron", "meter"])
-@pytest.mark.parametrize("suffix", [".nii", ".nrrd"])
-def test_files_are_compared_in_millimetres_which_itk_writes(tmp_path, truth, unit, suffix):
-    sitk = pytest.importorskip("SimpleITK")
-    save_in_unit(tmp_path / "a.nii", np.zeros(SHAPE), TURNED, unit)
-    labels = sitk.GetImageFromArray(truth.astype(np.uint8).transpose(2, 1, 0))
-    labels.CopyInformation(sitk.ReadImage(str(tmp_path / "a.nii")))
-    image = load_image(tmp_path / "a.nii")
-    for name, written, expected in (("same", labels, truth), ("shifted", labels[2:], truth[2:])):
-        sitk.WriteImage(written, str(tmp_path / f"{name}{suffix}"))
-        brought = on_grid_of(load_image(tmp_path / f"{name}{suffix}"), image).numpy()[0]
-        np.testing.assert_array_equal(brought[-len(expected) :], expected)
-        assert not brought[: -len(expected)].any()
-
-
-@pytest.mark.parametrize("unit", ["unknown", "mm"])
-def test_the_numbers_of_an_image_without_its_unit_are_its_place(tmp_path, truth, unit):
-    """As `nib.Nifti1Image(labels, image.affine)` drops the unit."""
-    image = save_in_unit(tmp_path / "a.nii", np.zeros(SHAPE), TILTED, "micron")
-    labels = save_in_unit(tmp_path / "labels.nii", truth, TILTED, unit)
-    assert on_grid_of(labels, image) is labels
-
-
-def test_labels_of_an_unknown_unit_have_that_of_their_image(tmp_path, truth):
-    image = save_in_unit(tmp_path / "a.nii", np.zeros(SHAPE), TILTED, "micron")
-    flipped, affine = stored(truth, TILTED, flips=(0,))
-    np.testing.assert_array_equal(on_grid_of(save(tmp_path / "b.nii", flipped, affine), image).numpy()[0], truth)
-
-
-def xray_with(tmp_path, truth, **own):
-    """A DICOM image of 7 rows and 9 columns."""
-    write_dicom_file(tmp_path / "a.dcm", np.zeros((7, 9), np.uint16), **own)
-    return load_image(tmp_path / "a.dcm"), truth[:, :, 0].astype(np.uint8)
-
-
-NO_PLACE = {
-    "X-ray": {"sop_class": DigitalXRayImageStorageForPresentation, "Modality": "DX", "PixelSpacing": [0.2, 0.2]},
-    "X-ray with a position": {"sop_class": DigitalXRayImageStorageForPresentation, "position": (5, 6, 7)},
-    "ultrasound": {"sop_class": UltrasoundImageStorage, "Modality": "US"},
-    "secondary capture": {"sop_class": SecondaryCaptureImageStorage, "Modality": "OT"},
-    "nuclear medicine": {"sop_class": NuclearMedicineImageStorage, "Modality": "NM"},
-}
-
-
-@pytest.mark.parametrize("own", NO_PLACE.values(), ids=NO_PLACE)
-def test_a_dicom_image_without_a_place_and_its_mask_are_compared_by_index(tmp_path, truth, own):
-    image, plane = xray_with(tmp_path, truth, **own)
-    for name, affine in (("eye", np.eye(4)), ("spacing", np.diag([0.2, 0.2, 1, 1])), ("tilted", TILTED)):
-        labels = save(tmp_path / f"{name}.nii", plane, affine)
-        assert on_grid_of(labels, image) is labels
-    Image.fromarray(plane.T).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(on_grid_of(load_image(tmp_path / "a.png"), image).numpy()[0], plane)
-    for suffix in (".nrrd", ".mha"):
-        itk.imwrite(itk.image_from_array(np.ascontiguousarray(plane.T)), str(tmp_path / f"a{suffix}"))
-        np.testing.assert_array_equal(on_grid_of(load_image(tmp_path / f"a{suffix}"), image).numpy()[0], plane)
-        assert on_grid_of(image, load_image(tmp_path / f"a{suffix}")) is image
-
-
-def test_a_slice_of_dicom_states_its_place(tmp_path, truth):
-    image, plane = xray_with(tmp_path, truth, position=(0, 0, 0))
-    assert image.meta["states_place"]
-    flipped = np.diag([0.5, 0.7, 1, 1])  # DICOM's x and y are opposite to those of NIfTI
-    flipped[:2, 3] = (-8 * 0.5, -6 * 0.7)
-    np.testing.assert_array_equal(
-        on_grid_of(save(tmp_path / "b.nii", plane[::-1, ::-1], flipped), image).numpy()[0], plane
-    )
-
-
-@pytest.mark.parametrize(("other", "shape"), [("b.png", (9, 7)), ("b.nrrd", (9, 7)), ("b.dcm", (9, 7, 1))])
-def test_whether_a_place_is_stated_survives_a_batch_with_another_format(tmp_path, other, shape):
-    save(tmp_path / "a.nii", np.zeros(shape), TILTED)
-    Image.fromarray(np.zeros((9, 7), np.uint8)).save(tmp_path / "b.png")
-    itk.imwrite(itk.image_from_array(np.zeros((7, 9), np.uint8)), str(tmp_path / "b.nrrd"))
-    write_dicom_file(tmp_path / "b.dcm", np.zeros((7, 9), np.uint16), **NO_PLACE["ultrasound"])
-    images = [{"image": load_image(tmp_path / name)} for name in ("a.nii", other)]
-    states = [
-        sample["image"].meta["states_place"] for sample in decollate_batch(next(iter(DataLoader(images, batch_size=2))))
-    ]
-    assert states == [True, other == "b.nrrd"]
-
-
-def corner(shape, place):
-    array = np.zeros(shape)
-    array[place] = 1
-    return array
-
-
-def test_foreground_that_lies_outside_the_image_is_refused(tmp_path):
-    """Both a truth and a wrong mask would else be empty, and agree."""
-    affine = np.diag([1.0, 1, 2, 1])
-    affine[:3, 3] = (-20, -22, -10)
-    image = save(tmp_path / "a.nii", np.zeros((40, 44, 20)), affine)
-    save(tmp_path / "mask.nii", corner((40, 44, 20), np.s_[25:35, 25:35, 5:15]), np.eye(4))
-    with pytest.raises(ValueError) as caught:  # noqa: PT011, all of the message is looked at
-        load_mask_on_grid_of(tmp_path / "mask.nii", image)
-    assert str(caught.value) == (
-        "the foreground of the mask lies outside the image, though their fields of view overlap: save the mask with "
-        "the affine (origin, spacing, directions) of the image"
-    )
-
-
-def test_foreground_smaller_than_the_voxels_of_the_image_is_refused(tmp_path):
-    image = save(tmp_path / "a.nii", np.zeros((4, 3, 5)), np.diag([4.0, 4, 4, 1]))
-    save(tmp_path / "mask.nii", corner((16, 12, 20), (6, 6, 6)), np.eye(4))
-    with pytest.raises(ValueError) as caught:  # noqa: PT011, all of the message is looked at
-        load_mask_on_grid_of(tmp_path / "mask.nii", image)
-    assert str(caught.value) == (
-        "no foreground of the mask is left on the grid of the image: 0% of it lies outside the image, the rest is "
-        "smaller than its voxels"
-    )
-
-
-def test_no_mask_is_refused(tmp_path):
-    image = save(tmp_path / "a.nii", np.zeros(SHAPE), TILTED)
-    with pytest.raises(ValueError, match=r"^expected the path of a mask, got an empty list$"):
-        load_mask_on_grid_of([], image)
-
-
-def test_a_mask_without_foreground_is_no_error_on_any_grid(tmp_path):
-    image = save(tmp_path / "a.nii", np.zeros(SHAPE), TILTED)
-    save(tmp_path / "mask.nii", *stored(np.zeros(SHAPE), TILTED, flips=(0,)))
-    mask = load_mask_on_grid_of(tmp_path / "mask.nii", image)
-    assert not mask.any()
-    assert mask.meta["lost"] == 0
-
-
-@pytest.mark.parametrize("turn", [0.0, 0.3])
-def test_the_share_of_foreground_that_is_lost_is_told(tmp_path, turn):
-    """As one asks each voxel of foreground whether it lies within the outer faces of the image."""
-    affine = np.eye(4)
-    affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
-    affine[:3, 3] = (0.7, -1.2, 2)
-    foreground = np.random.default_rng(1).integers(0, 2, SHAPE)
-    image = save(tmp_path / "a.nii", np.zeros(SHAPE), np.eye(4))
-    save(tmp_path / "mask.nii", foreground, affine)
-    places = np.argwhere(foreground) @ affine[:3, :3].T + affine[:3, 3]
-    lost = 1 - ((places > -0.5) & (places < np.array(SHAPE) - 0.5)).all(axis=1).mean()
-    assert 0.3 < lost < 0.7
-    assert load_mask_on_grid_of(tmp_path / "mask.nii", image).meta["lost"] == pytest.approx(lost)
-
-
-def test_an_organ_outside_the_image_does_not_fail_the_others(tmp_path, truth):
-    image = save(tmp_path / "a.nii", np.zeros(SHAPE), np.eye(4))
-    larger = np.diag([1.0, 1, 1, 1])
-    larger[0, 3] = -3
-    save(tmp_path / "inside.nii", corner((15, 7, 5), np.s_[5:8, :3, :2]), larger)  # 18 mm3
-    save(tmp_path / "outside.nii", corner((15, 7, 5), np.s_[:2, :3, :1]), larger)  # 6 mm3
-    larger[1, 1] = 0.5
-    save(tmp_path / "finer.nii", corner((15, 14, 5), np.s_[:2, :12, :2]), larger)  # 24 mm3
-    paths = [tmp_path / f"{name}.nii" for name in ("inside", "outside", "finer")]
-    mask = load_mask_on_grid_of(paths, image)
-    np.testing.assert_array_equal(mask.numpy()[0], corner(SHAPE, np.s_[2:5, :3, :2]))
-    assert mask.meta["lost"] == pytest.approx((6 + 24) / (18 + 6 + 24))
-    with pytest.raises(ValueError, match=r"^the foreground of the mask lies outside the image"):
-        load_mask_on_grid_of(paths[1:], image)
 
 
 def test_grids_along_the_same_axes_need_no_interpolation_and_give_the_same(tmp_path):
