@@ -80,6 +80,8 @@ class DicomHeader(NamedTuple):
         modality: as CT, or US.
         planes: of its slices whose places are known: a file of several frames has several; empty without places.
         frames: how many it has.
+        lacks: the attribute without which an image of a class of slices has no place; "" where it has one.
+        size: numbers of rows and of columns.
         rescales: (frames, 2) slope and intercept of each frame, where each has its own.
         is_mixed_up: whether GDCM reads wrong values without a word: of single bits, and of colours of more than a
             byte in RLE.
@@ -92,6 +94,8 @@ class DicomHeader(NamedTuple):
     modality: str = ""
     planes: tuple[Plane, ...] = ()
     frames: int = 1
+    lacks: str = ""
+    size: tuple[int, int] = (0, 0)
     rescales: np.ndarray | None = None
     is_mixed_up: bool = False
 
@@ -161,7 +165,8 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
     )
     series = tuple(str(dataset.get(name) or "") for name in names)
     frames = int(_value([dataset], "NumberOfFrames") or 1)
-    header = DicomHeader(path, kind, holds_image, series, str(dataset.get("Modality") or ""), frames=frames)
+    size = int(_value([dataset], "Rows") or 0), int(_value([dataset], "Columns") or 0)
+    header = DicomHeader(path, kind, holds_image, series, str(dataset.get("Modality") or ""), frames=frames, size=size)
     header = header._replace(is_mixed_up=_is_mixed_up(dataset))
     is_picture = frames == 1 and header.modality in PICTURE_MODALITIES and not SLICES.match(kind)
     if is_picture or PICTURES.search(kind):
@@ -173,6 +178,9 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
     elif frames == 1:
         plane = _plane(dataset, [dataset])
         header = header._replace(planes=(plane,) if plane else ())
+        if plane is None and SLICES.match(kind):
+            has_position = _numbers([dataset], "ImagePositionPatient", 3) is not None
+            header = header._replace(lacks="ImageOrientationPatient" if has_position else "ImagePositionPatient")
     if frames == 1:  # a slice of a series, known by its file
         name, uid = printable(os.path.basename(path)), str(dataset.get("SOPInstanceUID") or "")
         header = header._replace(planes=tuple(plane._replace(name=name, uid=uid) for plane in header.planes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_fusenet.data.dicom_headers import DicomHeader, is_dicom_file, read_header
 from monai_fusenet.data.dicom_pixels import read_pixels
-from monai_fusenet.data.dicom_slices import affine_of_slices, check_volume, differences, in_order
+from monai_fusenet.data.dicom_slices import affine_of_slices, check_volume, differences, has_direction_of, in_order
 from monai_fusenet.data.itk_files import check_itk_claim, itk_header
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.utils.errors import printable
@@ -21,7 +21,7 @@ __all__ = ["dicom_images", "objects_below", "read_dicom", "read_series", "series
 
 SLICE_MODALITIES = {"CT", "MR", "PT"}  # their images are slices even where all lie at one place
 SEGMENTATION = "Segmentation"  # a kind of object
-MOST_VIEWS = 20  # of one series, each with a size or a direction of its own
+MOST_VIEWS = 20  # of one series, each with a direction, or, where it is no slice, a size of its own
 DAMAGED = "not an image, or damaged"
 
 
@@ -180,9 +180,21 @@ def _look(folder: Path, names: Iterable[str]) -> _Folder:
             found.singles.append(header)
         else:
             series[header.series].append(header)
+    for header in [header for header in found.singles if _is_lost(header, series.get(header.series, []))]:
+        found.singles.remove(header)
+        series[header.series].append(header)
+        found.damaged[os.path.basename(header.path)] = (
+            f"a slice without {header.lacks}, unlike the others of its series: restore it, or move the file to another "
+            "folder"
+        )
     for files in series.values():
         (found.singles.extend if _are_singles(files) else found.series.append)(files)
     return found
+
+
+def _is_lost(header: DicomHeader, slices: Sequence[DicomHeader]) -> bool:
+    """Whether an image without a place is one of the slices of its series: screenshots are of another class or size."""
+    return bool(header.lacks) and any(slice_.size == header.size and slice_.planes for slice_ in slices)
 
 
 def _checked_header(path: Path) -> DicomHeader:
@@ -196,11 +208,15 @@ def _checked_header(path: Path) -> DicomHeader:
 
 
 def _are_singles(files: list[DicomHeader]) -> bool:
-    """Whether files that share a series are no slices: no two are alike, or all are pictures of one place."""
-    if len(files) == 1:
+    """Whether files that share a series are no slices: no two are alike, or all are pictures of one place.
+
+    Slices of scanners are views, such as scouts, only by their directions: their size and spacing tell what went wrong.
+    """
+    if len(files) == 1 or any(header.lacks for header in files):
         return False
     planes = [header.planes[0] for header in files]
-    if len(files) < MOST_VIEWS and all(differences(a, b) for i, a in enumerate(planes) for b in planes[:i]):
+    are_slices = any(header.modality in SLICE_MODALITIES for header in files)
+    pairs = [(a, b) for index, a in enumerate(planes) for b in planes[:index]] if len(files) < MOST_VIEWS else []
+    if pairs and not any(has_direction_of(a, b) if are_slices else not differences(a, b) for a, b in pairs):
         return True
-    at_one_place = all(np.array_equal(plane.position, planes[0].position) for plane in planes)
-    return at_one_place and not any(header.modality in SLICE_MODALITIES for header in files)
+    return not are_slices and all(np.array_equal(plane.position, planes[0].position) for plane in planes)

@@ -10,7 +10,7 @@ import numpy as np
 from monai_fusenet.data.dicom_headers import Plane
 from monai_fusenet.data.dicom_pixels import LPS_TO_RAS
 
-__all__ = ["affine_of_slices", "check_volume", "differences", "in_order"]
+__all__ = ["affine_of_slices", "check_volume", "differences", "has_direction_of", "in_order"]
 
 UNEVEN = 0.25  # parts of the distance between slices that one may lie off, where no grid is exact
 ALIKE = 1e-3  # of directions, and of spacings by their size
@@ -68,13 +68,18 @@ def differences(plane: Plane, other: Plane) -> list[str]:
     found = [
         f"{name} {value}, not {other.form[name]}" for name, value in plane.form.items() if value != other.form[name]
     ]
-    if np.abs(plane.axes - other.axes).max() > ALIKE:
+    if not has_direction_of(plane, other):
         found.append(f"ImageOrientationPatient {_listed(plane.axes)}, not {_listed(other.axes)}")
     if (plane.spacing is None) != (other.spacing is None) or (
         plane.spacing is not None and other.spacing is not None and not np.allclose(plane.spacing, other.spacing, ALIKE)
     ):
         found.append(f"PixelSpacing {_listed(plane.spacing)}, not {_listed(other.spacing)}")
     return found
+
+
+def has_direction_of(plane: Plane, other: Plane) -> bool:
+    """Whether the rows and the columns of two planes run alike."""
+    return bool(np.abs(plane.axes - other.axes).max() <= ALIKE)
 
 
 def _listed(numbers: np.ndarray | None) -> str:

@@ -110,6 +110,13 @@ def test_views_of_one_series_in_different_directions_are_an_image_each(tmp_path)
     assert images(tmp_path) == ["a.dcm", "c.dcm", "s.dcm"]
 
 
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_scouts_in_two_directions_are_an_image_each(tmp_path, modality):
+    for name, axes in {"c": (1, 0, 0, 0, 0, -1), "s": (0, 1, 0, 0, 0, -1)}.items():
+        write_dicom_file(tmp_path / f"{name}.dcm", PICTURE, position=(0, 0, 0), orientation=axes, Modality=modality)
+    assert images(tmp_path) == ["c.dcm", "s.dcm"]
+
+
 def test_a_damaged_picture_fails_alone(tmp_path):
     for name in "abc":
         write_dicom_file(tmp_path / f"{name}.dcm", PICTURE, ComputedRadiographyImageStorage)
@@ -233,6 +240,46 @@ def test_slices_of_another_size_are_named_and_counted(tmp_path):
         "its scout0.dcm is no slice of the others: it has Rows 5, not 7 (2 of 8 slices differ from the others): give "
         "each kind of slice a folder of its own"
     )
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_two_slices_of_a_scanner_that_are_unlike_are_no_images_each(tmp_path, modality):
+    spacings = [[0.7, 0.5], [0.8, 0.5]]
+    folder = write_slices(tmp_path / "two", range(2), PixelSpacing=spacings, Modality=modality)
+    reason = (
+        "its 1.dcm is no slice of the others: it has PixelSpacing 0.8\\0.5, not 0.7\\0.5{}: give each kind of slice"
+    )
+    assert refusal(folder) == reason.format("") + " a folder of its own"
+    folder = write_slices(tmp_path / "three", range(3), PixelSpacing=[*spacings, [0.9, 0.5]], Modality=modality)
+    more = " (2 of 3 slices differ from the others)"
+    assert refusal(folder) == reason.format(more) + " a folder of its own"
+
+
+@pytest.mark.parametrize("lost", [0, 2, 5])
+@pytest.mark.parametrize("lacks", ["ImagePositionPatient", "ImageOrientationPatient"])
+def test_a_slice_that_lost_its_place_is_named(tmp_path, lacks, lost):
+    folder = tmp_path / "ct"
+    path = write_ct_series(folder, VOLUME)[lost]
+    header = pydicom.dcmread(path)
+    del header[lacks]
+    header.save_as(path)
+    assert refusal(folder) == (
+        f"its file {path.name} is a slice without {lacks}, unlike the others of its series: restore it, or move the "
+        "file to another folder"
+    )
+
+
+def test_one_of_two_slices_that_lost_its_place_is_named(tmp_path):
+    for name, position in {"a": None, "b": (0, 0, 3)}.items():
+        write_dicom_file(tmp_path / f"{name}.dcm", PICTURE, position=position)
+    assert refusal(tmp_path).startswith("its file a.dcm is a slice without ImagePositionPatient, ")
+
+
+def test_a_page_of_the_class_of_slices_and_of_another_size_is_an_image_of_its_own(tmp_path):
+    write_slices(tmp_path / "ct", range(6))
+    write_dicom_file(tmp_path / "ct/dose.dcm", VOLUME[3, :5])
+    assert images(tmp_path) == ["ct", "ct/dose.dcm"]
+    np.testing.assert_array_equal(load_image(tmp_path / "ct").numpy()[0], VOLUME.T)
 
 
 def test_copies_of_a_slice_are_named(tmp_path):
