@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,12 +31,15 @@ TELLING = (
 NEEDED = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "PatientID"),
     *("Modality", "Rows", "Columns", "BitsAllocated", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("ImageOrientationPatient", "PixelSpacing"),
+    *("ImageOrientationPatient", "PixelSpacing", "ModalityLUTSequence"),
+    *("FrameTime", "FrameTimeVector", "CineRate", "FrameIncrementPointer"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *TELLING),
 )
 # Projections and photographs are no slices, whatever their headers say of a position.
 PICTURES = re.compile(r"Radiograph|Mammograph|Intra-Oral|X-Ray (Image|Angio|Radiofluoro)|Photograph|Dermoscop|^VL ")
 PICTURE_MODALITIES = {"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "XC", "OP", "GM", "SM", "ES"}
+FILMS = re.compile(r"Video |(Enhanced )?(XA|XRF|X-Ray (Angio|Radiofluoro))")
+TIMES = {0x00181063, 0x00181065, 0x00540070, 0x00540100}  # of frames, of a heart's phase, of a slice of time
 SLICES = re.compile(r"(CT|MR|Positron Emission Tomography) Image")
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 RLE = "1.2.840.10008.1.2.5"
@@ -83,8 +86,9 @@ class DicomHeader(NamedTuple):
         lacks: the attribute without which an image of a class of slices has no place; "" where it has one.
         size: numbers of rows and of columns.
         rescales: (frames, 2) slope and intercept of each frame, where each has its own.
-        is_mixed_up: whether GDCM reads wrong values without a word: of single bits, and of colours of more than a
-            byte in RLE.
+        is_cine: whether its frames follow one another in time, at no place that it tells.
+        is_mixed_up: whether GDCM reads wrong values without a word: of single bits, of colours of more than a byte in
+            RLE, and of a table of values.
     """
 
     path: str
@@ -97,6 +101,7 @@ class DicomHeader(NamedTuple):
     lacks: str = ""
     size: tuple[int, int] = (0, 0)
     rescales: np.ndarray | None = None
+    is_cine: bool = False
     is_mixed_up: bool = False
 
 
@@ -170,7 +175,7 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
     header = header._replace(is_mixed_up=_is_mixed_up(dataset))
     is_picture = frames == 1 and header.modality in PICTURE_MODALITIES and not SLICES.match(kind)
     if is_picture or PICTURES.search(kind):
-        return header
+        return header._replace(is_cine=_is_cine(dataset, kind, frames))
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if len(groups) == frames:
         planes, rescales = _frames(dataset, groups)
@@ -181,15 +186,26 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
         if plane is None and SLICES.match(kind):
             has_position = _numbers([dataset], "ImagePositionPatient", 3) is not None
             header = header._replace(lacks="ImageOrientationPatient" if has_position else "ImagePositionPatient")
+    if not header.planes:
+        header = header._replace(is_cine=_is_cine(dataset, kind, frames))
     if frames == 1:  # a slice of a series, known by its file
         name, uid = printable(os.path.basename(path)), str(dataset.get("SOPInstanceUID") or "")
         header = header._replace(planes=tuple(plane._replace(name=name, uid=uid) for plane in header.planes))
     return header
 
 
+def _is_cine(dataset: Dataset, kind: str, frames: int) -> bool:
+    pointers = _value([dataset], "FrameIncrementPointer")
+    counts = pointers if isinstance(pointers, Sequence) else [] if pointers is None else [pointers]
+    is_timed = any(_value([dataset], name) for name in ("FrameTime", "FrameTimeVector", "CineRate"))
+    return frames > 1 and (is_timed or bool(FILMS.match(kind)) or not TIMES.isdisjoint(map(int, counts)))
+
+
 def _is_mixed_up(dataset: Dataset) -> bool:
     bits = _value([dataset], "BitsAllocated") or 0
     is_packed = dataset.file_meta.get("TransferSyntaxUID") == RLE
+    if dataset.get("ModalityLUTSequence") and str(_value([dataset], "PhotometricInterpretation")).startswith("MONO"):
+        return True
     return bits == 1 or (is_packed and bits > 8 and _value([dataset], "SamplesPerPixel") == 3)
 
 

@@ -49,11 +49,16 @@ def _decoded_by_pydicom(path: str) -> Raster:
         raise ValueError("a palette is left to GDCM")
     if colour.startswith("YBR_FULL") and not converts_colours:
         values = tools.convert_color_space(values, colour, "RGB")
+    lowest, bits = -(2 ** (dataset.BitsStored - 1)) if dataset.PixelRepresentation else 0, dataset.BitsStored
+    table = next(iter(dataset.get("ModalityLUTSequence") or []), None) if dataset.SamplesPerPixel == 1 else None
+    if table is not None:  # of what is stored; the levels that it gives are shown inverted, or not
+        entries, start, bits = table.LUTDescriptor
+        lowest, table.LUTDescriptor = 0, [entries, start, 8 if bits <= 8 else 16]  # pydicom knows only these two
+        values = tools.apply_modality_lut(values.astype(np.int64), dataset)
     if colour == "MONOCHROME1":
-        lowest = -(2 ** (dataset.BitsStored - 1)) if dataset.PixelRepresentation else 0
-        values = 2 * lowest + 2**dataset.BitsStored - 1 - values.astype(np.int64)
+        values = 2 * lowest + 2**bits - 1 - values.astype(np.int64)
     if dataset.SamplesPerPixel == 1:
-        values = tools.apply_modality_lut(values, dataset)[..., None]
+        values = (values if table is not None else tools.apply_modality_lut(values, dataset))[..., None]
     frames = values.reshape(-1, dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)
     pixels = frames.transpose(3, 2, 1, 0).astype(np.float32)
     return Raster(pixels, _affine(itk_header(path)), has_geometry=True, has_alpha=False)

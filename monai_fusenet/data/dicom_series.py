@@ -74,11 +74,16 @@ def read_dicom(path: str) -> Raster:
     """The image of a DICOM file; of several frames that tell their places, the volume in the order of its slices.
 
     Raises:
-        ValueError: if it is damaged or holds no image; if its frames are not one volume.
+        ValueError: if it is damaged or holds no image; if its frames are of one place, or not one volume.
     """
     header = read_header(path)
     if not header.holds_image and header.kind != SEGMENTATION:
         raise ValueError(f"it holds no image, it is a DICOM object of another kind: {header.kind}")
+    if header.is_cine:
+        raise ValueError(
+            f"its {header.frames} frames follow one another in time, and are no slices of a volume: save each frame as "
+            "a file of its own"
+        )
     raster = read_pixels(header)._replace(states_place=bool(header.planes))
     if header.rescales is not None:  # ITK takes the first for all
         slope, intercept = header.rescales[0]

@@ -8,7 +8,16 @@ import pydicom
 import pytest
 from dicom_tools import OBLIQUE, write_dicom_file, write_enhanced_file
 from pydicom.data import get_testdata_file
-from pydicom.uid import ComputedRadiographyImageStorage, RLELossless, SecondaryCaptureImageStorage, SegmentationStorage
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    NuclearMedicineImageStorage,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+    UltrasoundMultiFrameImageStorage,
+    XRayAngiographicImageStorage,
+)
 
 from monai_fusenet.data import load_image
 from monai_fusenet.data.dicom_headers import read_header
@@ -41,6 +50,40 @@ def test_monochrome1_is_shown_as_its_monochrome2_version(tmp_path, dtype, bits, 
     np.testing.assert_array_equal(*loaded)
     expected = kinds["MONOCHROME2"] * float(own.get("RescaleSlope", 1)) + float(own.get("RescaleIntercept", 0))
     np.testing.assert_array_equal(loaded[0][0], expected.T)
+
+
+def table(entries, start, bits):
+    """A sequence of one table of values, for stored values from `start` on."""
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.LUTData = [len(entries), start, bits], entries.astype("<u2").tobytes()
+    item["LUTData"].VR = "OW"
+    return [item]
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(("dtype", "start"), [("u1", 0), ("u2", 0), ("u2", 100), ("i2", -2048)])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_a_table_tells_the_values(tmp_path, dtype, start, bits, kind):
+    entries = NUMBERS.integers(0, 2**bits, 3000)  # fewer than there are stored values
+    pixels = numbers(dtype, None if dtype == "u1" else 12)
+    sequence = table(entries, start, bits)
+    path = tmp_path / "a.dcm"
+    write_dicom_file(
+        path, pixels, PhotometricInterpretation=kind, BitsStored=8 * pixels.itemsize, ModalityLUTSequence=sequence
+    )
+    expected = entries[np.clip(pixels.astype(int) - start, 0, 2999)]
+    expected = 2**bits - 1 - expected if kind == "MONOCHROME1" else expected
+    np.testing.assert_array_equal(load_image(path).numpy()[0], expected.T)
+
+
+def test_each_slice_has_a_table_of_its_own(tmp_path):
+    pixels = numbers("u1", shape=(3, *SHAPE))
+    tables = NUMBERS.integers(0, 2**16, (3, 256))
+    for place in range(3):
+        sequence = table(tables[place], 0, 16)
+        write_dicom_file(tmp_path / f"{place}.dcm", pixels[place], position=(0, 0, place), ModalityLUTSequence=sequence)
+    expected = np.stack([entries[plane] for entries, plane in zip(tables, pixels, strict=True)])
+    np.testing.assert_array_equal(load_image(tmp_path).numpy()[0], expected.T)
 
 
 @pytest.mark.parametrize("dtype", ["u2", "i2"])
@@ -110,6 +153,52 @@ def test_values_are_those_of_pydicom(name):
     expected = expected if len(found) == 3 else expected[..., None]
     expected = expected if expected.ndim == 4 else expected[None]
     np.testing.assert_array_equal(found.reshape(expected.T.shape), expected.T)
+
+
+# Frames in time
+
+TIMES = {
+    "FrameTime": 33.3,
+    "FrameTimeVector": [0.0, 33.3, 33.4, 33.3],
+    "CineRate": 30,
+    "FrameIncrementPointer": [0x00181063],
+}
+
+
+@pytest.mark.parametrize("name", [*TIMES, None])
+@pytest.mark.parametrize(
+    ("sop_class", "modality"), [(UltrasoundMultiFrameImageStorage, "US"), (XRayAngiographicImageStorage, "XA")]
+)
+def test_frames_in_time_are_no_volume(tmp_path, sop_class, modality, name):
+    own = {name: TIMES[name]} if name else {}
+    write_dicom_file(tmp_path / "a.dcm", numbers("u1", shape=(4, *SHAPE)), sop_class, Modality=modality, **own)
+    if name is None and modality == "US":  # a sweep, for all that its header tells
+        assert load_image(tmp_path / "a.dcm").shape == (1, 9, 7, 4)
+        return
+    assert reason(tmp_path / "a.dcm") == (
+        "its 4 frames follow one another in time, and are no slices of a volume: save each frame as a file of its own"
+    )
+
+
+@pytest.mark.parametrize("own", [{"FrameTime": 33.3}, {"CineRate": 30, "NumberOfFrames": 1}])
+def test_one_frame_is_an_image_whatever_the_time(tmp_path, own):
+    pixels = numbers("u1")
+    write_dicom_file(tmp_path / "a.dcm", pixels, UltrasoundMultiFrameImageStorage, Modality="US", **own)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.dcm").numpy()[0], pixels.T)
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "pointer"),
+    [
+        (MultiFrameGrayscaleByteSecondaryCaptureImageStorage, [0x00182001]),  # pages
+        (NuclearMedicineImageStorage, [0x00540080]),  # slices
+        (NuclearMedicineImageStorage, [0x00540010, 0x00540020]),  # windows of energy, and detectors
+    ],
+)
+def test_frames_that_tell_no_time_stay_a_volume(tmp_path, sop_class, pointer):
+    pixels = numbers("u1", shape=(4, *SHAPE))
+    write_dicom_file(tmp_path / "a.dcm", pixels, sop_class, FrameIncrementPointer=pointer)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.dcm").numpy()[0], pixels.T)
 
 
 # Enhanced files
