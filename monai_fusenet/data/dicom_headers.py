@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
@@ -26,12 +27,12 @@ TELLING = (
     *("AcquisitionNumber", "FrameAcquisitionNumber", "StackID", "EchoNumbers", "EchoTime", "EffectiveEchoTime"),
     *("DiffusionBValue", "DiffusionGradientOrientation", "TriggerTime", "NominalCardiacTriggerDelayTime"),
     *("InversionTime", "FlipAngle", "RepetitionTime", "ConvolutionKernel", "ImageType", "FrameType", "KVP"),
-    *("AcquisitionTime", "ContentTime", "InstanceNumber"),
+    *("SliceThickness", "SpacingBetweenSlices", "AcquisitionTime", "ContentTime", "InstanceNumber"),
 )
 NEEDED = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "PatientID"),
     *("Modality", "Rows", "Columns", "BitsAllocated", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("ImageOrientationPatient", "PixelSpacing", "ModalityLUTSequence"),
+    *("ImageOrientationPatient", "PixelSpacing", "ModalityLUTSequence", "DimensionOrganizationType"),
     *("FrameTime", "FrameTimeVector", "CineRate", "FrameIncrementPointer"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *TELLING),
 )
@@ -86,6 +87,7 @@ class DicomHeader(NamedTuple):
         lacks: the attribute without which an image of a class of slices has no place; "" where it has one.
         size: numbers of rows and of columns.
         rescales: (frames, 2) slope and intercept of each frame, where each has its own.
+        is_whole: whether it says that its frames are evenly spaced, none of them left out.
         is_cine: whether its frames follow one another in time, at no place that it tells.
         is_mixed_up: whether GDCM reads wrong values without a word: of single bits, of colours of more than a byte in
             RLE, and of a table of values.
@@ -101,6 +103,7 @@ class DicomHeader(NamedTuple):
     lacks: str = ""
     size: tuple[int, int] = (0, 0)
     rescales: np.ndarray | None = None
+    is_whole: bool = False
     is_cine: bool = False
     is_mixed_up: bool = False
 
@@ -179,7 +182,8 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if len(groups) == frames:
         planes, rescales = _frames(dataset, groups)
-        header = header._replace(planes=planes, rescales=rescales)
+        is_whole = str(dataset.get("DimensionOrganizationType")) == "3D"
+        header = header._replace(planes=planes, rescales=rescales, is_whole=is_whole)
     elif frames == 1:
         plane = _plane(dataset, [dataset])
         header = header._replace(planes=(plane,) if plane else ())
@@ -253,8 +257,11 @@ def _plane(dataset: Dataset, sources: list[Dataset], name: str = "") -> Plane | 
             (one for one in ("MONOCHROME", "PALETTE") if colour.startswith(one)), "colour"
         ),
     }
-    told = {name: _value(sources, name) for name in TELLING}
-    told = {name: str(value) for name, value in told.items() if value is not None}
+    told: dict[str, str] = {}
+    for attribute in TELLING:
+        with contextlib.suppress(_DamagedError):  # what cannot be read tells nothing
+            value = _value(sources, attribute)
+            told |= {attribute: str(value)} if value is not None else {}
     return Plane(name, form, position, axes.reshape(2, 3), spacing, "", told)
 
 

@@ -12,7 +12,14 @@ import numpy as np
 
 from monai_fusenet.data.dicom_headers import DicomHeader, is_dicom_file, read_header
 from monai_fusenet.data.dicom_pixels import read_pixels
-from monai_fusenet.data.dicom_slices import affine_of_slices, check_volume, differences, has_direction_of, in_order
+from monai_fusenet.data.dicom_slices import (
+    affine_of_slices,
+    check_volume,
+    differences,
+    filled,
+    has_direction_of,
+    in_order,
+)
 from monai_fusenet.data.itk_files import check_itk_claim, itk_header
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.utils.errors import printable
@@ -73,6 +80,8 @@ def dicom_images(folder: Path, names: Iterable[str], holds_masks: bool = False) 
 def read_dicom(path: str) -> Raster:
     """The image of a DICOM file; of several frames that tell their places, the volume in the order of its slices.
 
+    The segments of a segmentation are united; a slice that it leaves out is 0.
+
     Raises:
         ValueError: if it is damaged or holds no image; if its frames are of one place, or not one volume.
     """
@@ -91,11 +100,22 @@ def read_dicom(path: str) -> Raster:
         raster = raster._replace(pixels=(stored * header.rescales[:, 0] + header.rescales[:, 1]).astype(np.float32))
     if header.frames == 1 or not header.planes:
         return raster
+    if header.kind == SEGMENTATION:
+        return _united(raster, header)
     order = in_order(header.planes)
     planes = [header.planes[index] for index in order]
     check_volume(planes)
     affine = affine_of_slices(planes, raster.affine)
     return raster._replace(pixels=raster.pixels[..., order], affine=affine)
+
+
+def _united(frames: Raster, header: DicomHeader) -> Raster:
+    """The mask of a segmentation, whose frames show one segment of one slice each, and none where a slice has none."""
+    indices, planes = filled(header.planes, header.is_whole)
+    pixels = np.zeros((*frames.pixels.shape[:3], len(planes)), np.float32)
+    for frame, index in enumerate(indices):
+        np.maximum(pixels[..., index], frames.pixels[..., frame], out=pixels[..., index])
+    return frames._replace(pixels=pixels, affine=affine_of_slices(planes, frames.affine))
 
 
 def read_series(folder: str) -> Raster:

@@ -10,10 +10,14 @@ import numpy as np
 from monai_fusenet.data.dicom_headers import Plane
 from monai_fusenet.data.dicom_pixels import LPS_TO_RAS
 
-__all__ = ["affine_of_slices", "check_volume", "differences", "has_direction_of", "in_order"]
+__all__ = ["affine_of_slices", "check_volume", "differences", "filled", "has_direction_of", "in_order"]
 
 UNEVEN = 0.25  # parts of the distance between slices that one may lie off, where no grid is exact
 ALIKE = 1e-3  # of directions, and of spacings by their size
+SAME_SLICE = 0.01  # mm between frames that show segments of one slice
+OFF_GRID = 0.1  # parts of a step that a frame of a mask may lie off
+MOST_PARTS = 10  # of the smallest gap, tried beyond those that the header tells
+MOST_SLICES = 2**12
 ONE_PLACE = 0.01  # parts of the largest distance between neighbours
 
 
@@ -39,6 +43,56 @@ def check_volume(ordered: Sequence[Plane]) -> None:
         _check_line(ordered)
 
 
+def filled(planes: Sequence[Plane], is_whole: bool = False) -> tuple[list[int], list[Plane]]:
+    """The even grid on which frames lie that may share places, and leave places out between them.
+
+    Its step is the smallest gap between frames, or a part of it where the header tells of thinner slices, or where not
+    all gaps are multiples of it. A step that is too small does no harm: each frame still lies in its place.
+
+    Args:
+        planes: of the frames, in any order.
+        is_whole: whether none is left out: the header's thickness, often wrong, does not count.
+
+    Returns:
+        The index of each frame on the grid, and the planes of the grid.
+
+    Raises:
+        ValueError: if the frames are unlike, or lie on no even grid.
+    """
+    _check_alike(planes)
+    heights = _heights(planes)
+    lowest, highest = planes[int(np.argmin(heights))], planes[int(np.argmax(heights))]
+    heights -= heights.min()
+    gaps = np.diff(np.sort(heights))
+    gaps = gaps[gaps > SAME_SLICE]
+    if not gaps.size:
+        return [0] * len(planes), [lowest]
+    gap = gaps[gaps < 1.5 * gaps.min()].mean()
+    told = [_length(lowest, name) for name in ("SpacingBetweenSlices", "SliceThickness")]
+    parts = 1 if is_whole else max([1, *(round(gap / length) for length in told if length > 0)])
+    positions, way = np.array([plane.position for plane in planes]), highest.position - lowest.position
+    for number in range(parts, parts + MOST_PARTS):
+        indices = np.rint(heights * number / gap).astype(int)
+        count = int(indices.max())
+        off = np.linalg.norm(lowest.position + np.outer(indices / count, way) - positions, axis=1)
+        if off.max() <= OFF_GRID * np.linalg.norm(way) / count and count < MOST_SLICES:
+            grid = [lowest._replace(position=lowest.position + way * index / count) for index in range(count + 1)]
+            return indices.tolist(), grid
+    raise ValueError(
+        "its frames lie on no even grid, though frames of empty slices may be left out: save the mask with all frames, "
+        "or as NIfTI"
+    )
+
+
+def _length(plane: Plane, name: str) -> float:
+    """What a header tells of a length, in mm; 0 where it tells none."""
+    try:
+        length = float(plane.told.get(name, 0))
+    except ValueError:
+        return 0.0
+    return length if np.isfinite(length) else 0.0
+
+
 def _heights(planes: Sequence[Plane]) -> np.ndarray:
     normal = np.cross(*planes[0].axes)
     return np.array([plane.position @ normal for plane in planes])
@@ -59,6 +113,8 @@ def affine_of_slices(planes: Sequence[Plane], in_plane: np.ndarray) -> np.ndarra
         affine[:3, 0], affine[:3, 1] = first.axes[0] * first.spacing[1], first.axes[1] * first.spacing[0]
     if len(planes) > 1:
         affine[:3, 2] = (last.position - first.position) / (len(planes) - 1)
+    elif not affine[:3, 2].any():  # GDCM finds no step where all frames lie at one place
+        affine[:3, 2] = np.cross(*first.axes) * (abs(_length(first, "SliceThickness")) or 1)
     affine[:3, 3] = first.position
     return LPS_TO_RAS @ affine
 
