@@ -29,11 +29,12 @@ TELLING = (
     *("InversionTime", "FlipAngle", "RepetitionTime", "ConvolutionKernel", "ImageType", "FrameType", "KVP"),
     *("SliceThickness", "SpacingBetweenSlices", "AcquisitionTime", "ContentTime", "InstanceNumber"),
 )
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")  # the first that is there counts
 NEEDED = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "PatientID"),
     *("Modality", "Rows", "Columns", "BitsAllocated", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("ImageOrientationPatient", "PixelSpacing", "ModalityLUTSequence", "DimensionOrganizationType"),
-    *("FrameTime", "FrameTimeVector", "CineRate", "FrameIncrementPointer"),
+    *("ImageOrientationPatient", "ModalityLUTSequence", "DimensionOrganizationType"),
+    *(*SPACINGS, "FrameTime", "FrameTimeVector", "CineRate", "FrameIncrementPointer"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *TELLING),
 )
 # Projections and photographs are no slices, whatever their headers say of a position.
@@ -86,6 +87,7 @@ class DicomHeader(NamedTuple):
         frames: how many it has.
         lacks: the attribute without which an image of a class of slices has no place; "" where it has one.
         size: numbers of rows and of columns.
+        spacing: (2,) in mm, between rows and between columns, of an image without a place; `None` where unknown.
         rescales: (frames, 2) slope and intercept of each frame, where each has its own.
         is_whole: whether it says that its frames are evenly spaced, none of them left out.
         is_cine: whether its frames follow one another in time, at no place that it tells.
@@ -102,6 +104,7 @@ class DicomHeader(NamedTuple):
     frames: int = 1
     lacks: str = ""
     size: tuple[int, int] = (0, 0)
+    spacing: np.ndarray | None = None
     rescales: np.ndarray | None = None
     is_whole: bool = False
     is_cine: bool = False
@@ -178,7 +181,7 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
     header = header._replace(is_mixed_up=_is_mixed_up(dataset))
     is_picture = frames == 1 and header.modality in PICTURE_MODALITIES and not SLICES.match(kind)
     if is_picture or PICTURES.search(kind):
-        return header._replace(is_cine=_is_cine(dataset, kind, frames))
+        return header._replace(is_cine=_is_cine(dataset, kind, frames), spacing=_spacing(dataset))
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if len(groups) == frames:
         planes, rescales = _frames(dataset, groups)
@@ -191,7 +194,7 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
             has_position = _numbers([dataset], "ImagePositionPatient", 3) is not None
             header = header._replace(lacks="ImageOrientationPatient" if has_position else "ImagePositionPatient")
     if not header.planes:
-        header = header._replace(is_cine=_is_cine(dataset, kind, frames))
+        header = header._replace(is_cine=_is_cine(dataset, kind, frames), spacing=_spacing(dataset))
     if frames == 1:  # a slice of a series, known by its file
         name, uid = printable(os.path.basename(path)), str(dataset.get("SOPInstanceUID") or "")
         header = header._replace(planes=tuple(plane._replace(name=name, uid=uid) for plane in header.planes))
@@ -263,6 +266,15 @@ def _plane(dataset: Dataset, sources: list[Dataset], name: str = "") -> Plane | 
             value = _value(sources, attribute)
             told |= {attribute: str(value)} if value is not None else {}
     return Plane(name, form, position, axes.reshape(2, 3), spacing, "", told)
+
+
+def _spacing(dataset: Dataset) -> np.ndarray | None:
+    for name in SPACINGS:
+        with contextlib.suppress(_DamagedError):  # a picture is one without it, too
+            spacing = _numbers([dataset], name, 2)
+            if spacing is not None and (spacing > 0).all():
+                return spacing
+    return None
 
 
 def _value(sources: list[Dataset], name: str) -> Any:

@@ -94,6 +94,9 @@ def read_dicom(path: str) -> Raster:
             "a file of its own"
         )
     raster = read_pixels(header)._replace(states_place=bool(header.planes))
+    if header.spacing is not None and np.array_equal(np.abs(raster.affine[:3, :2]), np.eye(3)[:, :2]):
+        # GDCM looks at one attribute of each class, and takes 1 mm where it is not there
+        raster = raster._replace(affine=raster.affine @ np.diag([*header.spacing[::-1], 1, 1]))
     if header.rescales is not None:  # ITK takes the first for all
         slope, intercept = header.rescales[0]
         stored = (raster.pixels.astype(np.float64) - intercept) / slope

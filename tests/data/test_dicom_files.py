@@ -10,6 +10,7 @@ from dicom_tools import OBLIQUE, write_ct_series, write_dicom_file, write_enhanc
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     NuclearMedicineImageStorage,
     RLELossless,
@@ -154,6 +155,30 @@ def test_values_are_those_of_pydicom(name):
     expected = expected if len(found) == 3 else expected[..., None]
     expected = expected if expected.ndim == 4 else expected[None]
     np.testing.assert_array_equal(found.reshape(expected.T.shape), expected.T)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize(
+    "sop_class",
+    [
+        ComputedRadiographyImageStorage,
+        DigitalXRayImageStorageForPresentation,
+        SecondaryCaptureImageStorage,
+        UltrasoundMultiFrameImageStorage,
+    ],
+)
+@pytest.mark.parametrize("name", ["PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"])
+def test_a_picture_has_the_spacing_that_its_header_tells(tmp_path, name, sop_class, frames):
+    pixels = numbers("u1", shape=(frames, *SHAPE) if frames > 1 else SHAPE)
+    write_dicom_file(tmp_path / "a.dcm", pixels, sop_class, **{name: [0.3, 0.2]})
+    affine = load_image(tmp_path / "a.dcm").affine
+    np.testing.assert_allclose(affine[:2, :2], np.diag([-0.2, -0.3]), atol=1e-9)
+
+
+@pytest.mark.parametrize("spacing", [None, [0, 0], [0.3]])
+def test_a_picture_without_a_spacing_has_pixels_of_a_millimetre(tmp_path, spacing):
+    write_dicom_file(tmp_path / "a.dcm", numbers("u1"), ComputedRadiographyImageStorage, PixelSpacing=spacing)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.dcm").affine[:2, :2], np.diag([-1, -1]))
 
 
 # Frames in time
