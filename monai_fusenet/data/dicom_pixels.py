@@ -20,11 +20,14 @@ def read_pixels(header: DicomHeader) -> Raster:
     """The values of a file, and where ITK says that they lie: (C, X, Y, frames).
 
     Raises:
-        ValueError: if its header claims more than the file can hold.
+        ValueError: if its header claims more than the file can hold, or GDCM does not know its class.
         RuntimeError: if neither GDCM, by ITK, nor pydicom can decode it.
     """
     path = header.path
-    itk_io = itk_header(path)
+    try:
+        itk_io = itk_header(path)
+    except ValueError as error:
+        raise ValueError(f"{error}, or of a class that GDCM does not know: {header.kind}; save it as NIfTI") from error
     check_itk_claim(itk_io, [path])
     if header.is_mixed_up:
         return _decoded_by_pydicom(path)

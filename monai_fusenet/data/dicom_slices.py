@@ -198,9 +198,9 @@ def _check_distances(ordered: Sequence[Plane], gaps: np.ndarray) -> None:
     if off.max() <= UNEVEN * gaps.mean():
         return
     usual = float(np.median(gaps))
-    widest = int(np.argmax(gaps))
+    odd = int(np.argmax(np.abs(gaps - usual)))
     where = (
-        f"{gaps[widest]:.3g} mm lie between {ordered[widest].name} and {ordered[widest + 1].name}, {usual:.3g} mm "
+        f"{gaps[odd]:.3g} mm lie between {ordered[odd].name} and {ordered[odd + 1].name}, {usual:.3g} mm "
         "between most others"
     )
     multiples = np.rint(gaps / usual)

@@ -175,6 +175,17 @@ def test_segmentation_objects_are_masks_where_masks_lie(tmp_path):
     np.testing.assert_array_equal(load_image(tmp_path / "masks/a.dcm").numpy()[0], (PICTURE > 2000).T)
 
 
+def test_an_image_of_an_unknown_class_says_so(tmp_path):
+    write_dicom_file(tmp_path / "a.dcm", PICTURE, "1.3.12.2.1107.5.9.1")
+    assert images(tmp_path) == ["a.dcm"]
+    message = (
+        r"a\.dcm: not an image, or damaged, or of a class that GDCM does not know: object of the class "
+        r"1\.3\.12\.2\.1107\.5\.9\.1; save it as NIfTI$"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_image(tmp_path / "a.dcm")
+
+
 # Files without a suffix
 
 
@@ -333,6 +344,10 @@ def test_missing_slices_are_counted_and_placed(tmp_path):
 def test_slices_at_uneven_distances_are_placed(tmp_path):
     assert refusal(write_slices(tmp_path / "x", [0, 3, 6, 10.4, 13.4])) == (
         "its slices are not evenly spaced, they lie up to 1.05 mm off: 4.4 mm lie between 2.dcm and 3.dcm, 3 mm "
+        "between most others: are some missing, or of another scan?"
+    )
+    assert refusal(write_slices(tmp_path / "few", [0, 5, 10, 12.5])) == (
+        "its slices are not evenly spaced, they lie up to 1.67 mm off: 2.5 mm lie between 2.dcm and 3.dcm, 5 mm "
         "between most others: are some missing, or of another scan?"
     )
 
