@@ -4,6 +4,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,8 @@ def unmatched_masks(
 ) -> list[str]:
     """Names the masks that belong to no image, so that an evaluation does not pass over them in silence.
 
+    Where a `dataset.json` lists the images, these are also the masks that it does not name.
+
     Those that are of an image and not its truth, such as a second annotator's, are none of them.
 
     Args:
@@ -104,8 +107,9 @@ def unmatched_masks(
     root = _existing_folder(dataset_dir)
     used = {path for item in items for path in ensure_tuple(item.get("label", ()))}
     found = list(_search(root, exclude_dir))
-    unmatched = assign(sort_out(found).masks, _places(root, items, found)).unmatched
-    return sorted(printable(mask.file) for mask in unmatched if str(mask.path) not in used)
+    masks = assign(sort_out(found).masks, _places(root, items, found))
+    of_no_item = [*masks.unmatched, *chain.from_iterable(masks.owned.values())]  # owned: where a list names others
+    return sorted(printable(mask.file) for mask in of_no_item if str(mask.path) not in used)
 
 
 def unique_names(files: Sequence[str]) -> list[str]:

@@ -6,11 +6,13 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_fusenet.data.conventions import Folder, is_ignored, normal
 from monai_fusenet.data.formats import IMAGE_SUFFIXES, PICTURE_SUFFIXES, suffix_of
+from monai_fusenet.data.pairing import Found, Place, assign
 from monai_fusenet.utils.errors import printable
 
 __all__ = ["read_dataset_json"]
@@ -28,7 +30,7 @@ def read_dataset_json(path: Path) -> list[Item]:
 
     Returns:
         One dictionary per image: `image` (a list, in the order of `channel_names`, where channels are files), `label`
-        where there is one, and `file`.
+        where there is one (a list, where nnU-Net's folder holds several files for a case), and `file`.
 
     Raises:
         ValueError: if the file is broken, is of another meaning, or lists files that do not exist.
@@ -59,18 +61,20 @@ def _listed(path: Path, entries: list[Any], channels: int) -> list[Item]:
     for entry in entries:
         named = entry if isinstance(entry, dict) else {"image": entry}
         paths = {key: named[key] for key in ("image", "label") if key in named}
-        if "image" not in paths or not all(isinstance(value, str) for value in paths.values()):
+        if not paths.get("label", True):  # "" or null
+            del paths["label"]
+        if not paths.get("image") or not all(isinstance(value, str) for value in paths.values()):
             raise ValueError(f"{path} must list paths or {{'image': path, 'label': path}}, got {entry!r}")
         item: Item = {key: os.path.normpath(path.parent / value) for key, value in paths.items()}
         items.setdefault(item["image"], {**item, "file": _file(path, item["image"])})
+    disk = _Disk()
     for item in items.values():
-        if not os.path.exists(item["image"]):
+        if disk.find(item["image"]) is None:
             stem, suffix = _split(item["image"])
             files = [f"{stem}_{channel:04d}{suffix}" for channel in range(channels)]
-            if os.path.exists(files[0]):
+            if disk.find(files[0]) is not None:
                 item["image"] = _one_or_all(files)
-    _check_existence(path, items.values())
-    return list(items.values())
+    return _on_disk(path, list(items.values()), disk)
 
 
 def _of_cases(path: Path, entries: Mapping[str, Any]) -> list[Item]:
@@ -84,15 +88,18 @@ def _of_cases(path: Path, entries: Mapping[str, Any]) -> list[Item]:
         files = [os.path.normpath(path.parent / image) for image in images]
         folder = Path(_file(path, files[0])).parent
         item: Item = {"image": _one_or_all(files), "file": (folder / case).as_posix()}
-        if label is not None:
+        if label:
             item["label"] = os.path.normpath(path.parent / label)
         items.append(item)
-    _check_existence(path, items)
-    return items
+    return _on_disk(path, items, _Disk())
 
 
 def _named(path: Path, ending: Any, channels: int) -> list[Item]:
-    """Images of nnU-Net's version 2: `imagesTr/<case>_<channel><ending>` and `labelsTr/<case><ending>`."""
+    """Images of nnU-Net's version 2: `imagesTr/<case>_<channel><ending>` and `labelsTr/<case><ending>`.
+
+    Masks of another ending, or whose name differs in case or in the form of its characters, are given to their case as
+    in a data set without a list: nnU-Net itself would stop at them.
+    """
     if ending not in IMAGE_SUFFIXES:
         raise ValueError(f"{path} must have a file_ending of {' '.join(IMAGE_SUFFIXES)}, got {ending}")
     pattern = re.compile(rf"([^.].*)_(\d{{4}}){re.escape(ending)}")
@@ -102,25 +109,70 @@ def _named(path: Path, ending: Any, channels: int) -> list[Item]:
         found: dict[str, set[int]] = defaultdict(set)
         for name in os.listdir(folder) if folder.is_dir() else ():
             if match := pattern.fullmatch(name):
-                found[match[1]].add(int(match[2]))
+                found[normal(match[1])].add(int(match[2]))
         in_one_file = in_one_file and not set().union(*found.values()) - {0}
+        labels = _labels(path.parent / f"labels{part}", ending, found)
         for case in sorted(found):
             item: Item = {"image": str(folder / case), "file": f"images{part}/{case}"}
-            label = path.parent / f"labels{part}" / f"{case}{ending}"
-            items.append({**item, "label": str(label)} if label.exists() else item)
+            items.append({**item, "label": _one_or_all(labels[case])} if case in labels else item)
     if not items:
         raise ValueError(f"{path} is nnU-Net's, but imagesTr and imagesTs beside it hold no file <case>_0000{ending}")
+    disk = _Disk()
     for item in items:
         files = [f"{item['image']}_{channel:04d}{ending}" for channel in range(1 if in_one_file else channels)]
-        item["image"] = _one_or_all(files)
+        item["image"] = _one_or_all([disk.find(file) or file for file in files])
     return items
 
 
-def _check_existence(path: Path, items: Any) -> None:
-    files = [file for item in items for key in ("image", "label") if key in item for file in _as_list(item[key])]
-    missing = [file for file in files if not os.path.exists(file)]
+def _labels(folder: Path, ending: str, cases: Iterable[str]) -> dict[str, list[str]]:
+    """The masks of each case: the file that nnU-Net reads, else those whose names mean the case."""
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    by_name = {normal(name): name for name in names if not is_ignored(name)}
+    exact = {case: by_name.pop(f"{case}{ending}", None) for case in cases}
+    labels = {case: [str(folder / name)] for case, name in exact.items() if name is not None}
+    masks = [
+        Found(folder / name, name, stem, Folder(is_mask=True))
+        for name in by_name.values()
+        for stem, suffix in [_split(name)]
+        if suffix.lower() in IMAGE_SUFFIXES
+    ]
+    for place, its_masks in assign(masks, [Place((), case) for case in cases]).owned.items():
+        labels.setdefault(place.stem, [str(mask.path) for mask in its_masks])
+    return labels
+
+
+class _Disk:
+    """Finds files whose names are listed in another form of Unicode than that of the disk."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, dict[str, str]] = {}
+
+    def find(self, file: str) -> str | None:
+        """The path on disk; `None` where there is none."""
+        if os.path.exists(file):
+            return file
+        above, name = os.path.split(file)
+        folder = self.find(above) if name and not file.isascii() else None
+        if folder is None or not os.path.isdir(folder):
+            return None
+        if folder not in self._names:
+            self._names[folder] = {normal(other): other for other in os.listdir(folder)}
+        other = self._names[folder].get(normal(name))
+        return None if other is None else os.path.join(folder, other)
+
+
+def _on_disk(path: Path, items: list[Item], disk: _Disk) -> list[Item]:
+    missing = []
+    for item in items:
+        for key in ("image", "label"):
+            files = _as_list(item[key]) if key in item else []
+            found = [disk.find(file) for file in files]
+            missing += [file for file, there in zip(files, found, strict=True) if there is None]
+            if files:
+                item[key] = _one_or_all([there or file for file, there in zip(files, found, strict=True)])
     if missing:
         raise ValueError(f"{path} lists {len(missing)} files that do not exist, the first is {printable(missing[0])}")
+    return items
 
 
 def _one_or_all(files: list[str]) -> str | list[str]:

@@ -28,13 +28,14 @@ def cases(root: Path, images: Sequence[Found], sequences: Sequence[str]) -> Iter
         ValueError: if `sequences` are not different words of which no one ends in another, if no file has one of
             these endings, or if two files are the same sequence of one image.
     """
-    endings = [ending.lower() for ending in _checked_sequences(sequences)]
+    endings = [normal(ending).lower() for ending in _checked_sequences(sequences)]
     files_by_case: dict[tuple[Path, str], dict[str, Found]] = defaultdict(dict)
     for image in images:
-        ending = next((ending for ending in endings if image.stem.lower().endswith(ending)), None)
+        whole = normal(image.stem)
+        ending = next((ending for ending in endings if whole.lower().endswith(ending)), None)
         if ending is None:
             continue
-        case = files_by_case[image.path.parent, image.stem[: len(image.stem) - len(ending)]]
+        case = files_by_case[image.path.parent, whole[: len(whole) - len(ending)]]
         if ending in case:
             raise ValueError(f"{case[ending].path} and {image.path} are the same sequence of one image: keep one")
         case[ending] = image

@@ -1,6 +1,7 @@
 """`dataset.json` of the Medical Segmentation Decathlon, of nnU-Net, and of other meanings."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,7 @@ NO_LIST = (
             '{"training": [{"label": "a.nii"}]}',
             "must list paths or {'image': path, 'label': path}, got {'label': 'a.nii'}",
         ),
+        ('{"test": [""]}', "must list paths or {'image': path, 'label': path}, got ''"),
         ('{"test": [3]}', "must list paths or {'image': path, 'label': path}, got 3"),
     ],
 )
@@ -155,6 +157,77 @@ def test_labels_of_missing_cases_are_named(tmp_path):
     lay_out(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "labelsTr/b.nii.gz")
     found(tmp_path, {"channel_names": {"0": "CT"}})
     assert unmatched_masks(tmp_path, find_images(tmp_path)) == ["labelsTr/b.nii.gz"]
+
+
+NFC, NFD = (unicodedata.normalize(form, "Köln") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(
+    ("images", "mask", "ending"),
+    [
+        ([f"{NFD}_1"], f"{NFC}_1.nii.gz", ".nii.gz"),
+        (["a", "b"], "b.nii", ".nii.gz"),
+        (["a", "b"], "b.seg.nrrd", ".nii.gz"),
+        (["a", "b"], "b_mask.nii.gz", ".nii.gz"),
+        (["a", "b"], "b.jpg", ".png"),
+        (["A", "B"], "b.nii.gz", ".nii.gz"),
+    ],
+)
+def test_a_label_of_nnunet_under_another_form_of_its_name(tmp_path, images, mask, ending):
+    lay_out(tmp_path, *(f"imagesTr/{image}_0000{ending}" for image in images), f"labelsTr/{mask}")
+    content = {"channel_names": {"0": "CT"}, "file_ending": ending}
+    *others, last = found(tmp_path, content).values()
+    assert last == (f"imagesTr/{images[-1]}_0000{ending}", f"labelsTr/{mask}")
+    assert all(len(other) == 1 for other in others)
+    assert unmatched_masks(tmp_path, find_images(tmp_path)) == []
+
+
+def test_labels_that_nnunet_does_not_read_are_named(tmp_path):
+    lay_out(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz", "labelsTr/a.nii.gz", "labelsTr/a.nrrd")
+    lay_out(tmp_path, "labelsTr/b_0000.nii.gz")
+    assert found(tmp_path, {"channel_names": {"0": "CT"}}) == {
+        "imagesTr/a": ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"),
+        "imagesTr/b": ("imagesTr/b_0000.nii.gz",),
+    }
+    assert unmatched_masks(tmp_path, find_images(tmp_path)) == ["labelsTr/a.nrrd", "labelsTr/b_0000.nii.gz"]
+
+
+def test_channels_of_one_case_in_two_forms_of_unicode(tmp_path):
+    lay_out(tmp_path, f"imagesTr/{NFD}_0000.nii", f"imagesTr/{NFC}_0001.nii", f"labelsTr/{NFD}.nii")
+    content = {"channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii"}
+    files = [f"imagesTr/{NFD}_0000.nii", f"imagesTr/{NFC}_0001.nii"]
+    assert found(tmp_path, content) == {f"imagesTr/{NFC}": (files, f"labelsTr/{NFD}.nii")}
+    (tmp_path / "dataset.json").unlink()
+    (item,) = find_images(tmp_path, sequences=["_0000", "_0001"])
+    assert relative(tmp_path, item["image"]) == files
+
+
+def test_a_list_in_another_form_of_unicode_than_the_disk(tmp_path):
+    lay_out(tmp_path, f"{NFD}/{NFD}.nii", f"labels/{NFC}.nii", f"{NFD}2_0000.nii")
+    content = {"training": [{"image": f"{NFC}/{NFC}.nii", "label": f"labels/{NFD}.nii"}], "test": [f"{NFC}2.nii"]}
+    assert found(tmp_path, content) == {
+        f"{NFC}/{NFC}.nii": (f"{NFD}/{NFD}.nii", f"labels/{NFC}.nii"),
+        f"{NFC}2.nii": (f"{NFD}2_0000.nii",),
+    }
+    (tmp_path / NFD / f"{NFD}.nii").unlink()
+    assert refusal(tmp_path) == (
+        f"{tmp_path / 'dataset.json'} lists 1 files that do not exist, the first is {tmp_path / NFC / NFC}.nii"
+    )
+
+
+@pytest.mark.parametrize("label", ["", None])
+def test_an_image_whose_label_is_left_empty_has_none(tmp_path, label):
+    lay_out(tmp_path, "a.nii", "b.nii")
+    assert found(tmp_path, {"training": [{"image": "a.nii", "label": label}]}) == {"a.nii": ("a.nii",)}
+    content = {"channel_names": {"0": "CT"}, "dataset": {"b": {"images": ["b.nii"], "label": label}}}
+    assert found(tmp_path, content) == {"b": ("b.nii",)}
+
+
+def test_masks_that_a_list_does_not_name_are_told(tmp_path):
+    lay_out(tmp_path, "imagesTr/a.nii", "labelsTr/a.nii", "imagesTr/b.nii", "labelsTr/b.nii", "a_mask.nii")
+    content = {"training": [{"image": "imagesTr/a.nii", "label": "labelsTr/a.nii"}], "test": ["imagesTr/b.nii"]}
+    found(tmp_path, content)
+    assert unmatched_masks(tmp_path, find_images(tmp_path)) == ["a_mask.nii", "labelsTr/b.nii"]
 
 
 def test_nnunet_that_lists_its_cases(tmp_path):
