@@ -26,6 +26,7 @@ __all__ = ["LoadMaskOnGridd", "load_mask_on_grid_of", "on_grid_of"]
 PARALLEL = 1e-3  # voxels that a step within one plane may leave the other by
 ALIGNED = 1e-2  # voxels that an axis of one grid may leave that of another by, over its whole length
 TIE = 1e-4  # voxels: two neighbours that are equally near, but for rounding, always give the upper one
+PLACE_REMEDY = "save the mask with the affine (origin, spacing, directions) of the image"
 OUTSIDE = -1  # of the field of view of labels, which are 0 or more
 UNITS = {1: 1e3, 2: 1.0, 3: 1e-3}  # codes of NIfTI for metres, millimetres and micrometres, in mm; others are unknown
 
@@ -70,7 +71,7 @@ def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
     brought = np.stack([_nearest(volume, to_labels, grid) for volume in volumes])
     outside = brought == OUTSIDE
     if outside.all():
-        raise ValueError("the mask lies outside the image: their fields of view do not overlap")
+        raise ValueError(f"the mask lies outside the image, their fields of view do not overlap: {PLACE_REMEDY}")
     brought[outside] = 0
     lost = _lost(np.any(volumes > 0, axis=0), np.linalg.inv(to_labels), grid)
     return _of_image(brought.reshape(-1, *shape), labels, image, float(outside[0].mean()), lost)
@@ -154,10 +155,7 @@ def _all_is_lost(lost: float) -> str:
             f"no foreground of the mask is left on the grid of the image: {lost:.0%} of it lies outside the image, the "
             "rest is smaller than its voxels"
         )
-    return (
-        "the foreground of the mask lies outside the image, though their fields of view overlap: save the mask with "
-        "the affine (origin, spacing, directions) of the image"
-    )
+    return f"the foreground of the mask lies outside the image, though their fields of view overlap: {PLACE_REMEDY}"
 
 
 class LoadMaskOnGridd(MapTransform):

@@ -170,7 +170,7 @@ def test_slices_may_be_few(tmp_path, slices):
     ("shift", "status", "told"),
     [
         (3, 0, "images/v1.nii.gz: truth brought from another grid to that of the image, of which it covers "),
-        (50, 2, "images/v1.nii.gz not scored: the mask lies outside the image: their fields of view do not overlap"),
+        (50, 2, "images/v1.nii.gz not scored: the mask lies outside the image, their fields of view do not overlap"),
     ],
 )
 def test_a_truth_that_lies_elsewhere_is_told(folder, tmp_path, caplog, shift, status, told):

@@ -129,7 +129,10 @@ def test_fields_of_view_that_do_not_overlap_are_refused(tmp_path, truth):
     image, labels = save(tmp_path / "image.nii", np.zeros(SHAPE), np.eye(4)), save(tmp_path / "l.nii", truth, far)
     with pytest.raises(ValueError) as caught:  # noqa: PT011, all of the message is looked at
         on_grid_of(labels, image)
-    assert str(caught.value) == "the mask lies outside the image: their fields of view do not overlap"
+    assert str(caught.value) == (
+        "the mask lies outside the image, their fields of view do not overlap: save the mask with the "
+        "affine (origin, spacing, directions) of the image"
+    )
 
 
 def test_slices_of_one_volume_lie_beside_each_other(tmp_path, truth):
@@ -264,7 +267,7 @@ def test_of_several_masks_the_one_that_lies_elsewhere_is_named(tmp_path, truth):
     far = np.eye(4)
     far[0, 3] = 99
     save(tmp_path / "right.nii", truth, far)
-    with pytest.raises(ValueError, match=r"^right\.nii: the mask lies outside the image"):
+    with pytest.raises(ValueError, match=r"^right\.nii: the mask lies outside the image, "):
         load_mask_on_grid_of([tmp_path / "left.nii", tmp_path / "right.nii"], image)
 
 

@@ -14,6 +14,7 @@ from monai_fusenet.evaluation import format_totals, score_folder, write_report
 
 SHAPE, SIDE = (16, 14, 10), 2.0  # voxels of 2 mm
 HERE = np.diag([SIDE, SIDE, SIDE, 1])
+REMEDY = "save the mask with the affine (origin, spacing, directions) of the image"
 BOX = np.zeros(SHAPE, np.uint8)
 BOX[3:9, 4:10, 2:7] = 1  # 6 x 6 x 5
 
@@ -106,10 +107,10 @@ def test_a_mask_8_mm_off_has_the_dice_of_the_overlap(folder, path):
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("set/masks/a.nii.gz", "the mask lies outside the image: their fields of view do not overlap"),
+        ("set/masks/a.nii.gz", f"the mask lies outside the image, their fields of view do not overlap: {REMEDY}"),
         (
             "results/a_mask.nii.gz",
-            "a_mask.nii.gz: the mask lies outside the image: their fields of view do not overlap",
+            f"a_mask.nii.gz: the mask lies outside the image, their fields of view do not overlap: {REMEDY}",
         ),
     ],
 )
@@ -135,10 +136,7 @@ def test_truth_and_prediction_that_lose_all_their_foreground_do_not_agree(folder
     save(folder / "results" / "a_mask.nii.gz", BOX[:, ::-1], shifted(26))
     rows, failures = score(folder)
     assert not rows
-    reason = (
-        "the foreground of the mask lies outside the image, though their fields of view overlap: save the mask with "
-        "the affine (origin, spacing, directions) of the image"
-    )
+    reason = f"the foreground of the mask lies outside the image, though their fields of view overlap: {REMEDY}"
     assert failures == [("images/a.nii.gz", None, reason)]
     save(folder / "set" / "masks" / "a.nii.gz", BOX)
     assert score(folder)[1] == [("images/a.nii.gz", None, f"a_mask.nii.gz: {reason}")]
@@ -148,7 +146,7 @@ def test_clusters_of_another_place_are_not_scored(folder):
     save(folder / "results" / "a_clusters.nii.gz", 1 + BOX, shifted(100))
     _, failures = score(folder)
     assert [failure.reason for failure in failures] == [
-        "a_clusters.nii.gz: the mask lies outside the image: their fields of view do not overlap"
+        f"a_clusters.nii.gz: the mask lies outside the image, their fields of view do not overlap: {REMEDY}"
     ]
 
 
