@@ -23,20 +23,21 @@ from monai_fusenet.utils.geometry import SAME_PLACE
 __all__ = ["UnionMaskd", "load_mask"]
 
 _WHITE = (1, 255, 2**16 - 1)  # of probabilities, 8 and 16 bits
-_FILLED = 0.1  # of the pixels of labels lie amid their like, a fifth if objects are 5 pixels wide; of those of smooth
-# edges and of the noise of JPEG not one in thirty does
-_ALONE = 0.95  # of the pixels of labels smaller than that have no higher neighbour; on edges at most nine in ten
-_JPEG_NOISE = 1 / 8  # of white, beside edges
-_JPEG_LIKE = 1 / 32  # of white, within an area of one level
+_NEAR = 1 / 8  # of the way between black and white: as far as the noise of JPEG goes from either
+_LABELS = 0.55  # of the pixels of labels at least have their like beside them, of those of edges and JPEG at most half
+_DARK_LABELS = 0.8  # of them if all are near black, as is the noise of JPEG beside straight edges
+_JPEG_LIKE = 1 / 32  # of the way between black and white, by which values of one area differ
 
 
 def load_mask(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTensor:
     """Loads one mask, of any format that `load_image` reads and of any common form.
 
     - Integers are classes or instances: foreground is above 0. -1, often written for "ignore", and NaN are background.
-    - A black-and-white picture with smooth edges, or one that was a JPEG: foreground is from half of white (255 or
-      65535) on. It is told from a label map of so many labels by its grey values, which lie on slopes and fill no area.
-    - JPEG: half of the greatest value; an eighth where there are levels of grey between.
+    - A black-and-white picture with smooth edges, or one that was a JPEG: foreground is from the middle between its
+      commonest dark and its commonest bright value on, of which the latter is at least half of 255 or 65535. In a label
+      map, most pixels of other values have their like beside them, or no brighter neighbour; here, few have. A picture
+      of two values is black and white, too. Labels in ordered stripes one pixel wide are taken for smooth edges.
+    - JPEG: the same, whatever the values; where there are levels of grey between, from an eighth above the dark one on.
     - Fractions: from 0.5 on, as for probabilities and for label maps that were interpolated.
     - Palettes: the index counts, whatever its colour, and index 0 is background. Only where the colours are greys that
       grow with the index, it is a grey picture.
@@ -131,36 +132,54 @@ def _above(values: np.ndarray, lossy: bool) -> np.ndarray:
     white = next((white for white in _WHITE if top <= white), None)
     if top <= 0 or white is None:
         return values > 0
-    half = top / 2 if lossy else white / 2
-    if lossy:
-        noise = top * _JPEG_NOISE
-        return values >= (noise if _are_labels(values, noise, half * 1.25, top * _JPEG_LIKE) else half)
+    black, bright = _plateaus(finite)
+    if lossy and black == bright:
+        return values > white * _NEAR  # black may come back as a little more
+    if lossy or (white > 1 and bright >= white / 2):
+        if not _are_labels(values, black, bright, (bright - black) * _JPEG_LIKE * lossy):
+            return values >= (black + bright) / 2
+        if lossy:
+            return values > black + (bright - black) * _NEAR
     fractions = bool(((finite > 0) & (finite < 1)).any())
-    if white > 1 and top >= half and not _are_labels(values, 0, half, 0):
-        return values >= half
     return values >= _WHITE[0] / 2 if fractions else values > 0
 
 
-def _are_labels(values: np.ndarray, low: float, high: float, tolerance: float) -> bool:
-    """Whether the pixels of values between two belong to objects, and not to slopes between dark and bright.
+def _plateaus(values: np.ndarray) -> tuple[float, float]:
+    """The commonest of the darker half of values (n,), and the commonest of the brightest eighth."""
+    levels, counts = np.unique(values, return_counts=True)
+    levels = levels.astype(float)
+    least, greatest = levels[0], levels[-1]
+    dark, bright = levels <= (least + greatest) / 2, levels >= greatest - (greatest - least) * _NEAR
+    return float(levels[dark][counts[dark].argmax()]), float(levels[bright][counts[bright].argmax()])
 
-    Looks at squares of 3 x 3 pixels along the two longest axes of the grid: those of objects lie amid their like, or
-    stand alone.
+
+def _are_labels(values: np.ndarray, black: float, white: float, tolerance: float) -> bool:
+    """Whether values (*grid) that are neither near black nor near white belong to objects, and not to soft edges.
+
+    A pixel of an object is one of a square of 2 x 2 equal pixels, or no neighbour is brighter: so are most if they are
+    labels. On edges, and in the noise of JPEG, few are. Looks along the two longest axes of the grid. Where no value
+    lies between, those near black count: they are labels such as 1 and 2, or noise.
 
     Args:
         values: (*grid).
-        low: exclusive.
-        high: inclusive.
+        black: the commonest dark value.
+        white: the commonest bright one.
         tolerance: by which values of one object may differ.
     """
-    between = (values > low) & (values <= high)
-    if not between.any():
+    near = (white - black) * _NEAR
+    others = (values != black) & (values < white - near)
+    if not others.any():
         return False
     longest = sorted(np.argsort(values.shape)[-2:])
     moved = np.moveaxis(values, longest, (-2, -1))
-    planes = torch.from_numpy(moved.reshape(-1, *moved.shape[-2:]).astype(np.float32))
-    highest, lowest = F.max_pool2d(planes, 3, 1, 1), -F.max_pool2d(-planes, 3, 1, 1)
-    looked_at = torch.from_numpy(np.moveaxis(between, longest, (-2, -1)).reshape(planes.shape))
-    filled = (highest - lowest)[looked_at] <= tolerance
-    alone = (highest - planes)[looked_at] <= tolerance
-    return filled.float().mean().item() >= _FILLED or alone.float().mean().item() >= _ALONE
+    planes = torch.from_numpy(moved.reshape(-1, 1, *moved.shape[-2:]).astype(np.float32))
+    padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
+    squares = F.max_pool2d(padded, 2, 1) + F.max_pool2d(-padded, 2, 1) <= tolerance
+    in_square = F.max_pool2d(squares.float(), 2, 1) > 0
+    brightest = F.max_pool2d(padded, 3, 1) - planes <= tolerance
+    alike = np.moveaxis((in_square | brightest).numpy().reshape(moved.shape), (-2, -1), longest)
+    between = others & (values > black + near)
+    if not between.any():
+        is_noisy = bool((values[values >= white - near] != white).any())  # JPEG changes white, too
+        return not is_noisy and alike[others].mean() >= _DARK_LABELS
+    return min(alike[others].mean(), alike[between].mean()) >= _LABELS

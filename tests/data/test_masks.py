@@ -82,6 +82,9 @@ PNG = {
     "palette of all greys": grey(BRIGHT).convert("P"),
     "JPEG saved as PNG": grey(jpeg_of(BRIGHT)),
     "JPEG in colour saved as PNG": grey(jpeg_of(np.dstack([BRIGHT] * 3))),
+    "a small class of 100 in one of 255": grey(np.where(PART, 100, BRIGHT).astype("u1")),
+    "classes 1 and 2 beside a border of 255": grey(np.where(Y > 31, 255, CLASSES).astype("u1") * OBJECT),
+    "16 and 235": grey((16 + OBJECT * 219).astype("u1")),
     "soft edges": grey(smoothed(BRIGHT)),
     "soft edges, 16 bits": grey(smoothed(OBJECT * np.uint16(65535))),
     "soft edges in a palette of greys": grey(smoothed(BRIGHT)).convert("P"),
@@ -168,6 +171,35 @@ def test_what_jpeg_leaves_beside_an_object_is_background(tmp_path, shape, suffix
     assert (half != truth).mean() < 0.02
 
 
+FORMS_OF_OBJECTS = {
+    "object": OBJECT,
+    "vessel": VESSEL,
+    "rectangle": (Y >= 5) & (Y < 33) & (X >= 13) & (X < 49),
+    "blocks": (Y >= 8) & (Y < 24) & (X >= 16) & (X < 40),
+    "tiny": (Y - 21) ** 2 + (X - 25) ** 2 < 3**2,
+}
+
+
+@pytest.mark.parametrize("quality", [5, 10, 20, 40, 60, 70, 85, 100])
+@pytest.mark.parametrize("shape", FORMS_OF_OBJECTS)
+@pytest.mark.parametrize("levels", [(0, 255), (16, 235), (40, 240)])
+def test_jpeg_of_any_quality(tmp_path, levels, shape, quality):
+    truth = FORMS_OF_OBJECTS[shape]
+    for channels in (1, 3):
+        written = np.repeat(np.where(truth, levels[1], levels[0]).astype("u1")[..., None], channels, axis=2).squeeze()
+        Image.fromarray(written).save(tmp_path / "a.jpg", quality=quality)
+        grey(jpeg_of(written, quality)).save(tmp_path / "a.png")
+        for name in ("a.jpg", "a.png"):
+            read = load_mask(tmp_path / name).numpy()[0] > 0
+            assert 2 * (read & truth).sum() / (read.sum() + truth.sum()) > 0.85, (name, channels)
+
+
+def test_a_black_jpeg_is_an_empty_mask(tmp_path):
+    grey(0 * BRIGHT).save(tmp_path / "a.jpg", quality=5)
+    assert np.asarray(Image.open(tmp_path / "a.jpg")).min() > 0
+    assert not load_mask(tmp_path / "a.jpg").any()
+
+
 @pytest.mark.parametrize("level", [1, 100])
 def test_jpeg_of_a_dark_mask(tmp_path, level):
     blocks = (Y < 24) & (X >= 16) & (X < 40)
@@ -197,6 +229,48 @@ def test_single_pixels_are_instances(tmp_path):
     labels[0, 0] = 255
     grey(labels).save(tmp_path / "a.png")
     np.testing.assert_array_equal(load_mask(tmp_path / "a.png").numpy()[0], labels > 0)
+
+
+def stripes(count, length, width):
+    """A band of touching labels 1 to `count`, each of `length` x `width` pixels."""
+    return np.pad(np.tile(np.repeat(np.arange(1, count + 1), width), (length, 1)), 9)
+
+
+def crossing_lines(count):
+    """Lines of labels 1 to `count`, one to three pixels wide, each over those before it."""
+    labels = np.zeros((203, 245), int)
+    rows, columns = np.mgrid[:203, :245]
+    for label in range(1, count + 1):
+        slope, start = np.tan(label * 2.4), label * 37 % 203
+        across = (rows - start - slope * (columns - 122)) / np.hypot(1, slope)
+        labels[np.abs(across) < (0.5, 1, 1.5)[label % 3]] = label
+    return labels
+
+
+def touching_discs(count):
+    """Discs of radius 2 of labels 1 to `count`, some over others."""
+    labels = np.zeros((151, 157), int)
+    rows, columns = np.mgrid[:151, :157]
+    for label in range(1, count + 1):
+        labels[(rows - label * 61 % 151) ** 2 + (columns - label * 89 % 157) ** 2 <= 4] = label
+    return labels
+
+
+THIN = {
+    "stripes of 5 x 2": stripes(200, 5, 2),
+    "stripes of 3 x 3": stripes(250, 3, 3),
+    "lines": crossing_lines(100) * 2,
+    "discs": touching_discs(250),
+}
+
+
+@pytest.mark.parametrize("form", THIN)
+def test_thin_labels_that_touch_are_foreground(tmp_path, form):
+    labels = THIN[form].astype("u1")
+    grey(labels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(load_mask(tmp_path / "a.png").numpy()[0], labels > 0)
+    nib.save(nib.Nifti1Image(labels[..., None], np.eye(4)), tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(load_mask(tmp_path / "a.nii.gz").numpy()[0], labels > 0)
 
 
 @pytest.mark.parametrize("top", [65535, 65000])
