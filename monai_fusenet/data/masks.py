@@ -39,12 +39,14 @@ def load_mask(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTens
       of two values is black and white, too. Labels in ordered stripes one pixel wide are taken for smooth edges.
     - JPEG: the same, whatever the values; where there are levels of grey between, from an eighth above the dark one on.
     - Fractions: from 0.5 on, as for probabilities and for label maps that were interpolated.
-    - Palettes: the index counts, whatever its colour, and index 0 is background. Only where the colours are greys that
-      grow with the index, it is a grey picture.
-    - Several channels, RGB among them: where any of them is foreground. Channels that sum to 1 everywhere are
-      probabilities of classes, of which the first is background.
+    - Palettes: a picture of which all colours are greys is a grey picture, whatever their order, so black is background.
+      Where other colours are used, the index counts, and index 0 is background.
+    - Several channels, RGB among them: where any of them is foreground. Channels that sum to 1, or to 255,
+      everywhere are probabilities of classes, of which the first is background.
     - Transparency is not looked at, unless the colours alone make all of it foreground, or nothing: then the opaque
       part is foreground.
+
+    Without a pixel of 0, label maps and colours are foreground everywhere: an object on white paper is not found.
 
     Args:
         path: of the mask, or of several whose union is taken.
@@ -107,22 +109,26 @@ def _load_one(path: str) -> MetaTensor:
 
 def _foreground_of(raster: Raster) -> np.ndarray:
     """Where the mask (*grid) is foreground, bool."""
-    if raster.indices is not None and not _is_grey(raster.pixels, raster.indices):
+    if raster.indices is not None and not _is_grey(raster.pixels):
         return raster.indices[0] > 0
     colours = raster.pixels[:-1] if raster.has_alpha else raster.pixels
-    if len(colours) > 1 and np.allclose(colours.sum(axis=0, dtype=np.float64), 1, atol=1e-3):
-        return colours[0] < _WHITE[0] / 2
+    if _are_shares(colours):
+        return colours[0] < colours.sum(axis=0) / 2
     mask = _above(colours.max(axis=0), raster.lossy)
     if raster.has_alpha and mask.min() == mask.max() and np.ptp(raster.pixels[-1]) > 0:
         return _above(raster.pixels[-1], raster.lossy)
     return mask
 
 
-def _is_grey(colours: np.ndarray, indices: np.ndarray) -> bool:
-    """Whether the colours (C, *grid) of a palette are greys that grow with their indices (1, *grid)."""
-    used, first = np.unique(indices, return_index=True)
-    of_used = colours.reshape(len(colours), -1)[:3, first].astype(int)
-    return len(used) > 0 and bool((of_used == of_used[0]).all() and (np.diff(of_used[0]) > 0).all())
+def _is_grey(colours: np.ndarray) -> bool:
+    """Whether what is seen of a palette, (C, *grid), is grey."""
+    return bool((colours[:3] == colours[0]).all())
+
+
+def _are_shares(channels: np.ndarray) -> bool:
+    """Whether several channels (C, *grid) are probabilities of classes, which sum to 1, or to 255 in 8 bits."""
+    total = channels.sum(axis=0, dtype=np.float64)
+    return len(channels) > 1 and any(np.allclose(total, one, rtol=0.01, atol=0) for one in (1, 255))
 
 
 def _above(values: np.ndarray, lossy: bool) -> np.ndarray:

@@ -77,7 +77,11 @@ PNG = {
     "transparency around an object on white": grey(np.dstack([OPAQUE, 255 - BRIGHT, 255 - BRIGHT, BRIGHT])),
     "palette": indexed(OBJECT, [BLACK, RED]),
     "palette, white on black": indexed(OBJECT, [BLACK, WHITE]),
-    "palette, black on white": indexed(OBJECT, [WHITE, BLACK]),
+    "palette, white and then black": indexed(~OBJECT, [WHITE, BLACK]),
+    "palette of two greys": indexed(OBJECT, [(10, 10, 10), (200, 200, 200)]),
+    "palette as Pillow finds it for grey": grey(BRIGHT).quantize(2),
+    "palette as Pillow finds it for colours": grey(np.dstack([BRIGHT] * 3)).quantize(256),
+    "palette that Pillow adapts": grey(np.dstack([BRIGHT] * 3)).convert("P", palette=Image.Palette.ADAPTIVE),
     "palette, background of a colour": indexed(CLASSES, [GREEN, RED, BLACK]),
     "palette of all greys": grey(BRIGHT).convert("P"),
     "JPEG saved as PNG": grey(jpeg_of(BRIGHT)),
@@ -105,7 +109,9 @@ def test_transparency_of_a_palette_is_not_looked_at(tmp_path):
     np.testing.assert_array_equal(load_mask(tmp_path / "a.png").numpy()[0], OBJECT)
 
 
-@pytest.mark.parametrize("form", ["0 and 1", "0 and 255", "one bit", "classes", "RGB", "palette"])
+@pytest.mark.parametrize(
+    "form", ["0 and 1", "0 and 255", "one bit", "classes", "RGB", "palette", "palette that Pillow adapts"]
+)
 @pytest.mark.parametrize("name", ["a.bmp", "a.tif"])
 def test_forms_of_bmp_and_tiff(tmp_path, name, form):
     PNG[form].save(tmp_path / name)
@@ -304,6 +310,7 @@ VOLUMES = {
     "float, 0 and 255": SOLID.astype("f8") * 255,
     "a channel a class": np.stack([PARTS == 1, PARTS == 2, PARTS == 3], axis=-1).astype("u1"),
     "a channel a class, the first of the background": np.stack([~SOLID, PARTS == 1, PARTS > 1], axis=-1).astype("u1"),
+    "a channel a class, white": np.stack([~SOLID, PARTS == 1, PARTS > 1], axis=-1) * np.uint8(255),
     "softmax": np.stack([np.where(SOLID, 0.1, 0.8), np.where(SOLID, 0.9, 0.2)], axis=-1).astype("f4"),
 }
 
