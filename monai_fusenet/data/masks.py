@@ -39,8 +39,9 @@ def load_mask(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTens
       of two values is black and white, too. Labels in ordered stripes one pixel wide are taken for smooth edges.
     - JPEG: the same, whatever the values; where there are levels of grey between, from an eighth above the dark one on.
     - Fractions: from 0.5 on, as for probabilities and for label maps that were interpolated.
-    - Palettes: a picture of which all colours are greys is a grey picture, whatever their order, so black is background.
+    - Palettes: where all colours are greys, it is a grey picture, whatever their order, so black is background.
       Where other colours are used, the index counts, and index 0 is background.
+    - A TIFF where white is zero: values as they are seen; those of ImageJ, and small numbers, as they are stored.
     - Several channels, RGB among them: where any of them is foreground. Channels that sum to 1, or to 255,
       everywhere are probabilities of classes, of which the first is background.
     - Transparency is not looked at, unless the colours alone make all of it foreground, or nothing: then the opaque
@@ -111,6 +112,8 @@ def _foreground_of(raster: Raster) -> np.ndarray:
     """Where the mask (*grid) is foreground, bool."""
     if raster.indices is not None and not _is_grey(raster.pixels):
         return raster.indices[0] > 0
+    if raster.labels is not None:
+        return _above(raster.labels.max(axis=0), raster.lossy)
     colours = raster.pixels[:-1] if raster.has_alpha else raster.pixels
     if _are_shares(colours):
         return colours[0] < colours.sum(axis=0) / 2

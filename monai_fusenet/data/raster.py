@@ -23,6 +23,7 @@ class Raster(NamedTuple):
         nifti_header: a NIfTI-1 header with the place of the grid as a NIfTI file states it, b"" for other formats.
         indices: (1, *grid), the indices into the palette where `pixels` are its colours.
         lossy: whether the values are about what was written (JPEG).
+        labels: (C, *grid), the values of a mask, where `pixels` show them inverted.
     """
 
     pixels: np.ndarray
@@ -33,6 +34,7 @@ class Raster(NamedTuple):
     nifti_header: bytes = b""
     indices: np.ndarray | None = None
     lossy: bool = False
+    labels: np.ndarray | None = None
 
 
 def channel_first(array: np.ndarray, meta: Mapping) -> np.ndarray:

@@ -19,6 +19,15 @@ from PIL import Image, UnidentifiedImageError
 
 from monai_fusenet.data.claims import DEFLATE, check_claim
 from monai_fusenet.data.raster import Raster
+from monai_fusenet.data.tiff_colours import (
+    JPEGS,
+    PALETTE,
+    WHITE_IS_ZERO,
+    YCBCR,
+    may_be_inverted_labels,
+    through_palettes,
+    with_colours,
+)
 
 if TYPE_CHECKING:  # loading it takes longer than reading a small picture; most folders hold no TIFF
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
@@ -37,12 +46,11 @@ _AXES = {"T": "time", "R": "repetitions", "H": "lifetime", "E": "excitation", "A
 _MOST_PAGES = 2**16
 _FEWEST_TAGS = 3  # width, height, and where the values are
 _SLIDES = ("avs", "bif", "ndpi", "philips", "qpi", "scn", "svs")  # beside the slide they hold its label and thumbnails
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _CMYK, _YCBCR = range(7)
 _LAB = (8, 9, 10)
 _RAW, _CCITT, _LZW, _PACKBITS, _DEFLATES, _ZSTD_LZMA = 1, (2, 3, 4), 5, 32773, (8, 32946), (50000, 34926, 34925)
-_JPEG, _JPEGS = 7, (6, 7)
+_JPEG = 7
 _JPEG_2000, _PNG, _WEBP = (33005, 34712), 34933, (50001, 34927)
-_PICTURES = (*_JPEGS, *_JPEG_2000, _PNG, *_WEBP)  # their strips are pictures, which may be larger than the page
+_PICTURES = (*JPEGS, *_JPEG_2000, _PNG, *_WEBP)  # their strips are pictures, which may be larger than the page
 _READ = (_RAW, *_CCITT, _LZW, _PACKBITS, *_DEFLATES, *_ZSTD_LZMA, *_PICTURES)
 _MORE_THAN_DEFLATE = 2**20  # what a byte of zstd and of pictures may hold; memory bounds what they unpack to
 
@@ -82,14 +90,15 @@ def read_tiff(path: str) -> Raster:
         if pixels.shape != shape:
             raise ValueError(f"its description claims values of shape {shape}, but its pages hold {pixels.shape}")
         indices = None
-        if page.photometric == _PALETTE:
-            indices, pixels = pixels, _through_palettes(pixels, pages)
+        if page.photometric == PALETTE:
+            indices, pixels = pixels, through_palettes(pixels, pages)
             indices, _ = _arranged(indices, axes, page)
             axes += "S"
         if series and series.kind in ("shaped", "ome") and pixels.dtype == bool:
-            pixels = pixels ^ (page.photometric == _WHITE_IS_ZERO)  # tifffile's own way to store an array of truths
+            pixels = pixels ^ (page.photometric == WHITE_IS_ZERO)  # tifffile's own way to store an array of truths
         pixels, has_alpha = _arranged(pixels, axes, page)
-    return _raster(_with_colours(pixels, page, has_alpha), indices, page, has_alpha)
+        labels = pixels if may_be_inverted_labels(pixels, page, tiff.is_imagej) else None
+    return _raster(with_colours(pixels, page, has_alpha), indices, page, has_alpha, labels)
 
 
 @contextmanager
@@ -210,6 +219,11 @@ def _check_kind(page: TiffPage) -> None:
         raise ValueError(f"the colour mode {mode} is not read, expected grey, RGB, CMYK or a palette")
     if page.dtype is None:
         raise ValueError(f"samples of {page.bitspersample} bits and format {page.sampleformat} are not read")
+    bits = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
+    if page.dtype.kind in "ui" and 16 < bits < 32:
+        raise ValueError(f"integers of {bits} bits are not read, expected up to 16, 32 or 64")  # tifffile misreads them
+    if page.photometric == YCBCR and page.compression not in JPEGS and tuple(page.subsampling or (1, 1)) != (1, 1):
+        raise ValueError("YCbCr of subsampled colours is read as JPEG only: save it as RGB")
     if page.dtype.kind == "c":
         raise ValueError("its values are complex, expected real ones")
 
@@ -272,7 +286,7 @@ def _is_whole_picture(tiff: TiffFile, page: TiffPage, start: int, count: int) ->
         with Image.open(io.BytesIO(stored)) as picture:
             size = picture.size
     except UnidentifiedImageError:  # 12 bits, or the old kind of JPEG, which do not unpack to much more
-        if page.compression not in _JPEGS:
+        if page.compression not in JPEGS:
             return False
         size = (0, 0)
     place = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
@@ -280,20 +294,6 @@ def _is_whole_picture(tiff: TiffFile, page: TiffPage, start: int, count: int) ->
         raise ValueError(f"a strip or tile of {place[0]} x {place[1]} pixels holds a picture of {size[0]} x {size[1]}")
     # ITU-R T.81, B.1.1.3; libjpeg makes up what it misses
     return page.compression != _JPEG or b"\xff\xd9" in stored[-16:]
-
-
-def _through_palettes(pixels: np.ndarray, pages: list[TiffPage | TiffFrame]) -> np.ndarray:
-    """Palette indices (*shape) as the colours (*shape, 3) that each page has for them, 8 bits."""
-    per_page = pixels.reshape(len(pages), -1)
-    colours = np.empty((*per_page.shape, 3), np.uint8)
-    for index, page in enumerate(pages):
-        palette = page.aspage().colormap
-        if palette is None or palette.shape[1] <= per_page[index].max(initial=0):
-            raise ValueError("it has no colour for some of its values")
-        if palette.max() > 255:  # 16 bits a colour, as the format says; some programs write 8
-            palette = palette // 256
-        colours[index] = palette.T[per_page[index]]
-    return colours.reshape(*pixels.shape, 3)
 
 
 def _arranged(pixels: np.ndarray, axes: str, page: TiffPage) -> tuple[np.ndarray, bool]:
@@ -340,55 +340,22 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _with_colours(pixels: np.ndarray, page: TiffPage, has_alpha: bool) -> np.ndarray:
-    """Values (C, slices, rows, columns) as grey or RGB, with what channels there are beside."""
-    photometric, bits = page.photometric, page.bitspersample
-    if pixels.dtype == bool:
-        pixels = pixels * np.uint8(255)
-        bits = 8
-    count = len(pixels) - has_alpha
-    colours, rest = pixels[:count], pixels[count:]
-    if photometric == _WHITE_IS_ZERO:
-        if pixels.dtype.kind == "u":
-            colours = pixels.dtype.type(2**bits - 1) - colours
-        else:
-            finite = colours[np.isfinite(colours)]
-            if finite.size:
-                colours = finite.min() + (finite.max() - colours)
-    elif photometric == _YCBCR and page.compression not in _JPEGS:
-        colours = _rgb_of_ycbcr(colours)
-    elif photometric == _CMYK:
-        colours = _rgb_of_cmyk(colours)
-    if has_alpha and page.extrasamples and 1 in page.extrasamples and pixels.dtype.kind == "u":
-        share = rest / pixels.dtype.type(2**bits - 1)
-        divided = np.divide(colours, share, out=np.zeros(colours.shape), where=share > 0)
-        colours = np.minimum(np.rint(divided), 2**bits - 1)
-    return np.concatenate([colours, rest])
+def _raster(
+    pixels: np.ndarray, indices: np.ndarray | None, page: TiffPage, has_alpha: bool, labels: np.ndarray | None
+) -> Raster:
+    """What was read, (C, slices, rows, columns) each, in the order of a picture or a volume."""
+    is_picture = pixels.shape[1] == 1
+    affine = np.eye(4) if is_picture else _PAGES_AFFINE
 
+    def placed(values: np.ndarray) -> np.ndarray:
+        return values[:, 0] if is_picture else values.transpose(0, 3, 2, 1)
 
-def _rgb_of_ycbcr(colours: np.ndarray) -> np.ndarray:
-    """RGB of YCbCr, both (3, ...) of 8 bits (ITU-R BT.601, the whole range, as TIFF 6.0 has it by default)."""
-    if colours.dtype != np.uint8 or len(colours) != 3:
-        raise ValueError(f"YCbCr of {len(colours)} samples of type {colours.dtype} is not read, expected 3 of 8 bits")
-    luma, blue, red = colours.astype(np.float32)
-    blue, red = blue - 128, red - 128
-    rgb = [luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue]
-    return np.rint(np.clip(rgb, 0, 255))
-
-
-def _rgb_of_cmyk(colours: np.ndarray) -> np.ndarray:
-    """RGB (3, ...) of ink (4, ...), without a profile: what no ink takes away."""
-    if colours.dtype.kind != "u" or len(colours) < 4:
-        raise ValueError(f"CMYK of {len(colours)} samples of type {colours.dtype} is not read, expected 4 unsigned")
-    white = np.iinfo(colours.dtype).max
-    paper = 1 - colours.astype(np.float64) / white
-    return np.concatenate([np.rint(white * paper[:3] * paper[3:4]), colours[4:]])
-
-
-def _raster(pixels: np.ndarray, indices: np.ndarray | None, page: TiffPage, has_alpha: bool) -> Raster:
-    lossy = page.compression in _JPEGS
-    if pixels.shape[1] == 1:
-        indices = None if indices is None else indices[:, 0]
-        return Raster(pixels[:, 0], np.eye(4), False, has_alpha, indices=indices, lossy=lossy)
-    indices = None if indices is None else indices.transpose(0, 3, 2, 1)
-    return Raster(pixels.transpose(0, 3, 2, 1), _PAGES_AFFINE, True, has_alpha, indices=indices, lossy=lossy)
+    return Raster(
+        placed(pixels),
+        affine,
+        not is_picture,
+        has_alpha,
+        indices=None if indices is None else placed(indices),
+        lossy=page.compression in JPEGS,
+        labels=None if labels is None else placed(labels),
+    )

@@ -121,6 +121,9 @@ def test_forms_of_bmp_and_tiff(tmp_path, name, form):
 TIFF = {
     "booleans": (OBJECT, {}),
     "white is zero": (255 - BRIGHT, {"photometric": "miniswhite"}),
+    "white is zero in ImageJ": (BRIGHT, {"photometric": "miniswhite", "imagej": True}),
+    "white is zero in ImageJ, pages": (np.stack([BRIGHT] * 3), {"photometric": "miniswhite", "imagej": True}),
+    "classes where white is zero": (CLASSES, {"photometric": "miniswhite"}),
     "white is zero, float": (1 - OBJECT.astype("f4"), {"photometric": "miniswhite"}),
     "int8": (OBJECT.astype("i1"), {}),
     "int32, -1 is to be ignored": (np.where(OBJECT, 1, np.where(X < 3, -1, 0)).astype("i4"), {}),
@@ -147,7 +150,8 @@ TIFF = {
 def test_forms_of_tiff(tmp_path, form):
     pixels, how = TIFF[form]
     tifffile.imwrite(tmp_path / "a.tif", pixels, **({"photometric": "minisblack"} | how))
-    np.testing.assert_array_equal(load_mask(tmp_path / "a.tif").numpy()[0], OBJECT)
+    mask = load_mask(tmp_path / "a.tif").numpy()[0]
+    np.testing.assert_array_equal(mask, np.dstack([OBJECT.T] * 3) if mask.ndim == 3 else OBJECT)
 
 
 @pytest.mark.parametrize("photometric", [0, 1])

@@ -397,6 +397,20 @@ def test_planes_in_other_files_are_not_looked_for(path, tmp_path):
     assert refusal(path) == "its OME-XML names planes in other files: save all in one file"
 
 
+def test_integers_of_24_bits_are_refused(path):
+    tifffile.imwrite(path, numbers(HEIGHT, WIDTH, dtype="u4"), photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["BitsPerSample"].overwrite(24)
+    assert refusal(path) == "integers of 24 bits are not read, expected up to 16, 32 or 64"
+
+
+def test_subsampled_colours_without_jpeg_are_refused(path):
+    tifffile.imwrite(path, numbers(HEIGHT, WIDTH, 3), photometric="ycbcr", subsampling=(1, 1), metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["YCbCrSubSampling"].overwrite((2, 2))
+    assert refusal(path) == "YCbCr of subsampled colours is read as JPEG only: save it as RGB"
+
+
 def test_complex_values_are_refused(path):
     tifffile.imwrite(path, np.ones((HEIGHT, WIDTH), "c8"))
     assert refusal(path) == "its values are complex, expected real ones"
