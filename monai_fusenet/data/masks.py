@@ -110,7 +110,7 @@ def _load_one(path: str) -> MetaTensor:
 
 def _foreground_of(raster: Raster) -> np.ndarray:
     """Where the mask (*grid) is foreground, bool."""
-    if raster.indices is not None and not _is_grey(raster.pixels):
+    if raster.indices is not None and not _is_grey(raster.pixels, raster.indices):
         return raster.indices[0] > 0
     if raster.labels is not None:
         return _above(raster.labels.max(axis=0), raster.lossy)
@@ -123,9 +123,10 @@ def _foreground_of(raster: Raster) -> np.ndarray:
     return mask
 
 
-def _is_grey(colours: np.ndarray) -> bool:
-    """Whether what is seen of a palette, (C, *grid), is grey."""
-    return bool((colours[:3] == colours[0]).all())
+def _is_grey(colours: np.ndarray, indices: np.ndarray) -> bool:
+    """Whether the colours (C, *grid) of a palette are greys, and not one grey for different indices (1, *grid)."""
+    grey = colours[0]
+    return bool((colours[:3] == grey).all()) and (np.ptp(grey) > 0 or np.ptp(indices) == 0)
 
 
 def _are_shares(channels: np.ndarray) -> bool:

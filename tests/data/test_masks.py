@@ -78,6 +78,7 @@ PNG = {
     "palette": indexed(OBJECT, [BLACK, RED]),
     "palette, white on black": indexed(OBJECT, [BLACK, WHITE]),
     "palette, white and then black": indexed(~OBJECT, [WHITE, BLACK]),
+    "palette of which all is black": indexed(OBJECT, [BLACK, BLACK]),
     "palette of two greys": indexed(OBJECT, [(10, 10, 10), (200, 200, 200)]),
     "palette as Pillow finds it for grey": grey(BRIGHT).quantize(2),
     "palette as Pillow finds it for colours": grey(np.dstack([BRIGHT] * 3)).quantize(256),
