@@ -18,7 +18,7 @@ from monai_fusenet.utils.errors import failure_reason, printable
 if TYPE_CHECKING:  # imported where a DICOM file is read: most data sets have none
     from pydicom import Dataset
 
-__all__ = ["DicomHeader", "Plane", "is_dicom_file", "read_header"]
+__all__ = ["SLICE_MODALITIES", "DicomHeader", "Plane", "is_dicom_file", "read_header"]
 
 NO_SUFFIX = re.compile(r"(\.[^a-z]*)?")  # none, or the last number of a UID
 # Told of slices at one place, the most telling first.
@@ -42,7 +42,8 @@ PICTURES = re.compile(r"Radiograph|Mammograph|Intra-Oral|X-Ray (Image|Angio|Radi
 PICTURE_MODALITIES = {"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "XC", "OP", "GM", "SM", "ES"}
 FILMS = re.compile(r"Video |(Enhanced )?(XA|XRF|X-Ray (Angio|Radiofluoro))")
 TIMES = {0x00181063, 0x00181065, 0x00540070, 0x00540100}  # of frames, of a heart's phase, of a slice of time
-SLICES = re.compile(r"(CT|MR|Positron Emission Tomography) Image")
+SLICES = re.compile(r"(Legacy Converted )?(Enhanced )?(CT|MR|PET|Positron Emission Tomography) Image")
+SLICE_MODALITIES = {"CT", "MR", "PT"}
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 RLE = "1.2.840.10008.1.2.5"
 PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
@@ -85,7 +86,7 @@ class DicomHeader(NamedTuple):
         modality: as CT, or US.
         planes: of its slices whose places are known: a file of several frames has several; empty without places.
         frames: how many it has.
-        lacks: the attribute without which an image of a class of slices has no place; "" where it has one.
+        lacks: the attribute without which an image of a scanner of slices has no place; "" where it has one.
         size: numbers of rows and of columns.
         spacing: (2,) in mm, between rows and between columns, of an image without a place; `None` where unknown.
         rescales: (frames, 2) slope and intercept of each frame, where each has its own.
@@ -183,16 +184,16 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
     if is_picture or PICTURES.search(kind):
         return header._replace(is_cine=_is_cine(dataset, kind, frames), spacing=_spacing(dataset))
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    sources = _sources(dataset, groups) if len(groups) == frames else [[dataset]]
+    if len(sources) == frames:
+        planes = [_plane(dataset, source, f"frame {number}") for number, source in enumerate(sources, start=1)]
+        header = header._replace(planes=_placed(planes))
     if len(groups) == frames:
-        planes, rescales = _frames(dataset, groups)
         is_whole = str(dataset.get("DimensionOrganizationType")) == "3D"
-        header = header._replace(planes=planes, rescales=rescales, is_whole=is_whole)
-    elif frames == 1:
-        plane = _plane(dataset, [dataset])
-        header = header._replace(planes=(plane,) if plane else ())
-        if plane is None and SLICES.match(kind):
-            has_position = _numbers([dataset], "ImagePositionPatient", 3) is not None
-            header = header._replace(lacks="ImageOrientationPatient" if has_position else "ImagePositionPatient")
+        header = header._replace(rescales=_rescales(sources), is_whole=is_whole)
+    if frames == 1 and not header.planes and (SLICES.match(kind) or header.modality in SLICE_MODALITIES):
+        has_position = _numbers(sources[0], "ImagePositionPatient", 3) is not None
+        header = header._replace(lacks="ImageOrientationPatient" if has_position else "ImagePositionPatient")
     if not header.planes:
         header = header._replace(is_cine=_is_cine(dataset, kind, frames), spacing=_spacing(dataset))
     if frames == 1:  # a slice of a series, known by its file
@@ -216,11 +217,22 @@ def _is_mixed_up(dataset: Dataset) -> bool:
     return bits == 1 or (is_packed and bits > 8 and _value([dataset], "SamplesPerPixel") == 3)
 
 
-def _frames(dataset: Dataset, groups: Any) -> tuple[tuple[Plane, ...], np.ndarray | None]:
-    """The planes of the frames of a file, where all have a place, and the rescaling where it differs."""
+def _sources(dataset: Dataset, groups: Any) -> list[list[Dataset]]:
+    """What holds the attributes of each frame: its own functional groups, then those that all share."""
     shared = [item for group in dataset.get("SharedFunctionalGroupsSequence") or [] for item in _items(group)]
-    sources = [_items(own) + shared for own in groups]
-    planes = [_plane(dataset, source, f"frame {number}") for number, source in enumerate(sources, start=1)]
+    return [_items(own) + shared for own in groups]
+
+
+def _placed(planes: list[Plane | None]) -> tuple[Plane, ...]:
+    """The planes of all frames; none where no frame tells its place."""
+    placed = tuple(plane for plane in planes if plane is not None)
+    if placed and len(placed) < len(planes):
+        raise _DamagedError(f"damaged: its frame {planes.index(None) + 1} has no place, unlike its other frames")
+    return placed
+
+
+def _rescales(sources: list[list[Dataset]]) -> np.ndarray | None:
+    """Slope and intercept of each frame, where they differ."""
     rescales = np.array(
         [
             [_value(source, name) or default for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))]
@@ -228,8 +240,7 @@ def _frames(dataset: Dataset, groups: Any) -> tuple[tuple[Plane, ...], np.ndarra
         ],
         dtype=float,
     )
-    known = tuple(plane for plane in planes if plane is not None)
-    return known if len(known) == len(planes) else (), rescales if (rescales != rescales[0]).any() else None
+    return rescales if (rescales != rescales[0]).any() else None
 
 
 def _items(group: Dataset) -> list[Dataset]:

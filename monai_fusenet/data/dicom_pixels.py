@@ -55,9 +55,12 @@ def _decoded_by_pydicom(path: str) -> Raster:
     lowest, bits = -(2 ** (dataset.BitsStored - 1)) if dataset.PixelRepresentation else 0, dataset.BitsStored
     table = next(iter(dataset.get("ModalityLUTSequence") or []), None) if dataset.SamplesPerPixel == 1 else None
     if table is not None:  # of what is stored; the levels that it gives are shown inverted, or not
-        entries, start, bits = table.LUTDescriptor
-        lowest, table.LUTDescriptor = 0, [entries, start, 8 if bits <= 8 else 16]  # pydicom knows only these two
-        values = tools.apply_modality_lut(values.astype(np.int64), dataset)
+        try:
+            entries, start, bits = table.LUTDescriptor
+            lowest, table.LUTDescriptor = 0, [entries, start, 8 if bits <= 8 else 16]  # pydicom knows only these two
+            values = tools.apply_modality_lut(values.astype(np.int64), dataset)
+        except Exception as error:  # damaged elements make pydicom raise anything
+            raise ValueError("its table of values (ModalityLUTSequence) is damaged: save it as NIfTI") from error
     if colour == "MONOCHROME1":
         values = 2 * lowest + 2**bits - 1 - values.astype(np.int64)
     if dataset.SamplesPerPixel == 1:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from monai_fusenet.data.dicom_headers import DicomHeader, is_dicom_file, read_header
+from monai_fusenet.data.dicom_headers import SLICE_MODALITIES, DicomHeader, is_dicom_file, read_header
 from monai_fusenet.data.dicom_pixels import read_pixels
 from monai_fusenet.data.dicom_slices import (
     affine_of_slices,
@@ -26,7 +26,6 @@ from monai_fusenet.utils.errors import printable
 
 __all__ = ["dicom_images", "objects_below", "read_dicom", "read_series", "series_files"]
 
-SLICE_MODALITIES = {"CT", "MR", "PT"}  # their images are slices even where all lie at one place
 SEGMENTATION = "Segmentation"  # a kind of object
 MOST_VIEWS = 20  # of one series, each with a direction, or, where it is no slice, a size of its own
 DAMAGED = "not an image, or damaged"
@@ -161,7 +160,8 @@ def _slices(folder: str) -> list[DicomHeader]:
     if found.damaged:
         name, reason = next(iter(found.damaged.items()))
         if reason == DAMAGED:
-            raise ValueError(f"{len(found.damaged)} of its DICOM files are damaged, the first is {printable(name)}")
+            count = sum(reason == DAMAGED for reason in found.damaged.values())
+            raise ValueError(f"{count} of its DICOM files are damaged, the first is {printable(name)}")
         raise ValueError(f"its file {printable(name)} is {reason}")
     if len(found.series) == 1 and (found.has_volume or not found.singles):
         files = found.series[0]
@@ -222,7 +222,8 @@ def _look(folder: Path, names: Iterable[str]) -> _Folder:
 
 def _is_lost(header: DicomHeader, slices: Sequence[DicomHeader]) -> bool:
     """Whether an image without a place is one of the slices of its series: screenshots are of another class or size."""
-    return bool(header.lacks) and any(slice_.size == header.size and slice_.planes for slice_ in slices)
+    alike = [slice_ for slice_ in slices if slice_.planes and (slice_.kind, slice_.size) == (header.kind, header.size)]
+    return bool(header.lacks and alike)
 
 
 def _checked_header(path: Path) -> DicomHeader:

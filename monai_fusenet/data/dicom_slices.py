@@ -15,7 +15,7 @@ __all__ = ["affine_of_slices", "check_volume", "differences", "filled", "has_dir
 UNEVEN = 0.25  # parts of the distance between slices that one may lie off, where no grid is exact
 ALIKE = 1e-3  # of directions, and of spacings by their size
 SAME_SLICE = 0.01  # mm between frames that show segments of one slice
-OFF_GRID = 0.1  # parts of a step that a frame of a mask may lie off
+OFF_GRID = 0.1  # parts of a step, or of a mm in a single slice, that a frame of a mask may lie off
 MOST_PARTS = 10  # of the smallest gap, tried beyond those that the header tells
 MOST_SLICES = 2**12
 ONE_PLACE = 0.01  # parts of the largest distance between neighbours
@@ -65,18 +65,17 @@ def filled(planes: Sequence[Plane], is_whole: bool = False) -> tuple[list[int], 
     heights -= heights.min()
     gaps = np.diff(np.sort(heights))
     gaps = gaps[gaps > SAME_SLICE]
-    if not gaps.size:
-        return [0] * len(planes), [lowest]
-    gap = gaps[gaps < 1.5 * gaps.min()].mean()
+    gap = gaps[gaps < (1 + UNEVEN) * gaps.min()].mean() if gaps.size else 1.0
     told = [_length(lowest, name) for name in ("SpacingBetweenSlices", "SliceThickness")]
-    parts = 1 if is_whole else max([1, *(round(gap / length) for length in told if length > 0)])
+    parts = 1 if is_whole else max([1, *(round(gap / length) for length in told if length > SAME_SLICE)])
     positions, way = np.array([plane.position for plane in planes]), highest.position - lowest.position
     for number in range(parts, parts + MOST_PARTS):
         indices = np.rint(heights * number / gap).astype(int)
         count = int(indices.max())
-        off = np.linalg.norm(lowest.position + np.outer(indices / count, way) - positions, axis=1)
-        if off.max() <= OFF_GRID * np.linalg.norm(way) / count and count < MOST_SLICES:
-            grid = [lowest._replace(position=lowest.position + way * index / count) for index in range(count + 1)]
+        step = way / count if count else np.zeros(3)
+        off = np.linalg.norm(lowest.position + np.outer(indices, step) - positions, axis=1)
+        if off.max() <= OFF_GRID * (np.linalg.norm(step) or 1) and count < MOST_SLICES:
+            grid = [lowest._replace(position=lowest.position + step * index) for index in range(count + 1)]
             return indices.tolist(), grid
     raise ValueError(
         "its frames lie on no even grid, though frames of empty slices may be left out: save the mask with all frames, "

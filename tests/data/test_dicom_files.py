@@ -1,4 +1,4 @@
-"""The values of single DICOM files, against pydicom, and the frames of enhanced files in their places."""
+"""The values of single DICOM files, against pydicom, and frames and slices in their places."""
 
 import contextlib
 import warnings
@@ -11,6 +11,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
+    EnhancedMRImageStorage,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     NuclearMedicineImageStorage,
     RLELossless,
@@ -20,10 +21,11 @@ from pydicom.uid import (
     XRayAngiographicImageStorage,
 )
 
-from monai_fusenet.data import load_image, load_mask
+from monai_fusenet.data import load_image
 from monai_fusenet.data.dicom_headers import read_header
-from monai_fusenet.data.grids import load_mask_on_grid_of
 
+# Slices, rows and columns differ.
+VOLUME = np.random.default_rng(0).integers(0, 4096, (6, 7, 9)).astype(np.uint16)
 NUMBERS = np.random.default_rng(0)
 SHAPE = (7, 9)
 # The first two axes of a viewer's coordinates have the other sign.
@@ -76,6 +78,14 @@ def test_a_table_tells_the_values(tmp_path, dtype, start, bits, kind):
     expected = entries[np.clip(pixels.astype(int) - start, 0, 2999)]
     expected = 2**bits - 1 - expected if kind == "MONOCHROME1" else expected
     np.testing.assert_array_equal(load_image(path).numpy()[0], expected.T)
+
+
+@pytest.mark.parametrize("name", ["LUTDescriptor", "LUTData"])
+def test_a_damaged_table_is_named(tmp_path, name):
+    sequence = table(np.arange(256), 0, 16)
+    delattr(sequence[0], name)
+    write_dicom_file(tmp_path / "a.dcm", numbers("u1"), ModalityLUTSequence=sequence)
+    assert reason(tmp_path / "a.dcm") == "its table of values (ModalityLUTSequence) is damaged: save it as NIfTI"
 
 
 def test_each_slice_has_a_table_of_its_own(tmp_path):
@@ -288,6 +298,24 @@ def test_enhanced_files_of_one_frame_are_slices_of_a_series(tmp_path):
     assert reason(folder).startswith("its slices are not evenly spaced, ")
 
 
+@pytest.mark.parametrize("sop_class", [EnhancedMRImageStorage, SegmentationStorage])
+def test_a_frame_that_lost_its_place_is_named(tmp_path, sop_class):
+    path = tmp_path / "a.dcm"
+    header = write_enhanced_file(path, FRAMES.astype(np.uint8), range(4), sop_class=sop_class)
+    del header.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence
+    header.save_as(path)
+    assert reason(path) == "damaged: its frame 3 has no place, unlike its other frames"
+
+
+def test_an_enhanced_file_of_one_frame_that_lost_its_place_is_named(tmp_path):
+    for place in range(3):
+        write_enhanced_file(tmp_path / f"{place}.dcm", FRAMES[place : place + 1], [place])
+    header = pydicom.dcmread(tmp_path / "1.dcm")
+    del header.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
+    header.save_as(tmp_path / "1.dcm")
+    assert reason(tmp_path).startswith("its file 1.dcm is a slice without ImagePositionPatient, ")
+
+
 def test_missing_frames_are_counted(tmp_path):
     write_enhanced_file(tmp_path / "a.dcm", FRAMES, [0, 1, 2, 5])
     assert reason(tmp_path / "a.dcm") == (
@@ -296,96 +324,36 @@ def test_missing_frames_are_counted(tmp_path):
     )
 
 
-def test_a_segmentation_object_is_a_mask_in_its_place(tmp_path):
-    order = [2, 0, 3, 1]
-    masks = (FRAMES % 2).astype(np.uint8)
-    write_enhanced_file(tmp_path / "a.dcm", masks[order], order, sop_class=SegmentationStorage)
-    np.testing.assert_array_equal(load_image(tmp_path / "a.dcm").numpy()[0], masks.T)
+# Series
 
 
-def write_segmentation(path, masks, places, segments=None, **own):
-    """The frames of a segmentation, (frames, rows, columns), 3 mm apart; see `write_enhanced_file`."""
-    groups = [{"SegmentIdentificationSequence": {"ReferencedSegmentNumber": number}} for number in segments or []]
-    write_enhanced_file(path, masks, places, groups or None, sop_class=SegmentationStorage, **own)
+def test_the_affine_of_a_series_is_that_of_simpleitk(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    paths = write_ct_series(tmp_path / "ct", VOLUME, orientation=OBLIQUE)
+    image = load_image(tmp_path / "ct")
+    other = sitk.ReadImage([str(path) for path in paths])
+    np.testing.assert_array_equal(image.numpy()[0], sitk.GetArrayFromImage(other).T)
+    for index in ((0, 0, 0), (8, 0, 0), (0, 6, 0), (0, 0, 5)):
+        ours = (image.affine.numpy() @ [*index, 1])[:3]
+        np.testing.assert_allclose(ours, other.TransformIndexToPhysicalPoint(index) * np.array([-1, -1, 1]), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("places", "step"),
-    [
-        ([0, 1, 3], 1),
-        ([1, 7, 8, 20], 1),
-        ([9, 2, 3], 1),
-        ([2, 7], 1),  # their distance is a multiple of their thickness
-        ([0, 4, 8], 1),
-        ([0, 4, 10], 1),
-        ([0, 1.5, 4], 0.5),  # which is not all of their thickness
-        ([5, 5.002, 6], 1),
-    ],
-)
-def test_slices_that_a_segmentation_leaves_out_are_background(tmp_path, places, step):
-    masks = NUMBERS.integers(0, 2, (len(places), *SHAPE)).astype(np.uint8)
-    write_segmentation(tmp_path / "a.dcm", masks, places)
-    image = load_image(tmp_path / "a.dcm")
-    whole = np.zeros((round((max(places) - min(places)) / step) + 1, *SHAPE))
-    for place, mask in zip(places, masks, strict=True):
-        index = round((place - min(places)) / step)
-        whole[index] = np.maximum(whole[index], mask)
-    np.testing.assert_array_equal(image.numpy()[0], whole.T)
-    normal = np.cross(OBLIQUE[:3], OBLIQUE[3:])
-    np.testing.assert_allclose(image.affine[:3, 2], LPS_TO_RAS[:3, :3] @ normal * 3 * step, atol=0.01)
-    start = np.array([10, 20, 30]) + 3 * min(places) * normal
-    np.testing.assert_allclose(image.affine[:3, 3], LPS_TO_RAS[:3, :3] @ start, atol=1e-6)
+def test_each_slice_of_a_series_is_rescaled_by_its_own_numbers(tmp_path):
+    slopes, intercepts = [0.5, 1.0, 2.25, 3.0, 0.125, 7.0], [0, -3, 5, 0.5, 1, -9]
+    for place, (slope, intercept) in enumerate(zip(slopes, intercepts, strict=True)):
+        own = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+        write_dicom_file(tmp_path / f"pet/{place}.dcm", VOLUME[place], position=(0, 0, place), **own)
+    expected = VOLUME * np.array(slopes)[:, None, None] + np.array(intercepts)[:, None, None]
+    np.testing.assert_allclose(load_image(tmp_path / "pet").numpy()[0], expected.T, rtol=1e-6)
 
 
-def test_segments_of_one_segmentation_are_united(tmp_path):
-    masks = NUMBERS.integers(0, 2, (5, *SHAPE)).astype(np.uint8)
-    write_segmentation(tmp_path / "a.dcm", masks, [0, 1, 2, 1, 2], [1, 1, 1, 2, 2])
-    united = np.stack([masks[0], masks[1] | masks[3], masks[2] | masks[4]])
-    np.testing.assert_array_equal(load_mask(tmp_path / "a.dcm").numpy()[0], united.T)
-    write_segmentation(tmp_path / "b.dcm", masks[:2], [4, 4], [1, 2])
-    united = load_mask(tmp_path / "b.dcm")
-    np.testing.assert_array_equal(united.numpy()[0], (masks[0] | masks[1]).T)
-    np.testing.assert_allclose(united.affine[:3, 2], LPS_TO_RAS[:3, :3] @ np.cross(OBLIQUE[:3], OBLIQUE[3:]) * 3)
-
-
-def test_a_segmentation_of_all_frames_keeps_its_slices_whatever_their_thickness(tmp_path):
-    masks = NUMBERS.integers(0, 2, (3, *SHAPE)).astype(np.uint8)
-    write_segmentation(tmp_path / "a.dcm", masks, [0, 2, 4], DimensionOrganizationType="3D")
-    np.testing.assert_array_equal(load_mask(tmp_path / "a.dcm").numpy()[0], masks.T)
-
-
-@pytest.mark.parametrize("places", [[0, 1, 5000], [0, 0.01, 1, 200]])
-def test_a_segmentation_on_no_grid_is_refused(tmp_path, places):
-    write_segmentation(tmp_path / "a.dcm", np.ones((len(places), *SHAPE), np.uint8), places)
-    assert reason(tmp_path / "a.dcm") == (
-        "its frames lie on no even grid, though frames of empty slices may be left out: save the mask with all frames, "
-        "or as NIfTI"
-    )
-
-
-def test_a_segmentation_without_empty_frames_is_the_mask_of_its_series(tmp_path):
-    highdicom = pytest.importorskip("highdicom")
-    from pydicom.sr.codedict import codes
-
-    sources = [pydicom.dcmread(path) for path in write_ct_series(tmp_path / "ct", numbers("u2", 12, (10, *SHAPE)))]
-    labels = np.zeros((10, *SHAPE), np.uint8)
-    labels[2:4, 1:4, 2:6], labels[3, 2:6, 4:8], labels[7, 3:6, 1:5] = 1, 2, 1
-    algorithm = highdicom.AlgorithmIdentificationSequence("a", codes.DCM.ArtificialIntelligence, "1")
-    segments = [
-        highdicom.seg.SegmentDescription(
-            number, f"{number}", codes.SCT.Tissue, codes.SCT.Tissue, "AUTOMATIC", algorithm
-        )
-        for number in (1, 2)
-    ]
-    uids = {"series_instance_uid": highdicom.UID(), "sop_instance_uid": highdicom.UID()}
-    device = dict.fromkeys(
-        ("manufacturer", "manufacturer_model_name", "software_versions", "device_serial_number"), "a"
-    )
-    highdicom.seg.Segmentation(
-        sources, labels, "BINARY", segments, series_number=9, instance_number=1, **uids, **device
-    ).save_as(tmp_path / "mask.dcm")
-    mask = load_mask_on_grid_of(tmp_path / "mask.dcm", load_image(tmp_path / "ct"))
-    np.testing.assert_array_equal(mask.numpy()[0], labels.T > 0)
+def test_a_series_of_colour_slices(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (4, 7, 9, 3)).astype(np.uint8)
+    for index, pixels in enumerate(colours):
+        write_dicom_file(tmp_path / f"{index}.dcm", pixels, position=(0, 0, -2 * index))
+    image = load_image(tmp_path)
+    np.testing.assert_array_equal(image.numpy(), colours[::-1].transpose(3, 2, 1, 0))
+    np.testing.assert_allclose(image.affine[:3, 2:], [[0, 0], [0, 0], [2, -6]])
 
 
 # Damage

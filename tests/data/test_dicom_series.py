@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
-from dicom_tools import AXIAL, OBLIQUE, write_ct_series, write_dicom_file
+from dicom_tools import AXIAL, write_ct_series, write_dicom_file
 from pydicom.uid import (
     BasicTextSRStorage,
     ComputedRadiographyImageStorage,
@@ -280,6 +280,13 @@ def test_a_slice_that_lost_its_place_is_named(tmp_path, lacks, lost):
     )
 
 
+def test_damaged_files_are_counted_without_those_that_lost_their_place(tmp_path):
+    write_slices(tmp_path, range(6))
+    write_dicom_file(tmp_path / "3.dcm", VOLUME[3])
+    (tmp_path / "x.dcm").write_bytes(b"no image " * 40)
+    assert refusal(tmp_path) == "1 of its DICOM files are damaged, the first is x.dcm"
+
+
 def test_one_of_two_slices_that_lost_its_place_is_named(tmp_path):
     for name, position in {"a": None, "b": (0, 0, 3)}.items():
         write_dicom_file(tmp_path / f"{name}.dcm", PICTURE, position=position)
@@ -387,33 +394,3 @@ def test_an_image_without_pixels_is_damaged(tmp_path):
 def test_slices_of_two_patients_are_no_volume(tmp_path):
     write_slices(tmp_path / "x", range(6), PatientID=["a", "a", "a", "b", "b", "b"])
     assert refusal(tmp_path / "x") == "a folder must hold one DICOM series, got 2: give each a folder of its own"
-
-
-# Values and places
-
-
-def test_the_affine_of_a_series_is_that_of_simpleitk(tmp_path):
-    sitk = pytest.importorskip("SimpleITK")
-    paths = write_ct_series(tmp_path / "ct", VOLUME, orientation=OBLIQUE)
-    image = load_image(tmp_path / "ct")
-    other = sitk.ReadImage([str(path) for path in paths])
-    np.testing.assert_array_equal(image.numpy()[0], sitk.GetArrayFromImage(other).T)
-    for index in ((0, 0, 0), (8, 0, 0), (0, 6, 0), (0, 0, 5)):
-        ours = (image.affine.numpy() @ [*index, 1])[:3]
-        np.testing.assert_allclose(ours, other.TransformIndexToPhysicalPoint(index) * np.array([-1, -1, 1]), atol=1e-4)
-
-
-def test_each_slice_is_rescaled_by_its_own_numbers(tmp_path):
-    slopes, intercepts = [0.5, 1.0, 2.25, 3.0, 0.125, 7.0], [0, -3, 5, 0.5, 1, -9]
-    write_slices(tmp_path / "pet", range(6), RescaleSlope=slopes, RescaleIntercept=intercepts)
-    expected = VOLUME * np.array(slopes)[:, None, None] + np.array(intercepts)[:, None, None]
-    np.testing.assert_allclose(load_image(tmp_path / "pet").numpy()[0], expected.T, rtol=1e-6)
-
-
-def test_a_series_of_colour_slices(tmp_path):
-    colours = np.random.default_rng(0).integers(0, 256, (4, 7, 9, 3)).astype(np.uint8)
-    for index, pixels in enumerate(colours):
-        write_dicom_file(tmp_path / f"{index}.dcm", pixels, position=(0, 0, -2 * index))
-    image = load_image(tmp_path)
-    np.testing.assert_array_equal(image.numpy(), colours[::-1].transpose(3, 2, 1, 0))
-    np.testing.assert_allclose(image.affine[:3, 2:], [[0, 0], [0, 0], [2, -6]])
