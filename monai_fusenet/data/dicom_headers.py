@@ -87,7 +87,7 @@ class DicomHeader(NamedTuple):
         planes: of its slices whose places are known: a file of several frames has several; empty without places.
         frames: how many it has.
         lacks: the attribute without which an image of a scanner of slices has no place; "" where it has one.
-        size: numbers of rows and of columns.
+        size: numbers of rows, of columns and of samples per pixel.
         spacing: (2,) in mm, between rows and between columns, of an image without a place; `None` where unknown.
         rescales: (frames, 2) slope and intercept of each frame, where each has its own.
         is_whole: whether it says that its frames are evenly spaced, none of them left out.
@@ -104,7 +104,7 @@ class DicomHeader(NamedTuple):
     planes: tuple[Plane, ...] = ()
     frames: int = 1
     lacks: str = ""
-    size: tuple[int, int] = (0, 0)
+    size: tuple[int, ...] = ()
     spacing: np.ndarray | None = None
     rescales: np.ndarray | None = None
     is_whole: bool = False
@@ -177,7 +177,7 @@ def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:
     )
     series = tuple(str(dataset.get(name) or "") for name in names)
     frames = int(_value([dataset], "NumberOfFrames") or 1)
-    size = int(_value([dataset], "Rows") or 0), int(_value([dataset], "Columns") or 0)
+    size = tuple(int(_value([dataset], name) or 1) for name in ("Rows", "Columns", "SamplesPerPixel"))
     header = DicomHeader(path, kind, holds_image, series, str(dataset.get("Modality") or ""), frames=frames, size=size)
     header = header._replace(is_mixed_up=_is_mixed_up(dataset))
     is_picture = frames == 1 and header.modality in PICTURE_MODALITIES and not SLICES.match(kind)

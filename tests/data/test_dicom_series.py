@@ -293,9 +293,10 @@ def test_one_of_two_slices_that_lost_its_place_is_named(tmp_path):
     assert refusal(tmp_path).startswith("its file a.dcm is a slice without ImagePositionPatient, ")
 
 
-def test_a_page_of_the_class_of_slices_and_of_another_size_is_an_image_of_its_own(tmp_path):
+@pytest.mark.parametrize("page", [PICTURE[:5], np.zeros((7, 9, 3), np.uint8)], ids=["size", "colour"])
+def test_a_page_of_the_class_of_slices_and_of_another_form_is_an_image_of_its_own(tmp_path, page):
     write_slices(tmp_path / "ct", range(6))
-    write_dicom_file(tmp_path / "ct/dose.dcm", VOLUME[3, :5])
+    write_dicom_file(tmp_path / "ct/dose.dcm", page)
     assert images(tmp_path) == ["ct", "ct/dose.dcm"]
     np.testing.assert_array_equal(load_image(tmp_path / "ct").numpy()[0], VOLUME.T)
 
