@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from datalist_tools import lay_out, pairs
 from hypothesis import given
@@ -292,6 +293,10 @@ def test_series_are_grouped_as_monai_reads_them(tmp_path, write_dicom_series):
     write_dicom_series(tmp_path / "a", VOXELS[:1])
     write_dicom_series(tmp_path / "b", VOXELS[:1, :, :4])
     (tmp_path / "b/slice01.dcm").rename(tmp_path / "a/lateral.dcm")
+    for path in (tmp_path / "a").iterdir():
+        header = pydicom.dcmread(path)
+        header.Modality = "DX"  # slices of CT would be one series, refused
+        header.save_as(path)
     assert list(pairs(tmp_path)) == ["a/lateral.dcm", "a/slice01.dcm"]
 
 
