@@ -29,7 +29,8 @@ __all__ = [
 # Thumbnails, bins and notes of file servers and systems; regions of interest (PH2) and superpixels (ISIC).
 IGNORED = (
     *(".*", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "__macosx"),
-    *("lost+found", "system volume information", "thumbs", "thumbnail", "thumbnails"),
+    *("~snapshot", "trash", "temporaryitems", "network trash folder", "lost+found", "system volume information"),
+    *("thumb", "thumbs", "_thumb", "_thumbs", "thumbnail", "thumbnails", "thumbnail cache", "*.lrdata", "_vti_*"),
     *("imd*_roi", "isic_*_superpixels.png"),
 )
 
@@ -54,27 +55,37 @@ SPLIT = re.compile(r"train(ing)?|test(ing)?|val(id|idation)?", re.IGNORECASE)
 
 # Stems. A separator, a word, and perhaps a number: one file per lesion, as in BUSI; _dicom: the folder of a mask that
 # this package wrote; dseg and probseg: BIDS; msk: VerSe; anno: GlaS; 1stHO: CHASE; aggregated: KiTS; cp_masks: what
-# cellpose made; simple segmentation: ilastik; Segment_1: 3D Slicer.
+# cellpose made; simple segmentation: ilastik; Segment_1, LabelMapVolume: 3D Slicer; aseg, synthseg: FreeSurfer; pveseg:
+# FSL.
 _SEPARATOR = r"[_\-. ]"
 _PERSON = rf"(?:annotator|expert|grader|observer|rater|reader){_SEPARATOR}?[0-9]+"
+_OF_PROGRAMS = r"(?:aparc\+)?aseg|brainmask|pveseg|synthseg|labelmapvolume"
 _STRONG = rf"masks?|segmentations?|labelmaps?|labelsets?|ground{_SEPARATOR}?truth"
-_WORD = rf"{_STRONG}|msk|lbl|segs?|labels?|gt|anno|annotations?|dseg|probseg|[1-9](?:st|nd|rd|th)ho|manual"
+_WORD = (
+    rf"{_STRONG}|{_OF_PROGRAMS}|msk|lbl|segs?|labels?|gt|anno|annotations?|dseg|probseg|[1-9](?:st|nd|rd|th)ho|manual"
+)
 _NUMBER = rf"(?P<number>{_SEPARATOR}?[0-9]+|{_SEPARATOR}?\([0-9]+\)|{_SEPARATOR}{_PERSON})?(?:_dicom)?"
 _OF_SEVERAL = rf"aggregated{_SEPARATOR}(?:maj|and|or)|cp{_SEPARATOR}masks|simple{_SEPARATOR}segmentation"
-MASK_ENDING = re.compile(rf"(?:^|{_SEPARATOR})(?:{_WORD}|{_OF_SEVERAL}){_NUMBER}$", re.IGNORECASE)
+MASK_ENDING = re.compile(rf"(?:^(?!manual)|{_SEPARATOR})(?:{_WORD}|{_OF_SEVERAL}){_NUMBER}$", re.IGNORECASE)
 MASK_ENDING_IN_MASK_FOLDER = re.compile(
     rf"(?:^|{_SEPARATOR})(?:{_WORD}|{_OF_SEVERAL}|lesion|{_PERSON}){_NUMBER}$", re.IGNORECASE
 )
 MASK_BEGINNING = re.compile(rf"^(?:(?:{_STRONG})[_-]+|mask of )(?=.)", re.IGNORECASE)  # LiTS: segmentation-0; Fiji
 MAYBE_MASK_BEGINNING = re.compile(rf"^(?:{_WORD}){_SEPARATOR}+(?=.)", re.IGNORECASE)
+# Masks only where an image has the stem before: a_mask_left, aMask; a_reader1, t2_tumor_reader1 (Prostate158).
+# Label-free is a kind of microscopy.
+MASK_WITHIN = re.compile(rf"^.+(?P<word>{_SEPARATOR}(?:{_WORD})(?={_SEPARATOR}(?!free)))", re.IGNORECASE)
+MASK_CAPITAL = re.compile(r"^.+(?P<word>(?:Mask|Label|Seg|Segmentation)s?)(?![a-z])")
+OF_A_PERSON = re.compile(rf"^.+?(?P<word>(?P<part>{_SEPARATOR}[a-z]+)?{_SEPARATOR}{_PERSON})$", re.IGNORECASE)
 OF_A_PART = re.compile(rf"^(?:{_STRONG}|labels?|segs?){_SEPARATOR}+[a-z]", re.IGNORECASE)  # label_liver beside `ct`
 PART = re.compile(rf"{_SEPARATOR}segment_[0-9]+$|_(?:desc|label|seg|atlas|method)-[a-z0-9]+$", re.IGNORECASE)  # of BIDS
 # Of another image in the folder: what a program made of it.
 SHADOW_ENDING = re.compile(
     rf"{_SEPARATOR}(?:clusters|panel|preds?|(?:object )?predictions?|probs?|probabilit(?:y|ies)|segmented|overlay"
-    rf"|thumb|thumbnail|flows|(?:cp{_SEPARATOR})?outlines)$",
+    rf"|tn|thumb|thumbnail|flows|(?:cp{_SEPARATOR})?outlines)$",
     re.IGNORECASE,
 )
+SHADOW_BEGINNING = re.compile(rf"^(?:tn|thumb|thumbnail){_SEPARATOR}", re.IGNORECASE)
 # In stems that are folded. 0000: the first channel of nnU-Net; training, test: DRIVE; T1w: BIDS.
 _IMAGE_WORD = r"images?|imgs?|im|imaging|volume|vol|scan|orig|original|raw|input|ct|mr|mri"
 IMAGE_ENDING = re.compile(
@@ -180,7 +191,8 @@ def is_mask(stem: str) -> bool:
 
 def may_be_mask(stem: str) -> bool:
     """Whether a file of this stem is a label map if there is an image of the rest, as `a.png` beside `gt_a.png`."""
-    return MAYBE_MASK_BEGINNING.search(stem) is not None
+    is_shadow = SHADOW_ENDING.search(stem) is not None  # a_mask_pred
+    return MAYBE_MASK_BEGINNING.search(stem) is not None or (not is_shadow and _before_mask_word(stem) is not None)
 
 
 def mask_stems(stem: str, in_mask_folder: bool) -> list[str]:
@@ -203,6 +215,9 @@ def mask_stems(stem: str, in_mask_folder: bool) -> list[str]:
         elif stems and (match := PART.search(stem)):
             stem = stem[: match.start()]
             stems.append(stem)
+        elif (before := _before_mask_word(stem)) and not SHADOW_ENDING.search(stem):
+            stem = before[0]
+            stems += before
         elif match := MASK_BEGINNING.search(stem) or MAYBE_MASK_BEGINNING.search(stem):
             is_part = OF_A_PART.match(stem) is not None and not in_mask_folder
             stem = stem[match.end() :]
@@ -210,6 +225,15 @@ def mask_stems(stem: str, in_mask_folder: bool) -> list[str]:
         else:
             break
     return list(dict.fromkeys(stems))
+
+
+def _before_mask_word(stem: str) -> list[str] | None:
+    """What may be the stem of an image before a word of a mask that does not end the stem of a mask."""
+    if match := OF_A_PERSON.search(stem):
+        first = match.start("word")
+        return [stem[:first]] if match["part"] is None else [stem[: match.end("part")], stem[:first]]
+    match = MASK_WITHIN.search(stem) or MASK_CAPITAL.search(stem)
+    return [stem[: match.start("word")]] if match else None
 
 
 def image_keys(stem: str) -> list[str]:
@@ -248,8 +272,10 @@ def mask_rank(stem: str, folder: Folder) -> int:
 
 def shadow_of(stem: str) -> str | None:
     """The stem of the image that this file may have been made of, by this or another program; `None` if of none."""
-    match = SHADOW_ENDING.search(stem)
-    return stem[: match.start()] if match else None
+    if match := SHADOW_ENDING.search(stem):
+        return stem[: match.start()]
+    match = SHADOW_BEGINNING.search(stem)
+    return stem[match.end() :] if match else None
 
 
 def fold(name: str) -> str:

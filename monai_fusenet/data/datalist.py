@@ -174,7 +174,8 @@ def _shown(files: Sequence[str]) -> list[str]:
 
 def _stem(name: str) -> str:
     suffix = suffix_of(name)
-    return name[: -len(suffix)] if suffix in IMAGE_SUFFIXES else name
+    stem = name[: -len(suffix)] if suffix in IMAGE_SUFFIXES else name
+    return stem[:-4] if suffix in (".tif", ".tiff") and stem.lower().endswith(".ome") else stem
 
 
 def _existing_folder(dataset_dir: str | os.PathLike) -> Path:
@@ -196,6 +197,7 @@ def _from_folders(
         raise ValueError(
             f"no image in {root}: found {found_instead} that ends in {' '.join(IMAGE_SUFFIXES)}"
             f"{f', but {objects}' if objects else ''}"
+            f"{'; add the images, or rename those that are no masks' if masks else ''}"
         )
     items_by_place: dict[Place, list[dict[str, Any]]] = defaultdict(list)
     if sequences is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -180,11 +181,25 @@ class _Index:
         if len(places) != 1:
             return None
         (place,) = places
-        if "" in mask_stems(mask.stem, mask.folder.is_mask):
-            return place if group or not any(letter.isdigit() for letter in mask.stem) else None
+        stems = mask_stems(mask.stem, mask.folder.is_mask)
+        if "" in stems:
+            counts_images = any(letter.isdigit() for letter in mask.stem) and not mask.stem.lower().endswith(".seg")
+            return place if group or not counts_images else None
         is_case = group or "" in image_keys(place.stem)  # the dataset folder is one where its image is called `ct`
-        names_another = "" in image_keys(mask.stem) or "_space-" in mask.stem.lower()  # BIDS: on another grid
+        on_another_grid = "_space-" in mask.stem.lower()  # BIDS
+        names_another = "" in image_keys(mask.stem) or on_another_grid or _differ_by_number(place, stems)
         return place if mask.folder.is_mask and is_case and not names_another else None
+
+
+def _differ_by_number(place: Place, stems: Iterable[str]) -> bool:
+    """Whether a mask is that of the next image, as `002` beside `001`, unless the case bears the name of its image."""
+    if place.group and fold(place.group[-1]) == fold(place.stem):
+        return False
+
+    def patterns(keys: Iterable[str]) -> set[str]:
+        return {re.sub("[0-9]+", "#", key) for key in keys if any(letter.isdigit() for letter in key)}
+
+    return not patterns(image_keys(place.stem)).isdisjoint(patterns(map(fold, stems)))
 
 
 def _case(group: tuple[str, ...]) -> Case:

@@ -403,9 +403,9 @@ def test_folder_without_images(tmp_path):
 
 def test_folder_with_masks_only(tmp_path):
     lay_out(tmp_path, "masks/a.png", "b_mask.png")
-    assert (
-        refusal(tmp_path)
-        == f"no image in {tmp_path}: found 2 files named like masks and no other that ends in {SUFFIXES}"
+    assert refusal(tmp_path) == (
+        f"no image in {tmp_path}: found 2 files named like masks and no other that ends in {SUFFIXES}; "
+        "add the images, or rename those that are no masks"
     )
 
 

@@ -83,6 +83,26 @@ def strays(folder: Path, **options) -> list[str]:
         ("image.png", "mask.png"),
         ("image.png", "gt.png"),
         ("case_1/image.nii", "case_1/label_liver.nii"),
+        ("p1/orig.nii", "p1/aseg.nii"),
+        ("CTChest.nrrd", "Segmentation_1.seg.nrrd"),
+        ("CTChest.nrrd", "LabelMapVolume.nrrd"),
+        # more after the word
+        *(
+            ("case.png", f"case{ending}.png")
+            for ending in ("_mask_final", "_mask_v1", "_mask_corrected", "_mask_left", "_seg_L", "_seg-JS", "Mask")
+        ),
+        ("case.png", "case_label_image.png"),
+        ("caseA.png", "caseASeg.png"),
+        # of persons
+        ("t2.nii.gz", "t2_anatomy_reader1.nii.gz"),
+        ("b.png", "b_annotator2.png"),
+        # FreeSurfer, FSL
+        ("a.nii", "a_synthseg.nii"),
+        ("a_brain.nii", "a_brain_pveseg.nii"),
+        # OME
+        ("c.ome.tif", "c_mask.tif"),
+        ("c.tif", "c_mask.ome.tif"),
+        ("c.ome.tif", "masks/c.tif"),
     ],
 )
 def test_a_label_map_beside_its_image_is_its_mask(tmp_path, image, mask):
@@ -100,7 +120,10 @@ def test_label_maps_of_every_suffix(tmp_path, suffix, ending):
 
 @pytest.mark.parametrize(
     "name",
-    ["labelled_cells", "GT-R", "gtr", "a_mugshot", "masked", "unmask", "seg-way", "annotated", "label a", "manualmask"],
+    [
+        *("labelled_cells", "GT-R", "gtr", "a_mugshot", "masked", "unmask", "seg-way", "annotated", "label a"),
+        *("manualmask", "manual", "b_mask_left", "other_label-free", "other_masked_1", "othermask", "reader1"),
+    ],
 )
 def test_only_whole_words_make_a_label_map(tmp_path, name):
     lay_out(tmp_path, f"{name}.png", "other.png")
@@ -128,6 +151,33 @@ def test_the_only_image_of_a_folder_has_no_masks_of_missing_images(tmp_path):
     lay_out(tmp_path, "images/foo.png", "masks/bar.png", "label0001.png", "label0002.png")
     assert pairs(tmp_path) == {"images/foo.png": []}
     assert strays(tmp_path) == ["label0001.png", "label0002.png", "masks/bar.png"]
+
+
+def test_sequences_that_two_readers_marked(tmp_path):
+    """Prostate158."""
+    lay_out(tmp_path, *(f"020/{name}.nii.gz" for name in ("t2", "adc", "dwi", "adc_tumor_reader1", "t2_tumor_reader2")))
+    lay_out(tmp_path, *(f"020/t2_{part}_reader1.nii.gz" for part in ("anatomy", "tumor")))
+    assert pairs(tmp_path) == {
+        "020/adc.nii.gz": ["020/adc_tumor_reader1.nii.gz"],
+        "020/dwi.nii.gz": [],
+        "020/t2.nii.gz": ["020/t2_anatomy_reader1.nii.gz", "020/t2_tumor_reader1.nii.gz"],
+    }
+    assert strays(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("train/images/img_001.png", "train/masks/img_002.png"),
+        ("train/images/img_001.png", "train/masks/002_mask.png"),
+        ("p/001.png", "p/labels/002.png"),
+        ("p1/2020.nii", "p1/segmentations/2021.nii"),
+    ],
+)
+def test_a_mask_of_the_next_image_is_not_that_of_the_only_one(tmp_path, image, mask):
+    lay_out(tmp_path, image, mask)
+    assert pairs(tmp_path) == {image: []}
+    assert strays(tmp_path) == [mask]
 
 
 # Folders
@@ -373,8 +423,9 @@ def test_what_was_made_of_an_image_beside_it_is_left_out(tmp_path):
     made = [f"a{ending}" for ending in ("_clusters.png", "_panel.png", "_pred.nii.gz", "_prediction.png", "_thumb.jpg")]
     made += ["a_segmented.png", "a_overlay.png", "a_mask_pred.png", "z_mask_pred.png"]
     lay_out(tmp_path, "a.png", *made, "b_panel.png", "sub/a_clusters.png")
+    lay_out(tmp_path, "thumb_a.jpg", "tn_a.jpg", "a_tn.jpg", "tn_z.jpg")
     lay_out(tmp_path, "a_Probabilities.tif", "a_Object Predictions.tif", "c/c_mask_dicom/1.dcm", "c/c.dcm")
-    assert list(pairs(tmp_path)) == ["a.png", "b_panel.png", "c/c.dcm", "sub/a_clusters.png"]
+    assert list(pairs(tmp_path)) == ["a.png", "b_panel.png", "c/c.dcm", "sub/a_clusters.png", "tn_z.jpg"]
     assert strays(tmp_path) == ["c/c_mask_dicom/1.dcm"]
 
 
@@ -383,6 +434,8 @@ def test_what_was_made_of_an_image_beside_it_is_left_out(tmp_path):
     [
         *("@eaDir/a.png", "@eaDir", "@tmp", "#recycle", ".AppleDouble", "__MACOSX", ".Trashes", "$RECYCLE.BIN"),
         *("lost+found", ".thumbnails", "Thumbnails", "sub/@eaDir/b.png", "System Volume Information", ".@__thumb"),
+        *("thumb", "_thumbs", "Thumbnail Cache", "~snapshot", "Trash", "TemporaryItems", "Network Trash Folder"),
+        *("Previews.lrdata", "_vti_cnf"),
     ],
 )
 def test_thumbnails_and_bins_are_no_images(tmp_path, folder):
