@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Collection
 from enum import IntEnum
+from functools import cache
 from typing import NamedTuple
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "mask_rank",
     "mask_stems",
     "may_be_mask",
+    "may_hold_masks",
     "normal",
     "shadow_of",
 ]
@@ -47,6 +49,13 @@ MASK_FOLDER = re.compile(
     r"|ground(truths?)?|anno?|annotations?|instances|[1-3](st|nd|rd)manual|manual[0-9]?"
     r"|(manual|left|right)mask|imd.*lesion|isic.*groundtruth|isbi.*groundtruth)"
     rf"({_FORMAT})?"
+)
+# Of folded names, and only beside images of the same stems: Lung_Mask beside ct_scans, seg-lungs-LUNA16 beside subset0,
+# trainannot beside train. Words that are also other things count only at an end: label_free, GT-R. What a
+# program made is no truth: mask_pred.
+MAYBE_MASK_FOLDER = re.compile(
+    r"^(?!(?:with|without|no)_|.*(?:^|_)(?:pred|prob|overlay|output|result)).*(?:(?:^|_)(?:masks?|msks?|segmentations?|labelmaps?|ground_?truths?)(?:_|$)"
+    r"|(?:_|^)(?:gts?|labels?|segs?|annos?|annots?|annotations?)$|(?:^|_)(?:train|val|test)annot$)|^segs?_"
 )
 BIDS_FOLDERS = ("anat", "dwi", "func", "perf", "pet")  # in those of a subject or of its sessions
 FIRST_FOLDER = re.compile(r"1stmanual|manual1?|gts?|groundtruths?")
@@ -195,6 +204,12 @@ def may_be_mask(stem: str) -> bool:
     return MAYBE_MASK_BEGINNING.search(stem) is not None or (not is_shadow and _before_mask_word(stem) is not None)
 
 
+@cache
+def may_hold_masks(folder: str) -> bool:
+    """Whether a folder of this name holds label maps if images of their stems lie beside it."""
+    return MAYBE_MASK_FOLDER.search(fold(_CAPITAL.sub("_", folder))) is not None
+
+
 def mask_stems(stem: str, in_mask_folder: bool) -> list[str]:
     """The stems that the image of a mask may have, the likeliest first; "" for a mask that names no image.
 
@@ -317,6 +332,7 @@ def _split(name: str) -> tuple[str, str]:
 
 _IGNORED = re.compile("|".join(fnmatch.translate(pattern) for pattern in IGNORED))
 _SEPARATORS = re.compile(r"[\s._-]+")
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _ANNOTATOR = re.compile(
     r"(?:annotation|annotator|expert|grader|observer|rater|reader)_?([0-9]+)$"
     r"|(?:^|_)manual_?([2-9])$|([2-9])(?:nd|rd|th)_?(?:ho|manual)$"

@@ -191,6 +191,8 @@ def _from_folders(
     root: Path, exclude_dir: str | os.PathLike | None, sequences: Sequence[str] | None
 ) -> list[dict[str, Any]]:
     images, masks, others = sort_out(_search(root, exclude_dir))
+    for inner in sorted(root.glob("*/dataset.json")) if sequences is None else ():
+        logger.warning("not read: %s; give its folder as the data set, and its cases count", printable(str(inner)))
     if not images:
         found_instead = f"{len(masks)} files named like masks and no other" if masks else "no file"
         objects = objects_below(root)

@@ -19,6 +19,7 @@ from monai_fusenet.data.conventions import (
     mask_rank,
     mask_stems,
     may_be_mask,
+    may_hold_masks,
     normal,
     shadow_of,
 )
@@ -26,7 +27,8 @@ from monai_fusenet.data.conventions import (
 __all__ = ["Assigned", "Found", "Place", "Sorted", "assign", "sort_out"]
 
 
-Case = tuple[str, ...]  # folders of a group, folded
+Group = tuple[str, ...]  # folders that are no convention
+Case = tuple[str, ...]  # those of a group, folded
 
 
 class Place(NamedTuple):
@@ -80,7 +82,7 @@ def sort_out(found: Iterable[Found]) -> Sorted:
     others: list[Found] = []
     maybe: list[Found] = []
     kept: list[Found] = []
-    for one in found:
+    for one in _in_folders_of_masks(list(found)):
         if one.folder.is_mask or is_mask(one.stem):
             masks.append(one)
         elif may_be_mask(one.stem):
@@ -98,6 +100,35 @@ def sort_out(found: Iterable[Found]) -> Sorted:
         )
         (others if is_shadow else kept).append(one)
     return Sorted([one for one in kept if one.file.lower().startswith("images/")] or kept, masks, others)
+
+
+def _in_folders_of_masks(found: list[Found]) -> list[Found]:
+    """The files, those of folders that may hold masks as masks where at least half have the stem of an image beside."""
+    folders: dict[Group, list[Found]] = defaultdict(list)
+    for one in found:
+        depth = next((depth for depth, name in enumerate(one.folder.group, 1) if may_hold_masks(name)), 0)
+        if depth and not one.folder.is_mask:
+            folders[one.folder.group[:depth]].append(one)
+    if not folders:
+        return found
+    above = {folder[:-1] for folder in folders}
+    of_folders = {id(one) for files in folders.values() for one in files}
+    groups: dict[tuple[Group, Group, str], Group] = {}  # the folders above, those below, and what masks may call it
+    for one in found:
+        group = one.folder.group
+        if not one.folder.is_mask and id(one) not in of_folders:
+            for depth in (depth for depth in range(len(group) + 1) if group[:depth] in above):
+                groups |= {(group[:depth], group[depth + 1 :], key): group for key in image_keys(normal(one.stem))}
+    masks: dict[int, Found] = {}
+    for folder, files in folders.items():
+        below, depth = folder[:-1], len(folder)
+        keys = [[(below, one.folder.group[depth:], fold(stem)) for stem in mask_stems(one.stem, True)] for one in files]
+        its_groups = [next((groups[key] for key in its_keys if key in groups), None) for its_keys in keys]
+        if 2 * its_groups.count(None) <= len(files):
+            for one, named in zip(files, its_groups, strict=True):
+                group = one.folder.group if named is None else named
+                masks[id(one)] = one._replace(folder=one.folder._replace(group=group, is_mask=True))
+    return [masks.get(id(one), one) for one in found]
 
 
 def assign(masks: Sequence[Found], places: Collection[Place]) -> Assigned:

@@ -1,6 +1,7 @@
 """`dataset.json` of the Medical Segmentation Decathlon, of nnU-Net, and of other meanings."""
 
 import json
+import logging
 import unicodedata
 from pathlib import Path
 
@@ -151,6 +152,15 @@ def test_nnunet_of_rgb_pictures_has_its_channels_in_one_file(tmp_path):
 def test_nnunet_whose_channels_have_no_numbers(tmp_path, names):
     lay_out(tmp_path, "imagesTr/a_0000.nii.gz")
     assert found(tmp_path, {"channel_names": names}) == {"imagesTr/a": ("imagesTr/a_0000.nii.gz",)}
+
+
+def test_a_list_below_the_data_set_is_named(tmp_path, caplog):
+    lay_out(tmp_path, "Dataset001_A/imagesTr/a_0000.nii", "Dataset001_A/imagesTr/a_0001.nii")
+    inner = tmp_path / "Dataset001_A" / "dataset.json"
+    inner.write_text('{"channel_names": {"0": "T1", "1": "T2"}}')
+    with caplog.at_level(logging.WARNING, "monai_fusenet"):
+        find_images(tmp_path)
+    assert caplog.messages == [f"not read: {inner}; give its folder as the data set, and its cases count"]
 
 
 def test_labels_of_missing_cases_are_named(tmp_path):

@@ -209,12 +209,50 @@ def test_folders_of_two_words(tmp_path, images, masks):
     assert pairs(tmp_path) == {f"{images}/1.png": [f"{masks}/1.png"], f"{images}/2.png": [f"{masks}/2_mask.png"]}
 
 
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        *(("ct_scans", "Lung_Mask"), ("ct_scans", "infection_mask"), ("ct", "LungMask"), ("rp_im", "rp_msk")),
+        *(("train", "trainannot"), ("data/ct/p1", "data/lung mask/p1"), (".", "lung_mask"), ("CT", "CT_gt")),
+    ],
+)
+def test_folders_named_for_masks_beside_images_of_the_same_stems(tmp_path, images, masks):
+    images = "" if images == "." else f"{images}/"
+    lay_out(tmp_path, f"{images}1.nii", f"{images}2.nii", f"{masks}/1.nii", f"{masks}/2_mask.nii", f"{masks}/3.nii")
+    assert pairs(tmp_path) == {f"{images}1.nii": [f"{masks}/1.nii"], f"{images}2.nii": [f"{masks}/2_mask.nii"]}
+    assert strays(tmp_path) == [f"{masks}/3.nii"]
+
+
+def test_luna16(tmp_path):
+    lay_out(tmp_path, *(f"{folder}/1.3.{n}.mhd" for n in range(3) for folder in (f"subset{n}", "seg-lungs-LUNA16")))
+    assert pairs(tmp_path) == {f"subset{n}/1.3.{n}.mhd": [f"seg-lungs-LUNA16/1.3.{n}.mhd"] for n in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("folder", "other"),
+    [
+        *(("label_free", "fluorescence"), ("GT-R", "BMW"), ("with_mask", "plain"), ("segway", "bus")),
+        *(
+            ("masked", "raw"),
+            ("mask_pred", "train"),
+            ("segmentation results", "ct"),
+            ("with_mask", "without_mask"),
+            ("unmask", "x"),
+            ("gtr", "x"),
+        ),
+    ],
+)
+def test_folders_that_are_not_named_for_masks(tmp_path, folder, other):
+    lay_out(tmp_path, f"{folder}/1.png", f"{other}/1.png")
+    assert pairs(tmp_path) == {f"{folder}/1.png": [], f"{other}/1.png": []}
+
+
 def test_a_folder_called_after_its_topic_holds_images(tmp_path):
-    lay_out(tmp_path, "brain segmentation/1.png", "with_masks/1.png", "seg/images/2.png", "seg/masks/2.png")
+    lay_out(tmp_path, "brain segmentation/1.png", "with_masks/3.png", "seg/images/2.png", "seg/masks/2.png")
     assert pairs(tmp_path) == {
         "brain segmentation/1.png": [],
         "seg/images/2.png": ["seg/masks/2.png"],
-        "with_masks/1.png": [],
+        "with_masks/3.png": [],
     }
 
 
