@@ -54,8 +54,9 @@ MASK_FOLDER = re.compile(
 # trainannot beside train. Words that are also other things count only at an end: label_free, GT-R. What a
 # program made is no truth: mask_pred.
 MAYBE_MASK_FOLDER = re.compile(
-    r"^(?!(?:with|without|no)_|.*(?:^|_)(?:pred|prob|overlay|output|result)).*(?:(?:^|_)(?:masks?|msks?|segmentations?|labelmaps?|ground_?truths?)(?:_|$)"
-    r"|(?:_|^)(?:gts?|labels?|segs?|annos?|annots?|annotations?)$|(?:^|_)(?:train|val|test)annot$)|^segs?_"
+    r"^(?!(?:with|without|no)_|.*(?:^|_)(?:pred|prob|overlay|output|result))"
+    r"(?:segs?_|(?:.*_)?(?:(?:masks?|msks?|segmentations?|labelmaps?|ground_?truths?)(?:_|$)"
+    r"|(?:gts?|labels?|segs?|annos?|annots?|annotations?|(?:train|val|test)annot)$))"
 )
 BIDS_FOLDERS = ("anat", "dwi", "func", "perf", "pet")  # in those of a subject or of its sessions
 FIRST_FOLDER = re.compile(r"1stmanual|manual1?|gts?|groundtruths?")

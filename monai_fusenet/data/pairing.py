@@ -91,7 +91,7 @@ def sort_out(found: Iterable[Found]) -> Sorted:
             images.append(one)
     index = _Index({one.place for one in images}) if maybe else None
     for one in maybe:
-        (masks if index and index.named(one) else images).append(one)
+        (masks if index and index.may_name(one) else images).append(one)
     places = {one.place for one in images}
     for one in images:
         original = shadow_of(one.stem)
@@ -201,6 +201,12 @@ class _Index:
             if len(places) == 1:
                 return places[0]
         return None
+
+    def may_name(self, mask: Found) -> bool:
+        """Whether the stem of a mask names one image, or may mean several."""
+        case = _case(mask.folder.group)
+        stems = mask_stems(mask.stem, mask.folder.is_mask)
+        return self.named(mask) is not None or any((case, fold(stem)) in self.keys for stem in stems)
 
     def only(self, mask: Found) -> Place | None:
         """The only image of the case of a mask whose stem names none."""

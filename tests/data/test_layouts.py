@@ -147,6 +147,13 @@ def test_a_mask_that_may_be_of_two_images_is_of_none(tmp_path):
     assert strays(tmp_path) == ["Segmentation.seg.nrrd", "segmentation-1.nii"]
 
 
+def test_a_mask_of_all_sequences_is_no_image(tmp_path):
+    lay_out(tmp_path, "a_t1.nii", "a_t2.nii", "a_seg_v2.nii")
+    assert pairs(tmp_path) == {"a_t1.nii": [], "a_t2.nii": []}
+    assert strays(tmp_path) == ["a_seg_v2.nii"]
+    assert pairs(tmp_path, sequences=["_t1", "_t2"]) == {"a": ["a_seg_v2.nii"]}
+
+
 def test_the_only_image_of_a_folder_has_no_masks_of_missing_images(tmp_path):
     lay_out(tmp_path, "images/foo.png", "masks/bar.png", "label0001.png", "label0002.png")
     assert pairs(tmp_path) == {"images/foo.png": []}
@@ -234,6 +241,7 @@ def test_luna16(tmp_path):
         *(("label_free", "fluorescence"), ("GT-R", "BMW"), ("with_mask", "plain"), ("segway", "bus")),
         *(
             ("masked", "raw"),
+            ("seg_pred", "train"),
             ("mask_pred", "train"),
             ("segmentation results", "ct"),
             ("with_mask", "without_mask"),
