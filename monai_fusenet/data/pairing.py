@@ -113,20 +113,25 @@ def _in_folders_of_masks(found: list[Found]) -> list[Found]:
         return found
     above = {folder[:-1] for folder in folders}
     of_folders = {id(one) for files in folders.values() for one in files}
-    groups: dict[tuple[Group, Group, str], Group] = {}  # the folders above, those below, and what masks may call it
+    # Those of images, by the folders above the one that is replaced, those below it, and what masks may call the image.
+    groups: dict[tuple[Group, Group, str], set[Group]] = defaultdict(set)
     for one in found:
         group = one.folder.group
         if not one.folder.is_mask and id(one) not in of_folders:
             for depth in (depth for depth in range(len(group) + 1) if group[:depth] in above):
-                groups |= {(group[:depth], group[depth + 1 :], key): group for key in image_keys(normal(one.stem))}
+                for key in image_keys(normal(one.stem)):
+                    groups[group[:depth], group[depth + 1 :], key].add(group)
     masks: dict[int, Found] = {}
     for folder, files in folders.items():
-        below, depth = folder[:-1], len(folder)
-        keys = [[(below, one.folder.group[depth:], fold(stem)) for stem in mask_stems(one.stem, True)] for one in files]
-        its_groups = [next((groups[key] for key in its_keys if key in groups), None) for its_keys in keys]
-        if 2 * its_groups.count(None) <= len(files):
+        depth = len(folder)
+        keys = [
+            [(folder[:-1], one.folder.group[depth:], fold(stem)) for stem in mask_stems(one.stem, True)]
+            for one in files
+        ]
+        its_groups = [next((groups[key] for key in its_keys if key in groups), set()) for its_keys in keys]
+        if 2 * its_groups.count(set()) <= len(files):
             for one, named in zip(files, its_groups, strict=True):
-                group = one.folder.group if named is None else named
+                group = next(iter(named)) if len(named) == 1 else one.folder.group
                 masks[id(one)] = one._replace(folder=one.folder._replace(group=group, is_mask=True))
     return [masks.get(id(one), one) for one in found]
 
@@ -135,7 +140,7 @@ def assign(masks: Sequence[Found], places: Collection[Place]) -> Assigned:
     """Gives each mask to its image.
 
     A mask belongs to the image whose stem it bears; else to the only one that its stem may mean; else, where it names
-    no image or lies in a folder of masks, to the only image of its case.
+    no image or lies in a folder of masks, to the only image of its case, unless it bears another number than that one.
     """
     index = _Index(places)
     owners = {mask: index.named(mask) for mask in masks}

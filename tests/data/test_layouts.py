@@ -230,6 +230,12 @@ def test_folders_named_for_masks_beside_images_of_the_same_stems(tmp_path, image
     assert strays(tmp_path) == [f"{masks}/3.nii"]
 
 
+def test_a_folder_of_masks_beside_two_of_images_of_one_stem_is_of_none(tmp_path):
+    lay_out(tmp_path, "A_scans/1.png", "B_scans/1.png", "A_lung_mask/1.png")
+    assert pairs(tmp_path) == {"A_scans/1.png": [], "B_scans/1.png": []}
+    assert strays(tmp_path) == ["A_lung_mask/1.png"]
+
+
 def test_luna16(tmp_path):
     lay_out(tmp_path, *(f"{folder}/1.3.{n}.mhd" for n in range(3) for folder in (f"subset{n}", "seg-lungs-LUNA16")))
     assert pairs(tmp_path) == {f"subset{n}/1.3.{n}.mhd": [f"seg-lungs-LUNA16/1.3.{n}.mhd"] for n in range(3)}
