@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -18,7 +19,7 @@ from monai_fusenet.data.claims import SHARE, available_memory
 from monai_fusenet.utils.arrays import plain, put_back, tensor_of
 from monai_fusenet.utils.checks import check_number, check_switch
 from monai_fusenet.utils.errors import printable
-from monai_fusenet.utils.geometry import affine_of, spacing_of
+from monai_fusenet.utils.geometry import affine_of
 from monai_fusenet.utils.precision import at_least_float32
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's conversion to grey
@@ -247,7 +248,8 @@ class WorkingGridd(MapTransform, InvertibleTransform):
     MONAI's `Invertd` undoes it, as it does `Resized`.
 
     Args:
-        keys: keys of images (C, *spatial), from `load_image`; where one has no geometry, a pixel is 1 mm wide.
+        keys: keys of images (C, *spatial), each a `MetaTensor` from a loader, or with an affine, which says how large
+            a voxel is; a pixel of a picture (`meta["has_geometry"]` is False) is 1 mm wide.
         size: where `spacing` is None, the image gets about as many voxels as a grid of this size has, or as it has
             itself, if these are fewer.
         spacing: millimetres, one number or one for each axis.
@@ -261,7 +263,7 @@ class WorkingGridd(MapTransform, InvertibleTransform):
 
     Raises:
         ValueError: if a number is not above 0, or there are not as many as the image has spatial axes; if voxels would
-            be larger than the image, or the grid than memory.
+            be larger than the image, or the grid than memory; if an image has no metadata.
     """
 
     def __init__(
@@ -290,7 +292,7 @@ class WorkingGridd(MapTransform, InvertibleTransform):
         sample = dict(data)
         for key in self.key_iterator(sample):
             image = tensor_of(sample[key])
-            shape = self.shape_of(image.shape[1:], spacing_of(image) or (1.0,) * (image.ndim - 1))
+            shape = self.shape_of(image.shape[1:], _voxel_of(image))
             check_grid(len(image) * math.prod(shape), shape)
             # Means of voxels along axes that get shorter: MONAI's Gaussian against aliasing takes 9 GB for a CT.
             shorter = [min(old, new) for old, new in zip(image.shape[1:], shape, strict=True)]
@@ -326,6 +328,25 @@ class WorkingGridd(MapTransform, InvertibleTransform):
                 sides = " x ".join(f"{length:.3g}" for length in extent)
                 raise ValueError(f"working_spacing must be less than the {sides} mm of the image, got {self.spacing}")
         return [max(self.min_side, round(length / step)) for length, step in zip(extent, steps, strict=True)] + slices
+
+
+def _voxel_of(image: Tensor) -> tuple[float, ...]:
+    """The sides of a voxel in mm.
+
+    An image that lost its metadata in a cache counts as one of 1 mm in MONAI, whose transforms even make a `MetaTensor`
+    of it: the identity is believed only where the metadata are those of a loader.
+    """
+    axes = image.ndim - 1
+    meta = image.meta if isinstance(image, MetaTensor) else {}
+    affine = np.eye(4) if not meta else np.asarray(image.affine, np.float64)  # type: ignore[attr-defined]
+    if not meta.keys() & {"has_geometry", "spatial_shape"} and np.array_equal(affine, np.eye(len(affine))):
+        raise ValueError(
+            f"{_name_of(image)}the image has no metadata, which say how large a voxel is: a PersistentDataset keeps "
+            'them with track_meta=True; for voxels of 1 mm, MetaTensor(image, meta={"has_geometry": False}) has them'
+        )
+    if not meta.get("has_geometry", True):
+        return (1.0,) * axes
+    return tuple(np.linalg.norm(affine[:-1, :axes], axis=0).tolist())
 
 
 def _untraced(resize: Resize, image: Tensor) -> Tensor:

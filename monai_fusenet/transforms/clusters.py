@@ -20,6 +20,16 @@ from monai_fusenet.utils.scores import merge_twin_scores, merged, upsampled_argm
 __all__ = ["ScoresToClustersd"]
 
 SAME_VOXEL = 0.1  # of the shortest side of a voxel: what arithmetic may change
+WITHOUT_META = (
+    "the image has no metadata, which say what grid it was loaded on: a PersistentDataset keeps them with "
+    "track_meta=True; else guide_key takes the grid of another image, and "
+    'MetaTensor(image, meta={"spatial_shape": image.shape[1:]}) that of this one'
+)
+MOVED = (
+    "the image was turned, mirrored, cropped or resampled since it was loaded, as Orientationd and Spacingd do, and "
+    "its clusters would not lie on it: leave that transform out, take WorkingGridd or Resized for another resolution, "
+    "or put Invertd before this transform, for the scores and the image"
+)
 
 
 class ScoresToClustersd(MapTransform):
@@ -29,9 +39,8 @@ class ScoresToClustersd(MapTransform):
         keys: key of the scores (K, *spatial), at any working resolution.
         clusters_key: where the map goes: (1, *spatial of the loaded image), integers 1..n by decreasing size.
         image_key: key of the image, a `MetaTensor` whose `meta` still has `spatial_shape` and `loaded_affine` (or
-            `original_affine`) as they were when it was loaded; both MONAI's and this package's loaders leave them. Of
-            an image without them nothing is known but its own grid, or that of the image under `guide_key`: the map
-            gets that one, and no metadata.
+            `original_affine`) as they were when it was loaded; both MONAI's and this package's loaders leave them.
+            Without them the map gets the shape of the image under `guide_key`, and no metadata.
         merge_twins: merge the clusters that the network takes for one, see `network`.
         guide_key: key of the loaded image before it was resized, (C, *spatial), values in [0, 1], whose edges the map
             follows, see `guided_upsampling`; `None`: plain interpolation.
@@ -39,8 +48,9 @@ class ScoresToClustersd(MapTransform):
             clusters c and c + K/2, as in a `FuseNet`.
 
     Raises:
-        ValueError: when a score is not finite, when K is odd where twins are to be merged without a network, or when
-            the image was turned, mirrored or cropped since it was loaded.
+        ValueError: when a score is not finite, when K is odd where twins are to be merged without a network, when
+            the image was turned, mirrored, cropped or resampled to another extent since it was loaded, or when nothing
+            says which grid it had.
     """
 
     def __init__(
@@ -71,8 +81,13 @@ class ScoresToClustersd(MapTransform):
                 scores = merge_twin_scores(scores) if self.network is None else merged(self.network, scores)
             guide = None if self.guide_key is None else plain(tensor_of(sample[self.guide_key])).unsqueeze(0)
             grid = _loaded_grid(image)
-            own = image.shape[1:] if guide is None else guide.shape[2:]
-            labels = upsampled_argmax(scores, own if grid is None else grid[0], guide)
+            if grid is not None:
+                shape: Sequence[int] = grid[0]
+            elif guide is not None:
+                shape = guide.shape[2:]
+            else:
+                raise ValueError(WITHOUT_META)
+            labels = upsampled_argmax(scores, shape, guide)
             clusters = torch.from_numpy(relabel_by_size(labels.cpu().numpy()))
             if grid is not None:
                 clusters = MetaTensor(clusters, meta={**image.meta, "affine": grid[1]})  # type: ignore[attr-defined]
@@ -94,10 +109,7 @@ def _loaded_grid(image: Tensor) -> tuple[list[int], Tensor] | None:
     loaded = to_affine_nd(3, np.asarray(affine))
     moved = np.abs(_corners(regained, shape) - _corners(loaded, shape)).max()
     if moved > SAME_VOXEL * np.linalg.norm(loaded[:3, : len(shape)], axis=0).min():
-        raise ValueError(
-            "the image was turned, mirrored or cropped since it was loaded, and its clusters would not lie on it: "
-            "leave out the transform that did, such as Orientationd"
-        )
+        raise ValueError(MOVED)
     return shape, torch.as_tensor(affine)
 
 

@@ -15,11 +15,12 @@ from monai.data import (
     SmartCacheDataset,
     decollate_batch,
 )
-from monai.transforms import Compose, CopyItemsd, RandScaleIntensityd
+from monai.transforms import Compose, CopyItemsd, RandAdjustContrastd, RandScaleIntensityd
 from PIL import Image
 
 from monai_fusenet.data import CheckImaged, LoadMedicalImaged, ScaleByPercentilesd, ToChannelsd, WorkingGridd
-from monai_fusenet.transforms import ClustersToMaskd, ScoresToClustersd
+from monai_fusenet.transforms import AugmentPaird, ClustersToMaskd, ScoresToClustersd
+from monai_fusenet.utils.errors import failure_reason
 
 AFFINE = np.diag([1, 1.2, 2, 1])
 SHAPE = (24, 20, 16)
@@ -76,6 +77,27 @@ def test_files_of_a_persistent_dataset_without_metadata_lack_the_place_and_nothi
         mask = mask_of(dataset[index])
         assert torch.equal(torch.as_tensor(mask), mask_of(preparation()(item)).as_tensor())
         assert not isinstance(mask, MetaTensor)
+
+
+@pytest.mark.parametrize("random", [RandScaleIntensityd("image", 0.0, prob=0), RandAdjustContrastd("image", prob=0)])
+def test_a_cache_without_metadata_does_not_change_the_grid_in_silence(random, items, tmp_path):
+    steps = Compose([LoadMedicalImaged("image"), random, WorkingGridd("image", (8, 8, 8), 4.0)])
+    kept = PersistentDataset(items, steps, tmp_path / "kept", track_meta=True)
+    assert [kept[0]["image"].shape for _ in range(3)] == [(1, 6, 6, 8)] * 3
+    bare = PersistentDataset(items, steps, tmp_path / "bare")
+    assert bare[0]["image"].shape == (1, 6, 6, 8)  # the first time, samples come from memory
+    with pytest.raises(RuntimeError) as caught:
+        bare[0]
+    assert failure_reason(caught.value).startswith("the image has no metadata, which say how large a voxel is")
+
+
+def test_a_cache_without_metadata_does_not_shrink_the_clusters_in_silence(items, tmp_path):
+    steps = Compose([LoadMedicalImaged("image"), WorkingGridd("image", (8, 8, 8)), AugmentPaird()])
+    dataset = PersistentDataset(items, steps, tmp_path / "cache")
+    first, cached = ({**dataset[0], "scores": torch.rand(3, 8, 7, 9)} for _ in range(2))
+    assert ScoresToClustersd()(first)["clusters"].shape == (1, *SHAPE)
+    with pytest.raises(ValueError, match=r"^the image has no metadata, which say what grid it was loaded on"):
+        ScoresToClustersd()(cached)
 
 
 def test_transparency_that_nothing_speaks_of(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose
+from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
 from monai_fusenet.data import (
@@ -340,6 +340,40 @@ def test_voxels_that_become_one_are_averaged_and_others_interpolated():
 def test_a_picture_has_pixels_of_one():
     picture = MetaTensor(torch.rand(3, 40, 90), meta={"has_geometry": False})
     assert WorkingGridd("image", (30, 30))({"image": picture})["image"].shape == (3, 20, 45)
+
+
+@pytest.mark.parametrize("kind", [lambda values: values, np.asarray, MetaTensor])
+@pytest.mark.parametrize("spacing", [None, 2])
+@pytest.mark.parametrize("shape", [(13, 9), (13, 9, 6)])
+def test_voxels_of_an_unknown_size(kind, spacing, shape):
+    grid = WorkingGridd("image", [8] * len(shape), spacing)
+    message = (
+        "the image has no metadata, which say how large a voxel is: a PersistentDataset keeps them with "
+        'track_meta=True; for voxels of 1 mm, MetaTensor(image, meta={"has_geometry": False}) has them'
+    )
+    values = torch.rand(1, *shape)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        grid({"image": kind(values)})
+    made = grid({"image": MetaTensor(values, meta={"has_geometry": False})})["image"]
+    assert list(made.shape[1:]) == grid.shape_of(shape, [1.0] * len(shape))
+
+
+@pytest.mark.parametrize("load", [LoadMedicalImaged("image"), LoadImaged("image", ensure_channel_first=True)])
+def test_the_size_of_voxels_whoever_loaded_them(load, tmp_path):
+    for name, affine in (("a.nii", np.diag([1.5, 2, 3, 1])), ("b.nii", np.eye(4))):
+        nib.save(nib.Nifti1Image(np.ones((16, 10, 12), np.float32), affine), tmp_path / name)
+    grid = WorkingGridd("image", (8, 8, 8), 4)
+    shapes = [grid(load({"image": str(tmp_path / name)}))["image"].shape for name in ("a.nii", "b.nii")]
+    assert shapes == [(1, 6, 5, 9), (1, 4, 2, 3)]  # 24 x 20 x 36 mm; 16 x 10 x 12 mm, of which 2.5 becomes 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_working_grid_in_another_precision(dtype):
+    image = volume_of((9, 12, 7), (1.0, 2.0, 3.0)).to(dtype)
+    made, expected = (
+        WorkingGridd("image", (6, 6, 6))({"image": one})["image"].as_tensor().float() for one in (image, image.float())
+    )
+    torch.testing.assert_close(made, expected, rtol=0, atol={torch.bfloat16: 8e-3}.get(dtype, 1e-3))
 
 
 @pytest.mark.parametrize("spacing", [0, -1.0, float("nan"), "2.5", [1, 1, 0], True])

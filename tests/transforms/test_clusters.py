@@ -1,12 +1,24 @@
+import re
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Flip, Orientation, Resize, SpatialCrop
+from monai.transforms import (
+    Compose,
+    Flip,
+    Invertd,
+    Orientation,
+    Orientationd,
+    Resize,
+    Spacing,
+    Spacingd,
+    SpatialCrop,
+)
 from torch.nn.functional import interpolate, one_hot
 
-from monai_fusenet.data import load_image
+from monai_fusenet.data import LoadMedicalImaged, load_image
 from monai_fusenet.networks import FuseNet
 from monai_fusenet.transforms import (
     ScoresToClustersd,
@@ -198,6 +210,7 @@ def test_an_affine_that_nobody_recorded_is_that_of_the_image_before_it_was_resiz
         Orientation("ARS", labels=None),
         Flip(1),
         SpatialCrop(roi_start=(1, 0, 0), roi_end=(9, 6, 7)),
+        Spacing((2.5, 2.5, 2.5)),
     ],
 )
 def test_clusters_of_an_image_that_was_moved_since(moved, tmp_path):
@@ -205,20 +218,47 @@ def test_clusters_of_an_image_that_was_moved_since(moved, tmp_path):
     image = Resize((4, 5, 3))(moved(load_image(tmp_path / "a.nii")))
     with pytest.raises(
         ValueError,
-        match=r"^the image was turned, mirrored or cropped since it was loaded, and its clusters would not lie on it: "
-        r"leave out the transform that did, such as Orientationd$",
+        match=r"^the image was turned, mirrored, cropped or resampled since it was loaded, as Orientationd and "
+        r"Spacingd do, and its clusters would not lie on it: leave that transform out, take WorkingGridd or Resized "
+        r"for another resolution, or put Invertd before this transform, for the scores and the image$",
     ):
         ScoresToClustersd()({"image": image, "scores": torch.randn(5, 4, 5, 3)})
 
 
-def test_an_image_without_metadata_has_its_own_grid_or_that_of_its_guide():
-    scores = torch.randn(5, 4, 5)
-    expected = relabel_by_size(upsampled_argmax(scores.unsqueeze(0), (8, 15)).numpy())
-    clusters = ScoresToClustersd()({"image": np.zeros((1, 8, 15)), "scores": scores.numpy()})["clusters"]
-    np.testing.assert_array_equal(clusters, expected)
+def test_scores_and_image_that_were_taken_back_by_invertd(tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((9, 6, 7), np.float32), np.diag([2, 3, 4, 1])), tmp_path / "a.nii")
+    before = Compose(
+        [LoadMedicalImaged("image"), Orientationd("image", "ARS", labels=None), Spacingd("image", (2,) * 3)]
+    )
+    sample = before({"image": tmp_path / "a.nii"})
+    sample["scores"] = MetaTensor(torch.cat([sample["image"] - 2, sample["image"]]).as_tensor())
+    undo = Invertd(["scores", "image"], before, "image", nearest_interp=False)
+    clusters = ScoresToClustersd()(undo(sample))["clusters"]
+    assert clusters.shape == (1, 9, 6, 7)
+    np.testing.assert_allclose(clusters.affine, np.diag([2, 3, 4, 1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [lambda image: image, np.asarray, MetaTensor, Resize((4, 5))])
+def test_an_image_that_does_not_say_what_grid_it_had(kind):
+    sample = {"image": kind(torch.rand(1, 8, 15)), "scores": torch.randn(5, 4, 5)}
+    message = (
+        "the image has no metadata, which say what grid it was loaded on: a PersistentDataset keeps them with "
+        "track_meta=True; else guide_key takes the grid of another image, and "
+        'MetaTensor(image, meta={"spatial_shape": image.shape[1:]}) that of this one'
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ScoresToClustersd()(sample)
+    clusters = ScoresToClustersd(guide_key="original")({**sample, "original": np.zeros((1, 11, 15))})["clusters"]
+    assert clusters.shape == (1, 11, 15)
     assert not isinstance(clusters, MetaTensor)
-    sample = {"image": torch.zeros(1, 4, 5), "scores": scores, "original": torch.rand(1, 11, 15)}
-    assert ScoresToClustersd(guide_key="original")(sample)["clusters"].shape == (1, 11, 15)
+
+
+def test_an_image_in_memory_says_that_it_has_its_own_grid():
+    scores = torch.randn(5, 4, 5)
+    image = MetaTensor(torch.zeros(1, 8, 15), meta={"spatial_shape": (8, 15)})
+    expected = relabel_by_size(upsampled_argmax(scores.unsqueeze(0), (8, 15)).numpy())
+    clusters = ScoresToClustersd()({"image": image, "scores": scores.numpy()})["clusters"]
+    np.testing.assert_array_equal(clusters, expected)
 
 
 def test_a_guide_leads_the_clusters():
