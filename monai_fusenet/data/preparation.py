@@ -147,7 +147,8 @@ class CheckImaged(MapTransform):
         if bad:
             raise ValueError(
                 f"{name}{bad} of {values.numel()} pixel values are NaN or infinite; "
-                "with --nan_value 0, or another number, that number takes their place"
+                "with --nan_value 0, or another number, that number takes their place; a label server takes the line "
+                "nan_value: 0 in a file .yaml, given as --preset"
             )
         pixels = values.flatten(1)
         if torch.equal(pixels.amin(1), pixels.amax(1)):

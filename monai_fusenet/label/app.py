@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,8 @@ class FuseNetApp(MONAILabelApp):
         self.results_dir = folder / "results"
         self.clusterer = Clusterer(cache, options.preset, folder / "model" / "fusenet_clusters.pt", options.seed)
         self.model = FeedForwardModel(folder / "model" / "fusenet_feedforward.pt", self.clusterer.preset)
+        if "monailabel.app" in sys.modules:  # this is the server's process, whoever started it
+            importlib.import_module("monai_fusenet.label.server")
         description = "Label-free clusters by FuseNet: one click chooses the object, on any new kind of image"
         super().__init__(app_dir, studies, conf, "monai_fusenet", description, __version__)
 
@@ -116,6 +120,8 @@ class FuseNetApp(MONAILabelApp):
         """
         request = {name: value for name, value in request.items() if name == "image" or value not in (None, "")}
         image = request.get("image")
+        if image == "":
+            raise HTTPException(404, "no image is named, and there is no session of this session_id: it may have ended")
         if not isinstance(image, str) or not self._may_read(image, datastore or self.datastore()):
             raise HTTPException(404, f"there is no image {image!r:.100}; GET /datastore/?output=all lists all")
         if not isinstance(request.get("model"), str):
@@ -167,8 +173,11 @@ class ConfinedDatastore(LocalDatastore):
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Saves a label in the place of an earlier one, whatever the suffix of that.
 
-        HTTP 400 unless its tag is a plain name and its suffix that of a file which is read, 404 for an unknown image.
+        HTTP 400 unless its tag is a plain name, its suffix that of a file which is read and what is known of it a
+        dictionary, 404 for an unknown image.
         """
+        if not isinstance(label_info, dict):
+            raise HTTPException(400, f"params must be a JSON object, got {label_info!r:.100}")
         check_name("tag", label_tag)
         if not self.get_image_uri(image_id):
             raise HTTPException(404, f"there is no image {image_id!r:.100}; GET /datastore/?output=all lists all")

@@ -218,7 +218,7 @@ class ScribblesTask(_Interactive):
             raise ValueError("no scribbles: expected a label map with the request, on the image's grid")
         if not is_upload(label):
             raise ValueError(
-                f"label must be sent as a file with the request, not as a path or a name, got {label!r:.100}"
+                f"label must be sent as a file with the request and be left out of params, got {label!r:.100}"
             )
         for kind in ("fg", "bg"):
             self._stroke(request, kind)

@@ -1,15 +1,51 @@
 """MONAI Label's web server, which says what is wrong with a request that does not reach the app."""
 
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable
 from json import JSONDecodeError
 
 from fastapi import HTTPException, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from monailabel.app import app
+from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.utils.app import app_instance
 
 __all__ = ["app"]
 
-FAULTS_OF_REQUESTS = ("DICOM SEG format is not supported", "Neither Image nor File")  # MONAI Label calls them its own
+FAULT_OF_REQUEST = "Neither Image nor File"  # MONAI Label calls it its own
+NO_OBJECT = 'params must be a JSON object, as {"foreground": [[3, 3]]}'
+NO_SCRIBBLES = (
+    "a label as .bin must hold one byte for each voxel of an image in the datastore that is a volume; "
+    "scribbles on a picture must be a file of an image format"
+)
+app.middleware_stack = None  # it is built again with what follows: this may be imported once the server has started
+
+
+@app.middleware("http")
+async def refuse_early(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+    """400 for a DICOM SEG of a folder, which MONAI Label refuses after the seconds of a fit."""
+    wants_seg = "/infer/" in request.url.path and request.query_params.get("output") == "dicom_seg"
+    if wants_seg and not isinstance(app_instance().datastore(), DICOMWebDatastore):
+        return JSONResponse({"detail": "output=dicom_seg needs a DICOMweb server as studies, not a folder"}, 400)
+    return await go_on(request)
+
+
+@app.exception_handler(TypeError)
+@app.exception_handler(ValueError)
+@app.exception_handler(RuntimeError)
+@app.exception_handler(OSError)
+def refuse_unread(request: Request, error: Exception) -> JSONResponse:
+    """400 for what MONAI Label's endpoints stumble over while they read a request, before the app is asked."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any(frame.f_code.co_name == "binary_to_image" for frame in frames):
+        return JSONResponse({"detail": NO_SCRIBBLES}, 400)
+    last = frames[-1].f_globals.get("__name__", "")
+    if not isinstance(error, OSError) and last.startswith(("monailabel.endpoints.", "json")):
+        return JSONResponse({"detail": NO_OBJECT}, 400)
+    raise error
 
 
 @app.exception_handler(JSONDecodeError)
@@ -27,5 +63,5 @@ def refuse(request: Request, error: MONAILabelException) -> JSONResponse:
 @app.exception_handler(HTTPException)
 def refuse_as_such(request: Request, error: HTTPException) -> JSONResponse:
     """As FastAPI does it, but with 400 for what is the fault of a request."""
-    is_of_request = str(error.detail).startswith(FAULTS_OF_REQUESTS)
+    is_of_request = str(error.detail).startswith(FAULT_OF_REQUEST)
     return JSONResponse({"detail": error.detail}, 400 if is_of_request else error.status_code, headers=error.headers)

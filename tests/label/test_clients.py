@@ -167,7 +167,7 @@ def test_wrong_kinds_of_values_get_one_line(server, params, message):
 def test_scribbles_are_a_file(server):
     for label in ("liver", "/etc/passwd", 5):
         message = refused(server, "fusenet_scribbles", "volume", {"label": label})
-        assert message == f"label must be sent as a file with the request, not as a path or a name, got {label!r}"
+        assert message == f"label must be sent as a file with the request and be left out of params, got {label!r}"
     for label in ("", None):
         message = refused(server, "fusenet_scribbles", "volume", {"label": label})
         assert message == "no scribbles: expected a label map with the request, on the image's grid"
@@ -213,12 +213,71 @@ def test_what_monai_label_refuses_is_told(server):
     assert (answer.status_code, answer.json()["detail"]) == (400, "Image nowhere not found")
 
 
+NO_OBJECT = 'params must be a JSON object, as {"foreground": [[3, 3]]}'
+
+
+@pytest.mark.parametrize("params", ["null", "5", '"a"', "[1]", "[" * 3000])
+def test_params_that_are_no_object(server, params):
+    import requests
+
+    logged = len(server.log.read_text())
+    answer = requests.post(f"{server.url}/infer/fusenet_click?image=a", data={"params": params}, timeout=60)
+    assert (answer.status_code, answer.json()["detail"]) == (400, NO_OBJECT)
+    assert "Traceback" not in server.log.read_text()[logged:]
+
+
+@pytest.mark.parametrize("params", ["null", "5", "[1]"])
+@pytest.mark.parametrize(("url", "field"), [("label?image=a&tag=final", "label"), ("image?image=new", "file")])
+def test_files_with_params_that_are_no_object_are_not_kept(server, params, url, field):
+    import requests
+
+    url = f"{server.url}/datastore/{url}"
+    answer = requests.put(url, data={"params": params}, files={field: ("a.png", b"")}, timeout=60)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("params must be a JSON object, ")
+    objects = server.client().datastore()["objects"]
+    assert "new" not in objects
+    assert "final" not in objects["a"]["labels"]
+
+
+@pytest.mark.parametrize(("image", "size"), [("volume", 7), ("volume", 2 * 40 * 36 * 24), ("a", 90 * 121), ("no", 1)])
+def test_scribbles_in_bytes_that_are_not_one_for_each_voxel(server, tmp_path, image, size):
+    (tmp_path / "label.bin").write_bytes(bytes(size))
+    assert refused(server, "fusenet_scribbles", image, {}, label=tmp_path / "label.bin") == (
+        "a label as .bin must hold one byte for each voxel of an image in the datastore that is a volume; "
+        "scribbles on a picture must be a file of an image format"
+    )
+
+
+def test_scribbles_in_bytes_as_ohif_sends_them(server, tmp_path):
+    _, mask = draw_volume()
+    labels = np.zeros(mask.shape, np.uint8)
+    labels[tuple(middle(mask))] = 3
+    (tmp_path / "label.bin").write_bytes(labels.tobytes(order="F"))
+    found, _ = server.infer("fusenet_scribbles", "volume", {}, label_in=str(tmp_path / "label.bin"))
+    assert dice(found > 0, mask) > 0.8
+
+
+def test_a_file_beside_a_label_in_params(server, tmp_path):
+    Image.fromarray(np.full((90, 121), 3, np.uint8)).save(tmp_path / "label.png")
+    message = refused(server, "fusenet_scribbles", "a", {"label": "liver"}, label=tmp_path / "label.png")
+    assert message == "label must be sent as a file with the request and be left out of params, got 'liver'"
+
+
+def test_a_session_that_there_is_not(server):
+    import requests
+
+    answer = requests.post(f"{server.url}/infer/fusenet_click?session_id=nowhere", timeout=60)
+    detail = "no image is named, and there is no session of this session_id: it may have ended"
+    assert (answer.status_code, answer.json()["detail"]) == (404, detail)
+
+
 def test_dicom_segmentations_of_a_folder_are_refused_as_a_fault_of_the_request(server):
     import requests
 
     data = {"params": '{"foreground": [[3, 3]]}'}
     answer = requests.post(f"{server.url}/infer/fusenet_click?image=a&output=dicom_seg", data=data, timeout=60)
-    detail = "DICOM SEG format is not supported in a non-DICOM datastore"
+    detail = "output=dicom_seg needs a DICOMweb server as studies, not a folder"
     assert (answer.status_code, answer.json()["detail"]) == (400, detail)
     answer = requests.post(f"{server.url}/infer/fusenet_click", data=data, timeout=60)
     assert (answer.status_code, answer.json()["detail"]) == (

@@ -1,5 +1,6 @@
 """The real server on loopback, through MONAI Label's own client, in the order in which a person works."""
 
+import json
 import os
 import re
 import statistics
@@ -263,13 +264,28 @@ def test_trainings_and_what_they_are_for(server):
     assert dice(mask > 0, picture("a")[1]) > 0.5
 
 
+def command_of_monai_label(app, studies, **conf):
+    (app / "main.py").write_text("from monai_fusenet.label.app import FuseNetApp\n")  # as README has it
+    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
+    command += ["--host", "127.0.0.1", "--port", "PORT"]
+    return command + [part for name, value in conf.items() for part in ("--conf", name, str(value))]
+
+
+def test_the_server_that_monai_label_starts_says_the_same_of_bad_requests(studies, tmp_path):
+    with Server(studies, tmp_path, command=command_of_monai_label(tmp_path, studies)) as server:
+        for params in (None, [1]):
+            status, content = server.ask("fusenet_click", "a", params)
+            assert (status, json.loads(content)["detail"][:28]) == (400, "params must be a JSON object")
+        status, content = server.ask("fusenet_click", "a", {}, output="dicom_seg")
+        assert (status, json.loads(content)["detail"][:16]) == (400, "output=dicom_seg")
+        assert "Traceback" not in server.log.read_text()
+
+
 def test_a_full_disk_costs_the_cache_alone(studies, tmp_path_factory):
     app = tmp_path_factory.mktemp("plain")
-    (app / "main.py").write_text("from monai_fusenet.label.app import FuseNetApp\n")  # as README has it
     (app / "full").write_text("a file, below which nothing can be written")
-    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
-    command += ["--host", "127.0.0.1", "--port", "PORT", "--conf", "cache_dir", str(app / "full" / "cache")]
-    command += ["--conf", "preset", str(app / "small.yaml")]
+    conf = {"cache_dir": app / "full" / "cache", "preset": app / "small.yaml"}
+    command = command_of_monai_label(app, studies, **conf)
     with Server(studies, app, command=command) as server:
         _, truth = picture("a")
         for _ in range(2):
