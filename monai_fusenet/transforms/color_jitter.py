@@ -55,8 +55,12 @@ def blur(image: np.ndarray, kernel_size: Sequence[int], sigma: float) -> np.ndar
 
 
 def _array_of(image: NdarrayOrTensor) -> np.ndarray:
-    """The values of an image as SciPy knows them: not in half precision."""
+    """The values of an image as SciPy knows them: not in half precision, and no whole numbers, which it cuts off."""
     array = array_of(image)
+    if array.dtype.kind != "f":
+        raise ValueError(
+            f"image must be float in [0, 1], got {array.dtype}: ScaleByPercentilesd or From8Bitd scales it"
+        )
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
@@ -103,10 +107,6 @@ class RandColorJitter(Randomizable, Transform):
         if randomize:
             self.randomize()
         array = _array_of(img)
-        if array.dtype.kind != "f":
-            raise ValueError(
-                f"image must be float in [0, 1], got {array.dtype}: ScaleByPercentilesd or From8Bitd scales it"
-            )
         is_rgb = array.ndim == 3 and array.shape[0] == 3
         if is_rgb and self._hue_first:
             array = shift_hue(array, self._shift)
@@ -129,7 +129,7 @@ class RandFixedKernelBlur(Randomizable, Transform):
         (C, *spatial) -> the same
 
     Raises:
-        ValueError: when a kernel size is even, or the range is the wrong way round.
+        ValueError: when a kernel size is even, the range is the wrong way round, or an image holds whole numbers.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.

@@ -1,5 +1,6 @@
 import colorsys
 import math
+import re
 
 import numpy as np
 import pytest
@@ -237,9 +238,10 @@ def test_dictionary_versions_name_a_missing_key():
 
 
 @pytest.mark.parametrize("kind", [torch.from_numpy, np.copy])
-def test_whole_numbers_are_refused(kind):
-    image = kind(np.full((3, 4, 5), 200, np.uint8))
-    with pytest.raises(
-        ValueError, match=r"^image must be float in \[0, 1\], got uint8: ScaleByPercentilesd or From8Bitd"
-    ):
-        RandColorJitter()(image)
+@pytest.mark.parametrize("transform", [RandColorJitter(), RandFixedKernelBlur()])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, bool])
+def test_whole_numbers_are_refused(kind, transform, dtype):
+    image = kind(np.full((3, 4, 5), 1, dtype))
+    message = f"image must be float in [0, 1], got {np.dtype(dtype)}: ScaleByPercentilesd or From8Bitd scales it"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        transform(image)
