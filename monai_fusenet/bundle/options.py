@@ -18,6 +18,7 @@ from monai.utils import BundlePropertyConfig
 
 from monai_fusenet import __version__
 from monai_fusenet.bundle.faults import edge
+from monai_fusenet.data.preparation import LARGEST
 from monai_fusenet.results.dicom import check_dicom_output
 from monai_fusenet.utils.checks import check_number, check_switch, check_whole
 
@@ -125,7 +126,7 @@ def _check_resolutions(name: str, resolutions: Any, config: Config) -> None:
 
 def _check_nan_value(name: str, value: Any, config: Config) -> None:
     if value is not None:
-        check_number(name, value)
+        check_number(name, value, -LARGEST, LARGEST)
 
 
 SWITCH = Kind("True or False", lambda name, value, _: check_switch(name, value))

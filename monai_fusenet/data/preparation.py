@@ -24,6 +24,7 @@ from monai_fusenet.utils.precision import at_least_float32
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's conversion to grey
 
+LARGEST = torch.finfo(torch.float32).max
 MODE = "bilinear"  # of the working grid
 WITHOUT_META = (
     "; whether the last one is transparency is not known without the metadata of LoadMedicalImaged, which a "
@@ -104,7 +105,7 @@ class CheckImaged(MapTransform):
 
     Raises:
         ValueError: if the image has another number of spatial axes or a side below `min_size`, holds NaN or infinite
-            values that are not replaced, or has one value everywhere; if `nan_value` is no finite number.
+            values that are not replaced, or has one value everywhere; if `nan_value` is no finite number of float32.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class CheckImaged(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if nan_value is not None:
-            check_number("nan_value", nan_value)
+            check_number("nan_value", nan_value, -LARGEST, LARGEST)
         self.nan_value = nan_value
         self.spatial_dims = spatial_dims
         self.min_size = min_size

@@ -75,7 +75,8 @@ class NoisyMaskLoss(_Loss):
 
     Shape:
         input (B, 1, *spatial), logits of the foreground, 2-D or 3-D; target of the same shape, values in [0, 1], of
-        any type. Computed in float32 at least, whatever both and autocast are.
+        any type. Computed in float32 at least, whatever both and autocast are. The values are not checked, as a GPU
+        would have to wait for that: masks of 0 and 255 must be divided by 255 first, and a NaN makes the loss NaN.
 
     Raises:
         ValueError: for an exponent or a weight out of range, or when input and target have not that shape.

@@ -159,9 +159,11 @@ def test_an_image_of_nothing_but_such_values():
         CheckImaged("image", 2, 2, nan_value=0)({"image": torch.full((1, 7, 5), torch.nan)})
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0", True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0", True, 1e39, -1e39])
 def test_what_takes_their_place_is_a_finite_number(value):
-    with pytest.raises(ValueError, match=r"^nan_value must be a finite number, got "):
+    with pytest.raises(
+        ValueError, match=r"^nan_value must be a finite number from -3.40282e\+38 to 3.40282e\+38, got "
+    ):
         CheckImaged("image", 2, 2, nan_value=value)
 
 
