@@ -336,12 +336,16 @@ def _voxel_of(image: Tensor) -> tuple[float, ...]:
     """The sides of a voxel in mm.
 
     An image that lost its metadata in a cache counts as one of 1 mm in MONAI, whose transforms even make a `MetaTensor`
-    of it: the identity is believed only where the metadata are those of a loader.
+    of it: without the metadata of a loader, an affine is believed only where it is not MONAI's default, and no
+    transform can have made it of that.
     """
     axes = image.ndim - 1
-    meta = image.meta if isinstance(image, MetaTensor) else {}
-    affine = np.eye(4) if not meta else np.asarray(image.affine, np.float64)  # type: ignore[attr-defined]
-    if not meta.keys() & {"has_geometry", "spatial_shape"} and np.array_equal(affine, np.eye(len(affine))):
+    meta, affine, is_known = {}, np.eye(4), False
+    if isinstance(image, MetaTensor):
+        meta, affine = image.meta, np.asarray(image.affine, np.float64)
+        is_default = bool(image.applied_operations) or np.array_equal(affine, np.eye(len(affine)))
+        is_known = bool(meta.keys() & {"has_geometry", "spatial_shape"}) or not is_default
+    if not is_known:
         raise ValueError(
             f"{_name_of(image)}the image has no metadata, which say how large a voxel is: a PersistentDataset keeps "
             'them with track_meta=True; for voxels of 1 mm, MetaTensor(image, meta={"has_geometry": False}) has them'

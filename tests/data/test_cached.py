@@ -15,7 +15,7 @@ from monai.data import (
     SmartCacheDataset,
     decollate_batch,
 )
-from monai.transforms import Compose, CopyItemsd, RandAdjustContrastd, RandScaleIntensityd
+from monai.transforms import Compose, CopyItemsd, RandAdjustContrastd, RandFlipd, RandScaleIntensityd
 from PIL import Image
 
 from monai_fusenet.data import CheckImaged, LoadMedicalImaged, ScaleByPercentilesd, ToChannelsd, WorkingGridd
@@ -79,7 +79,14 @@ def test_files_of_a_persistent_dataset_without_metadata_lack_the_place_and_nothi
         assert not isinstance(mask, MetaTensor)
 
 
-@pytest.mark.parametrize("random", [RandScaleIntensityd("image", 0.0, prob=0), RandAdjustContrastd("image", prob=0)])
+@pytest.mark.parametrize(
+    "random",
+    [
+        RandScaleIntensityd("image", 0.0, prob=0),
+        RandAdjustContrastd("image", prob=0),
+        RandFlipd("image", prob=1, spatial_axis=0),
+    ],
+)
 def test_a_cache_without_metadata_does_not_change_the_grid_in_silence(random, items, tmp_path):
     steps = Compose([LoadMedicalImaged("image"), random, WorkingGridd("image", (8, 8, 8), 4.0)])
     kept = PersistentDataset(items, steps, tmp_path / "kept", track_meta=True)

@@ -142,7 +142,7 @@ def single(value):
     ids=lambda transform: type(transform).__name__,
 )
 def test_what_was_done_before_stays_on_record(transform):
-    image = MetaTensor(torch.from_numpy(VOLUME.copy()), affine=2 * torch.eye(4), meta={"filename_or_obj": "a"})
+    image = MetaTensor(torch.from_numpy(VOLUME.copy()), meta={"filename_or_obj": "a", "has_geometry": True})
     image.push_applied_operation({"class": "Earlier"})
     made = transform({"image": image})["image"]
     assert made.applied_operations[0] == {"class": "Earlier"}
