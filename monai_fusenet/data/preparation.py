@@ -1,6 +1,7 @@
 """Dictionary transforms between a loaded file and a network: channels, checks and grids."""
 
 import math
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from monai_fusenet.utils.errors import printable
 from monai_fusenet.utils.geometry import affine_of
 from monai_fusenet.utils.precision import at_least_float32
 
+UNKNOWN_VOXELS = (
+    "the image has no metadata, so that its voxels count as 1 mm wide: a PersistentDataset keeps them with "
+    'track_meta=True; MetaTensor(image, meta={"has_geometry": False}) says that 1 mm is right'
+)
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's conversion to grey
 
 LARGEST = torch.finfo(torch.float32).max
@@ -251,7 +256,8 @@ class WorkingGridd(MapTransform, InvertibleTransform):
 
     Args:
         keys: keys of images (C, *spatial), each a `MetaTensor` from a loader, or with an affine, which says how large
-            a voxel is; a pixel of a picture (`meta["has_geometry"]` is False) is 1 mm wide.
+            a voxel is; a pixel of a picture (`meta["has_geometry"]` is False) is 1 mm wide, and so, with a warning, is
+            a voxel of any other tensor or array.
         size: where `spacing` is None, the image gets about as many voxels as a grid of this size has, or as it has
             itself, if these are fewer.
         spacing: millimetres, one number or one for each axis.
@@ -265,7 +271,7 @@ class WorkingGridd(MapTransform, InvertibleTransform):
 
     Raises:
         ValueError: if a number is not above 0, or there are not as many as the image has spatial axes; if voxels would
-            be larger than the image, or the grid than memory; if an image has no metadata.
+            be larger than the image, or the grid than memory.
     """
 
     def __init__(
@@ -346,11 +352,8 @@ def _voxel_of(image: Tensor) -> tuple[float, ...]:
         is_default = bool(image.applied_operations) or np.array_equal(affine, np.eye(len(affine)))
         is_known = bool(meta.keys() & {"has_geometry", "spatial_shape"}) or not is_default
     if not is_known:
-        raise ValueError(
-            f"{_name_of(image)}the image has no metadata, which say how large a voxel is: a PersistentDataset keeps "
-            'them with track_meta=True; for voxels of 1 mm, MetaTensor(image, meta={"has_geometry": False}) has them'
-        )
-    if not meta.get("has_geometry", True):
+        warnings.warn(UNKNOWN_VOXELS, stacklevel=3)
+    if not is_known or not meta.get("has_geometry", True):
         return (1.0,) * axes
     return tuple(np.linalg.norm(affine[:-1, :axes], axis=0).tolist())
 

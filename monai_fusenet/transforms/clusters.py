@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -21,9 +22,9 @@ __all__ = ["ScoresToClustersd"]
 
 SAME_VOXEL = 0.1  # of the shortest side of a voxel: what arithmetic may change
 WITHOUT_META = (
-    "the image has no metadata, which say what grid it was loaded on: a PersistentDataset keeps them with "
-    "track_meta=True; else guide_key takes the grid of another image, and "
-    'MetaTensor(image, meta={"spatial_shape": image.shape[1:]}) that of this one'
+    "the image has no metadata, so that its clusters get its present shape: a PersistentDataset keeps them with "
+    "track_meta=True; guide_key takes the shape of another image, and "
+    'MetaTensor(image, meta={"spatial_shape": image.shape[1:]}) says that this one is right'
 )
 MOVED = (
     "the image was turned, mirrored, cropped or resampled since it was loaded, as Orientationd and Spacingd do, and "
@@ -40,7 +41,8 @@ class ScoresToClustersd(MapTransform):
         clusters_key: where the map goes: (1, *spatial of the loaded image), integers 1..n by decreasing size.
         image_key: key of the image, a `MetaTensor` whose `meta` still has `spatial_shape` and `loaded_affine` (or
             `original_affine`) as they were when it was loaded; both MONAI's and this package's loaders leave them.
-            Without them the map gets the shape of the image under `guide_key`, and no metadata.
+            Without them the map gets the shape of the image under `guide_key`, or else its present shape with a
+            warning, and no metadata.
         merge_twins: merge the clusters that the network takes for one, see `network`.
         guide_key: key of the loaded image before it was resized, (C, *spatial), values in [0, 1], whose edges the map
             follows, see `guided_upsampling`; `None`: plain interpolation.
@@ -49,8 +51,7 @@ class ScoresToClustersd(MapTransform):
 
     Raises:
         ValueError: when a score is not finite, when K is odd where twins are to be merged without a network, when
-            the image was turned, mirrored, cropped or resampled to another extent since it was loaded, or when nothing
-            says which grid it had.
+            the image was turned, mirrored, cropped or resampled to another extent since it was loaded.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class ScoresToClustersd(MapTransform):
             elif guide is not None:
                 shape = guide.shape[2:]
             else:
-                raise ValueError(WITHOUT_META)
+                warnings.warn(WITHOUT_META, stacklevel=2)
+                shape = tensor_of(sample[self.image_key]).shape[1:]
             labels = upsampled_argmax(scores, shape, guide)
             clusters = torch.from_numpy(relabel_by_size(labels.cpu().numpy()))
             if grid is not None:

@@ -1,4 +1,5 @@
 import re
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -351,14 +352,17 @@ def test_a_picture_has_pixels_of_one():
 def test_voxels_of_an_unknown_size(kind, spacing, shape):
     grid = WorkingGridd("image", [8] * len(shape), spacing)
     message = (
-        "the image has no metadata, which say how large a voxel is: a PersistentDataset keeps them with "
-        'track_meta=True; for voxels of 1 mm, MetaTensor(image, meta={"has_geometry": False}) has them'
+        "the image has no metadata, so that its voxels count as 1 mm wide: a PersistentDataset keeps them with "
+        'track_meta=True; MetaTensor(image, meta={"has_geometry": False}) says that 1 mm is right'
     )
     values = torch.rand(1, *shape)
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        grid({"image": kind(values)})
-    made = grid({"image": MetaTensor(values, meta={"has_geometry": False})})["image"]
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        guessed = grid({"image": kind(values)})["image"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = grid({"image": MetaTensor(values, meta={"has_geometry": False})})["image"]
     assert list(made.shape[1:]) == grid.shape_of(shape, [1.0] * len(shape))
+    assert torch.equal(torch.as_tensor(guessed), torch.as_tensor(made))
 
 
 @pytest.mark.parametrize("load", [LoadMedicalImaged("image"), LoadImaged("image", ensure_channel_first=True)])

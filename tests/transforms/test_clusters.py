@@ -242,12 +242,13 @@ def test_scores_and_image_that_were_taken_back_by_invertd(tmp_path):
 def test_an_image_that_does_not_say_what_grid_it_had(kind):
     sample = {"image": kind(torch.rand(1, 8, 15)), "scores": torch.randn(5, 4, 5)}
     message = (
-        "the image has no metadata, which say what grid it was loaded on: a PersistentDataset keeps them with "
-        "track_meta=True; else guide_key takes the grid of another image, and "
-        'MetaTensor(image, meta={"spatial_shape": image.shape[1:]}) that of this one'
+        "the image has no metadata, so that its clusters get its present shape: a PersistentDataset keeps them with "
+        "track_meta=True; guide_key takes the shape of another image, and "
+        'MetaTensor(image, meta={"spatial_shape": image.shape[1:]}) says that this one is right'
     )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        ScoresToClustersd()(sample)
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        clusters = ScoresToClustersd()(sample)["clusters"]
+    assert clusters.shape == (1, *sample["image"].shape[1:])
     clusters = ScoresToClustersd(guide_key="original")({**sample, "original": np.zeros((1, 11, 15))})["clusters"]
     assert clusters.shape == (1, 11, 15)
     assert not isinstance(clusters, MetaTensor)
