@@ -25,8 +25,6 @@ from monai_fusenet.data.raster import Raster, channel_first
 __all__ = ["check_itk_claim", "itk_header", "itk_image", "raster_of", "read_with_itk"]
 
 _ITK_READERS = {
-    ".png": "PNGImageIO",
-    **dict.fromkeys((".tif", ".tiff"), "TIFFImageIO"),
     **dict.fromkeys(NRRD_SUFFIXES, "NrrdImageIO"),
     **dict.fromkeys(META_IMAGE_SUFFIXES, "MetaImageIO"),
 }
