@@ -63,7 +63,7 @@ def test_fires_the_iteration_events_in_order():
         Events.ITERATION_STARTED,
         Events.ITERATION_COMPLETED,
     ):
-        trainer.add_event_handler(event, lambda event: fired.append(event), event)
+        trainer.add_event_handler(event, lambda _engine, event: fired.append(event), event)
     trainer.run()
     assert fired == [
         Events.ITERATION_STARTED,
