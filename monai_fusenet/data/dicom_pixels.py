@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import importlib
 
-import itk
 import numpy as np
 
 from monai_fusenet.data.dicom_headers import DicomHeader
-from monai_fusenet.data.itk_files import check_itk_claim, itk_header, itk_image, raster_of
+from monai_fusenet.data.itk_files import affine_of_header, check_itk_claim, itk_header, itk_image, raster_of
 from monai_fusenet.data.raster import Raster
 
-__all__ = ["LPS_TO_RAS", "read_pixels"]
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+__all__ = ["read_pixels"]
 
 
 def read_pixels(header: DicomHeader) -> Raster:
@@ -67,12 +64,4 @@ def _decoded_by_pydicom(path: str) -> Raster:
         values = (values if table is not None else tools.apply_modality_lut(values, dataset))[..., None]
     frames = values.reshape(-1, dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)
     pixels = frames.transpose(3, 2, 1, 0).astype(np.float32)
-    return Raster(pixels, _affine(itk_header(path)), has_geometry=True, has_alpha=False)
-
-
-def _affine(header: itk.ImageIOBase) -> np.ndarray:
-    affine = np.eye(4)
-    for axis in range(3):
-        affine[:3, axis] = np.array(header.GetDirection(axis)) * header.GetSpacing(axis)
-        affine[axis, 3] = header.GetOrigin(axis)
-    return LPS_TO_RAS @ affine
+    return Raster(pixels, affine_of_header(itk_header(path)), has_geometry=True, has_alpha=False)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from monai_fusenet.data.dicom_headers import Plane
-from monai_fusenet.data.dicom_pixels import LPS_TO_RAS
+from monai_fusenet.data.itk_files import LPS_TO_RAS
 
 __all__ = ["affine_of_slices", "check_volume", "differences", "filled", "has_direction_of", "in_order"]
 

@@ -22,8 +22,9 @@ from monai_fusenet.data.claims import (
 from monai_fusenet.data.formats import META_IMAGE_SUFFIXES, NRRD_SUFFIXES, suffix_of
 from monai_fusenet.data.raster import Raster, channel_first
 
-__all__ = ["check_itk_claim", "itk_header", "itk_image", "raster_of", "read_with_itk"]
+__all__ = ["LPS_TO_RAS", "affine_of_header", "check_itk_claim", "itk_header", "itk_image", "raster_of", "read_with_itk"]
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ITK_READERS = {
     **dict.fromkeys(NRRD_SUFFIXES, "NrrdImageIO"),
     **dict.fromkeys(META_IMAGE_SUFFIXES, "MetaImageIO"),
@@ -58,6 +59,15 @@ def itk_header(path: str) -> itk.ImageIOBase:
     header.SetFileName(path)
     header.ReadImageInformation()
     return header
+
+
+def affine_of_header(header: itk.ImageIOBase) -> np.ndarray:
+    """The affine (4, 4) to millimetres (RAS) by which ITK places the pixels of a header that is read."""
+    affine, axes = np.eye(4), range(header.GetNumberOfDimensions())
+    for axis in axes:
+        affine[: len(axes), axis] = np.multiply(header.GetDirection(axis), header.GetSpacing(axis))
+        affine[axis, 3] = header.GetOrigin(axis)
+    return LPS_TO_RAS @ affine
 
 
 def check_itk_claim(header: itk.ImageIOBase, files: Sequence[str], count: int = 1, packing: int = DEFLATE) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,6 @@ from monai_fusenet.data.preparation import without_alpha
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.data.reading import read_raster, to_tensor
 from monai_fusenet.utils.arrays import tensor_of
-from monai_fusenet.utils.errors import printable
-from monai_fusenet.utils.geometry import SAME_PLACE
 
 __all__ = ["UnionMaskd", "load_mask"]
 
@@ -29,7 +27,7 @@ _DARK_LABELS = 0.8  # of them if all are near black, as is the noise of JPEG bes
 _JPEG_LIKE = 1 / 32  # of the way between black and white, by which values of one area differ
 
 
-def load_mask(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTensor:
+def load_mask(path: str | os.PathLike) -> MetaTensor:
     """Loads one mask, of any format that `load_image` reads and of any common form.
 
     - Integers are classes or instances: foreground is above 0. -1, often written for "ignore", and NaN are background.
@@ -50,32 +48,17 @@ def load_mask(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTens
     Without a pixel of 0, label maps and colours are foreground everywhere: an object on white paper is not found.
 
     Args:
-        path: of the mask, or of several whose union is taken.
+        path: of the mask; `load_mask_on_grid_of` unites several.
 
     Returns:
         A uint8 `MetaTensor` of shape (1, *spatial), 0 and 1, with the metadata of `load_image`.
 
     Raises:
-        ValueError: if a file cannot be loaded, or if several differ in shape or affine.
+        ValueError: if the file cannot be loaded.
     """
-    paths = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
-    if not paths:
-        raise ValueError("expected the path of a mask, got an empty list")
-    mask: Any = _load_one(paths[0])
-    for other in paths[1:]:
-        more = _load_one(other)
-        if more.shape != mask.shape:
-            raise ValueError(
-                f"masks to unite must have one shape, got {tuple(mask.shape[1:])} for {printable(paths[0])} and "
-                f"{tuple(more.shape[1:])} for {printable(other)}"
-            )
-        if not np.allclose(more.affine, mask.affine, atol=SAME_PLACE):
-            raise ValueError(
-                f"masks to unite must lie on one grid, but the affines of {printable(paths[0])} and "
-                f"{printable(other)} differ: resample one to the other"
-            )
-        mask = torch.maximum(mask, more)
-    return mask
+    raster = read_raster(str(path))
+    loaded = to_tensor(raster._replace(pixels=_foreground_of(raster)[None], has_alpha=False), str(path))
+    return MetaTensor(loaded.as_tensor().to(torch.uint8), meta=loaded.meta)
 
 
 class UnionMaskd(MapTransform):
@@ -100,12 +83,6 @@ class UnionMaskd(MapTransform):
         for key in self.key_iterator(sample):
             sample[key] = (without_alpha(tensor_of(sample[key])) > 0).any(0, keepdim=True).to(torch.uint8)
         return sample
-
-
-def _load_one(path: str) -> MetaTensor:
-    raster = read_raster(path)
-    loaded = to_tensor(raster._replace(pixels=_foreground_of(raster)[None], has_alpha=False), path)
-    return MetaTensor(loaded.as_tensor().to(torch.uint8), meta=loaded.meta)
 
 
 def _foreground_of(raster: Raster) -> np.ndarray:

@@ -15,11 +15,11 @@ import itk
 import nibabel as nib
 import numpy as np
 from monai.data import ITKWriter, MetaTensor
-from monai.data.utils import orientation_ras_lps
 from PIL import ExifTags, Image
 
 from monai_fusenet.data import load_image
 from monai_fusenet.data.formats import NIFTI_SUFFIXES, PICTURE_SUFFIXES, suffix_of
+from monai_fusenet.data.itk_files import affine_of_header
 from monai_fusenet.label.requests import read_switch
 from monai_fusenet.results.layout import write_label_map
 from monai_fusenet.utils.files import atomic_path
@@ -184,11 +184,8 @@ def itk_affine(image: str | Path, sides: Sequence[int]) -> np.ndarray | None:
     axes = range(header.GetNumberOfDimensions())
     if [header.GetDimensions(axis) for axis in axes] != list(sides):
         return None
-    affine = np.eye(4)
-    for axis in axes:
-        affine[: len(axes), axis] = np.multiply(header.GetDirection(axis), header.GetSpacing(axis))
-        affine[axis, 3] = header.GetOrigin(axis)
-    return orientation_ras_lps(affine) if np.linalg.det(affine) else None
+    affine = affine_of_header(header)
+    return affine if np.linalg.det(affine) else None
 
 
 def segment_fields(names: Mapping[str, int], shape: Sequence[int]) -> dict[str, str]:

@@ -88,7 +88,7 @@ class ScoresToClustersd(MapTransform):
                 shape = guide.shape[2:]
             else:
                 warnings.warn(WITHOUT_META, stacklevel=2)
-                shape = tensor_of(sample[self.image_key]).shape[1:]
+                shape = image.shape[1:]
             labels = upsampled_argmax(scores, shape, guide)
             clusters = torch.from_numpy(relabel_by_size(labels.cpu().numpy()))
             if grid is not None:
