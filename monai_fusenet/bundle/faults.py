@@ -111,15 +111,15 @@ def describe(error: Exception) -> str | None:
     """What a user reads of an error that a user can mend, in one line; `None` for all others."""
     if isinstance(error, CannotWriteError):
         return f"{error}; what is finished is kept, {AGAIN}"
+    if is_worker_death(error):
+        reason = "a process that loads images was killed, perhaps as memory did not suffice"
+        return f"{reason}; what is finished is kept, {AGAIN}, with fewer --num_workers"
     if isinstance(error, ValueError | OSError):
         return str(error)
     if isinstance(error, RuntimeError) and distributed.is_lost(error):
         return "another process of this run has ended, and this one cannot go on alone"
     if is_out_of_memory(error):
         return f"{failure_reason(error)}; a smaller --working_size or --batch_size needs less"
-    if is_worker_death(error):
-        reason = "a process that loads images was killed, perhaps as memory did not suffice"
-        return f"{reason}; what is finished is kept, {AGAIN}, with fewer --num_workers"
     return None
 
 

@@ -88,7 +88,7 @@ class ForgivingLoader:
                 for batch in batches:
                     left.popleft()
                     yield batch
-            except RuntimeError as error:
+            except (RuntimeError, ConnectionError, EOFError) as error:
                 if not is_worker_death(error):
                     raise
                 # A worker that begins with an image once the one before is delivered dies of no other.

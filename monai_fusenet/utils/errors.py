@@ -56,7 +56,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_worker_death(error: BaseException) -> bool:
-    """Whether an error of a data loader says that one of its worker processes was killed, or ended by itself."""
+    """Whether an error of a data loader says that one of its worker processes was killed, or ended by itself.
+
+    A worker that dies while it hands an image over breaks a connection, and torch notices its death only later.
+
+    Example:
+        >>> is_worker_death(ConnectionResetError(104, "Connection reset by peer")), is_worker_death(RuntimeError())
+        (True, False)
+    """
+    if isinstance(error, ConnectionError | EOFError):
+        return not str(error).startswith("Caught ")  # what a worker itself has met, and lives
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 

@@ -213,6 +213,21 @@ def test_a_worker_that_dies(tmp_path, monkeypatch, workers, times):
     assert failures(seen) == expected
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_that_dies_while_it_hands_an_image_over(monkeypatch, error):
+    look, looks = _MultiProcessingDataLoaderIter._try_get_data, []
+
+    def fail_once(loader, *args):
+        looks.append(None)
+        if len(looks) == 2:
+            raise error
+        return look(loader, *args)
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", fail_once)
+    assert failures(run(workers=1)) == [None] * 4
+    assert len(looks) == 5  # one image was asked for twice
+
+
 def test_another_error_of_a_loader_ends_the_run():
     def fail(samples):
         raise RuntimeError("not of the same size")
