@@ -1,5 +1,7 @@
 """The reason of a failure in one line, as users see it in tables and logs, and faults that are no image's own."""
 
+import traceback
+
 import torch
 
 _MONAI_WRAPPER = "applying transform"
@@ -58,14 +60,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_worker_death(error: BaseException) -> bool:
     """Whether an error of a data loader says that one of its worker processes was killed, or ended by itself.
 
-    A worker that dies while it hands an image over breaks a connection, and torch notices its death only later.
-
-    Example:
-        >>> is_worker_death(ConnectionResetError(104, "Connection reset by peer")), is_worker_death(RuntimeError())
-        (True, False)
+    A worker that dies while it hands an image over breaks a connection, and torch notices its death only later. Other
+    connections may break as well, such as the pipe that output goes to: that one is known by where the error was met.
     """
     if isinstance(error, ConnectionError | EOFError):
-        return not str(error).startswith("Caught ")  # what a worker itself has met, and lives
+        modules = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return "torch.multiprocessing.reductions" in modules
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 

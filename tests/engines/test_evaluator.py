@@ -1,5 +1,6 @@
 import os
 import signal
+from multiprocessing.resource_sharer import DupFd
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from monai.transforms import Compose, Lambdad
 from torch import nn
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from monai_fusenet.bundle.faults import describe
 from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
+from monai_fusenet.utils.errors import is_worker_death
 from monai_fusenet.utils.files import CannotWriteError
 
 NAMES = ["a", "b", "c", "d"]
@@ -213,19 +216,33 @@ def test_a_worker_that_dies(tmp_path, monkeypatch, workers, times):
     assert failures(seen) == expected
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "Connection reset by peer"), BrokenPipeError(), EOFError()]
+)
 def test_a_worker_that_dies_while_it_hands_an_image_over(monkeypatch, error):
-    look, looks = _MultiProcessingDataLoaderIter._try_get_data, []
+    take_over, taken = DupFd.detach, []
 
-    def fail_once(loader, *args):
-        looks.append(None)
-        if len(looks) == 2:
+    def fail_once(handle):
+        taken.append(handle)
+        if len(taken) == 1:
             raise error
-        return look(loader, *args)
+        return take_over(handle)
 
-    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", fail_once)
+    monkeypatch.setattr(DupFd, "detach", fail_once)
     assert failures(run(workers=1)) == [None] * 4
-    assert len(looks) == 5  # one image was asked for twice
+    assert len(taken) == 5  # the first image was asked for twice
+    assert describe(error).startswith("a process that loads images was killed")  # where it meets a training
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), EOFError("Ran out of input")])
+def test_another_connection_that_breaks_is_no_death_of_a_worker(error):
+    def fail(samples):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(workers=1, collate_fn=fail)
+    assert not is_worker_death(caught.value)
+    assert not is_worker_death(error)
 
 
 def test_another_error_of_a_loader_ends_the_run():
