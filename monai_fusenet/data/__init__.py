@@ -3,8 +3,8 @@
 from monai_fusenet.data.datalist import find_images, unmatched_masks
 from monai_fusenet.data.dataset import SeededCacheDataset
 from monai_fusenet.data.formats import IMAGE_SUFFIXES
-from monai_fusenet.data.grids import LoadMaskOnGridd, load_mask_on_grid_of, on_grid_of
-from monai_fusenet.data.masks import UnionMaskd, load_mask
+from monai_fusenet.data.grids import LoadMaskOnGridd, load_labels_on_grid_of, load_mask_on_grid_of, on_grid_of
+from monai_fusenet.data.masks import UnionMaskd, load_labels, load_mask
 from monai_fusenet.data.preparation import (
     CT_WINDOWS,
     CheckImaged,
@@ -36,6 +36,8 @@ __all__ = [
     "fill_not_finite",
     "find_images",
     "load_image",
+    "load_labels",
+    "load_labels_on_grid_of",
     "load_mask",
     "load_mask_on_grid_of",
     "on_grid_of",

@@ -106,7 +106,7 @@ def unmatched_masks(
     """
     root = _existing_folder(dataset_dir)
     used = {path for item in items for path in ensure_tuple(item.get("label", ()))}
-    found = list(_search(root, exclude_dir))
+    found = list(search(root, exclude_dir))
     masks = assign(sort_out(found).masks, _places(root, items, found))
     of_no_item = [*masks.unmatched, *chain.from_iterable(masks.owned.values())]  # owned: where a list names others
     return sorted(printable(mask.file) for mask in of_no_item if str(mask.path) not in used)
@@ -129,7 +129,7 @@ def unique_names(files: Sequence[str]) -> list[str]:
     forms = []
     for file in files:
         *folders, name = Path(file).parts
-        stem = _stem(name)
+        stem = stem_of(name)
         whole = "_".join([*folders, stem])
         forms.append((stem, whole, whole + suffix_of(name).replace(".", "_")))
     lengths = [0] * len(files)  # of the form in use: 0 the stem, 2 the longest
@@ -172,7 +172,8 @@ def _shown(files: Sequence[str]) -> list[str]:
     return shown
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
+    """The name of a file without the suffix of its format; any other name as it is."""
     suffix = suffix_of(name)
     stem = name[: -len(suffix)] if suffix in IMAGE_SUFFIXES else name
     return stem[:-4] if suffix in (".tif", ".tiff") and stem.lower().endswith(".ome") else stem
@@ -190,7 +191,7 @@ def _existing_folder(dataset_dir: str | os.PathLike) -> Path:
 def _from_folders(
     root: Path, exclude_dir: str | os.PathLike | None, sequences: Sequence[str] | None
 ) -> list[dict[str, Any]]:
-    images, masks, others = sort_out(_search(root, exclude_dir))
+    images, masks, others = sort_out(search(root, exclude_dir))
     for inner in sorted(root.glob("*/dataset.json")) if sequences is None else ():
         logger.warning("not read: %s; give its folder as the data set, and its cases count", printable(str(inner)))
     if not images:
@@ -240,14 +241,26 @@ def _places(root: Path, items: Sequence[Mapping[str, Any]], found: Sequence[Foun
     return places
 
 
-def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[Found]:
+def search(
+    root: Path, exclude_dir: str | os.PathLike | None = None, root_kind: Folder | None = None
+) -> Iterator[Found]:
+    """Finds the images and masks below a folder.
+
+    Args:
+        root: absolute.
+        exclude_dir: a folder that is not searched.
+        root_kind: what `root` itself is; by default, it says nothing.
+
+    Raises:
+        ValueError: if a folder cannot be listed, or `root` is `exclude_dir`.
+    """
     excluded = os.path.realpath(exclude_dir) if exclude_dir is not None else None
     visited: set[str] = set()
 
     def stop(error: OSError) -> None:
         raise ValueError(f"cannot list the folder {error.filename}: {error.strerror}")
 
-    kinds = {str(root): (Folder(), Folder())}  # of a folder and of the one above it
+    kinds = {str(root): (root_kind or Folder(), Folder())}  # of a folder and of the one above it
     for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
         real = os.path.realpath(folder)
         if real == excluded and folder == str(root):
@@ -261,7 +274,7 @@ def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[Found
         kind, above = kinds.pop(folder)
         kind = kind.holding(folders)
         kinds |= {os.path.join(folder, name): (kind.below(name, folders), kind) for name in folders}
-        stems = {name: _stem(name) for name in files if not is_ignored(name)}
+        stems = {name: stem_of(name) for name in files if not is_ignored(name)}
         names = [name for name, stem in stems.items() if stem != name or is_dicom_file(os.path.join(folder, name))]
         inside = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
         series, depth = kind._replace(group=above.group), len(Path(folder).parts)
@@ -269,7 +282,7 @@ def _search(root: Path, exclude_dir: str | os.PathLike | None) -> Iterator[Found
             if len(path.parts) > depth:
                 yield Found(path, inside + path.name, stems[path.name], kind)
             else:
-                yield Found(path, inside[:-1] or root.name, _stem(path.name), series)
+                yield Found(path, inside[:-1] or root.name, stem_of(path.name), series)
 
 
 def _images_of(folder: Path, names: Sequence[str], stems: Mapping[str, str], kind: Folder) -> list[Path]:

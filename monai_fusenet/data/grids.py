@@ -17,11 +17,11 @@ from monai.utils import ensure_tuple
 from monai.utils.misc import ImageMetaKey
 from scipy.ndimage import affine_transform
 
-from monai_fusenet.data.masks import load_mask
+from monai_fusenet.data.masks import load_labels, load_mask
 from monai_fusenet.utils.errors import printable
 from monai_fusenet.utils.geometry import affine_of, same_place
 
-__all__ = ["LoadMaskOnGridd", "load_mask_on_grid_of", "on_grid_of"]
+__all__ = ["LoadMaskOnGridd", "load_labels_on_grid_of", "load_mask_on_grid_of", "on_grid_of"]
 
 PARALLEL = 1e-3  # voxels that a step within one plane may leave the other by
 ALIGNED = 1e-2  # voxels that an axis of one grid may leave that of another by, over its whole length
@@ -114,6 +114,27 @@ def load_mask_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLike],
         if not union.any():
             raise ValueError(_all_is_lost(meta["lost"]))
     return MetaTensor(union.to(torch.uint8), meta=meta)
+
+
+def load_labels_on_grid_of(path: str | os.PathLike, image: MetaTensor) -> MetaTensor:
+    """The labels of one mask, see `load_labels`, brought to the grid of its image, see `on_grid_of`.
+
+    Args:
+        path: the mask.
+        image: (C, *spatial), as `load_image` returns it.
+
+    Returns:
+        (1, *spatial), int32, 0 and labels up to 65535, with the `meta` that `on_grid_of` gives.
+
+    Raises:
+        ValueError: where it cannot be read or brought to the grid, or there is foreground, but none of it is left on
+            the grid of the image.
+    """
+    labels = load_labels(path)
+    brought = on_grid_of(labels, image)
+    if labels.any() and not brought.any():
+        raise ValueError(_all_is_lost(brought.meta["lost"]))
+    return brought
 
 
 def _united_by_grid(paths: Sequence[str | os.PathLike]) -> list[MetaTensor]:

@@ -17,10 +17,13 @@ from monai_fusenet.data.preparation import without_alpha
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.data.reading import read_raster, to_tensor
 from monai_fusenet.utils.arrays import tensor_of
+from monai_fusenet.utils.errors import printable
 
-__all__ = ["UnionMaskd", "load_mask"]
+__all__ = ["WHITE", "UnionMaskd", "load_labels", "load_mask"]
 
-_WHITE = (1, 255, 2**16 - 1)  # of probabilities, 8 and 16 bits
+WHITE = 255  # the label of what a mask shows as foreground and not as a class
+MOST_LABELS = 2**16 - 1  # labels go up to here, those of 32 bits too
+_WHITE = (1, WHITE, 2**16 - 1)  # of probabilities, 8 and 16 bits
 _NEAR = 1 / 8  # of the way between black and white: as far as the noise of JPEG goes from either
 _LABELS = 0.55  # of the pixels of labels at least have their like beside them, of those of edges and JPEG at most half
 _DARK_LABELS = 0.8  # of them if all are near black, as is the noise of JPEG beside straight edges
@@ -57,8 +60,38 @@ def load_mask(path: str | os.PathLike) -> MetaTensor:
         ValueError: if the file cannot be loaded.
     """
     raster = read_raster(str(path))
-    loaded = to_tensor(raster._replace(pixels=_foreground_of(raster)[None], has_alpha=False), str(path))
+    loaded = to_tensor(raster._replace(pixels=_foreground_of(raster)[0][None], has_alpha=False), str(path))
     return MetaTensor(loaded.as_tensor().to(torch.uint8), meta=loaded.meta)
+
+
+def load_labels(path: str | os.PathLike) -> MetaTensor:
+    """Loads the labels of one mask, with the foreground of `load_mask`.
+
+    Integers and the indices of a palette are labels as they stand; of probabilities of classes, the likeliest class is.
+    Numbers between are rounded. Soft edges, JPEG, single probabilities, different colours and transparency tell
+    foreground from background and no classes: their foreground is labelled 255, as that of black-and-white pictures.
+
+    Args:
+        path: of the mask; `load_labels_on_grid_of` brings it to the grid of its image.
+
+    Returns:
+        An int32 `MetaTensor` of shape (1, *spatial), 0 and labels up to 65535, with the metadata of `load_image`.
+
+    Raises:
+        ValueError: if the file cannot be loaded, or a label is above 65535.
+    """
+    raster = read_raster(str(path))
+    foreground, classes = _foreground_of(raster)
+    labels = foreground * np.int32(WHITE)
+    if classes is not None:
+        rounded = np.floor(classes[foreground].astype(np.float64) + 0.5)
+        if rounded.max(initial=0) > MOST_LABELS:
+            raise ValueError(
+                f"cannot read {printable(path)}: expected labels up to {MOST_LABELS}, got {rounded.max():g}"
+            )
+        labels[foreground] = rounded.astype(np.int32)
+    loaded = to_tensor(raster._replace(pixels=labels[None], has_alpha=False), str(path))
+    return MetaTensor(loaded.as_tensor().to(torch.int32), meta=loaded.meta)
 
 
 class UnionMaskd(MapTransform):
@@ -85,19 +118,19 @@ class UnionMaskd(MapTransform):
         return sample
 
 
-def _foreground_of(raster: Raster) -> np.ndarray:
-    """Where the mask (*grid) is foreground, bool."""
+def _foreground_of(raster: Raster) -> tuple[np.ndarray, np.ndarray | None]:
+    """Where the mask (*grid) is foreground, bool, and its labels there; `None` where it tells no classes."""
     if raster.indices is not None and not _is_grey(raster.pixels, raster.indices):
-        return raster.indices[0] > 0
+        return raster.indices[0] > 0, raster.indices[0]
     if raster.labels is not None:
-        return _above(raster.labels.max(axis=0), raster.lossy)
+        return _above(raster.labels, raster.lossy)
     colours = raster.pixels[:-1] if raster.has_alpha else raster.pixels
     if _are_shares(colours):
-        return colours[0] < colours.sum(axis=0) / 2
-    mask = _above(colours.max(axis=0), raster.lossy)
+        return colours[0] < colours.sum(axis=0) / 2, 1 + colours[1:].argmax(axis=0)
+    mask, labels = _above(colours, raster.lossy)
     if raster.has_alpha and mask.min() == mask.max() and np.ptp(raster.pixels[-1]) > 0:
-        return _above(raster.pixels[-1], raster.lossy)
-    return mask
+        return _above(raster.pixels[-1:], raster.lossy)[0], None
+    return mask, labels
 
 
 def _is_grey(colours: np.ndarray, indices: np.ndarray) -> bool:
@@ -112,23 +145,28 @@ def _are_shares(channels: np.ndarray) -> bool:
     return len(channels) > 1 and any(np.allclose(total, one, rtol=0.01, atol=0) for one in (1, 255))
 
 
-def _above(values: np.ndarray, lossy: bool) -> np.ndarray:
-    """Where values (*grid) are above the threshold of their kind, see `load_mask`."""
+def _above(channels: np.ndarray, lossy: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Where values (C, *grid) are above the threshold of their kind, see `load_mask`; themselves where they are labels.
+
+    Different channels are colours, which tell no classes.
+    """
+    values = channels.max(axis=0)
+    labels = values if (channels == values).all() else None
     finite = values[np.isfinite(values)]
     top = finite.max(initial=0)
     white = next((white for white in _WHITE if top <= white), None)
     if top <= 0 or white is None:
-        return values > 0
+        return values > 0, labels
     black, bright = _plateaus(finite)
     if lossy and black == bright:
-        return values > white * _NEAR  # black may come back as a little more
+        return values > white * _NEAR, None  # black may come back as a little more
     if lossy or (white > 1 and bright >= white / 2):
         if not _are_labels(values, black, bright, (bright - black) * _JPEG_LIKE * lossy):
-            return values >= (black + bright) / 2
+            return values >= (black + bright) / 2, None
         if lossy:
-            return values > black + (bright - black) * _NEAR
+            return values > black + (bright - black) * _NEAR, None
     fractions = bool(((finite > 0) & (finite < 1)).any())
-    return values >= _WHITE[0] / 2 if fractions else values > 0
+    return values >= _WHITE[0] / 2 if fractions else values > 0, labels
 
 
 def _plateaus(values: np.ndarray) -> tuple[float, float]:
