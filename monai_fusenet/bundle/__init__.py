@@ -4,7 +4,7 @@ from monai_fusenet.bundle.context import Context, FuseNetWorkflow, current_workf
 from monai_fusenet.bundle.evaluation import evaluate
 from monai_fusenet.bundle.faults import Interrupted, UnfinishedError
 from monai_fusenet.bundle.options import FIT_OPTIONS, OPTIONS, STUDENT_OPTIONS, check_options, settings
-from monai_fusenet.bundle.startup import images, images_or_phantoms, resolve_dir, start
+from monai_fusenet.bundle.startup import accepted_masks, images, images_or_phantoms, resolve_dir, start
 from monai_fusenet.bundle.weights import UnfitWeightsError, initial_network, load_network
 from monai_fusenet.bundle.workflows import distil, infer, train
 from monai_fusenet.utils import distributed
@@ -18,6 +18,7 @@ __all__ = [
     "Interrupted",
     "UnfinishedError",
     "UnfitWeightsError",
+    "accepted_masks",
     "check_options",
     "current_workflow",
     "distil",

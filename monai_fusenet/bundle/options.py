@@ -88,6 +88,11 @@ def _check_objects(name: str, objects: Any, config: Config) -> None:
         check_whole(name, objects, 1)
 
 
+def _check_accepted_dir(name: str, folder: Any, config: Config) -> None:
+    if folder is not None and config.get("dataset_dir") is None:
+        raise ValueError(f"{name} needs dataset_dir, the folder of the images whose masks were accepted")
+
+
 def _check_student_size(name: str, size: Any, config: Config) -> None:
     dims = config.get("spatial_dims")
     if size is None or not isinstance(dims, int):
@@ -169,6 +174,13 @@ OPTIONS = (
         "Endings of the files that are channels of one image, as ['_t1','_t2'].",
     ),
     Option("output_dir", FOLDER, WORKFLOWS, "Where the results go.", False),
+    Option(
+        "accepted_dir",
+        Kind("folder", _check_accepted_dir),
+        ("distillation",),
+        "Masks <name>.* or <name>_mask.* that a person accepted, of any number of images: they teach, too.",
+        False,
+    ),
     Option("predictions_dir", FOLDER, ("evaluation",), "Masks <name>_mask.* to score instead of making them.", False),
     Option("checkpoint", FILE, WORKFLOWS, "Weights to start from: the model.pt of a training."),
     Option("device", TEXT, WORKFLOWS, "Where to compute, as cpu or cuda:1; by default a GPU if there is one.", False),
@@ -318,7 +330,10 @@ BLOCKS = (  # in the order in which they are built; a fault is told of the first
     Block("distiller", shapes_results=False),
     Block("student", is_built_first=False, part="student"),
     *(Block(name, is_built_first=False) for name in ("scaling", "resizing")),
-    *(Block(name, False, False) for name in ("items", "writer", "dataset", "dataloader", "handlers", "evaluator")),
+    *(
+        Block(name, False, False)
+        for name in ("items", "accepted", "writer", "dataset", "dataloader", "handlers", "evaluator")
+    ),
 )
 
 TABLE: tuple[Option | Block, ...] = (*OPTIONS, *BLOCKS)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.bundle import ConfigExpression, ConfigParser
-from monai.utils import set_determinism
+from monai.utils import ensure_tuple, set_determinism
 
 from monai_fusenet.bundle.context import Context
 from monai_fusenet.bundle.faults import cause_of, edge, end_on_signals, is_told
 from monai_fusenet.bundle.options import BLOCKS, check_options, check_values
 from monai_fusenet.data import find_images, phantom_images, sample_images
+from monai_fusenet.data.datalist import unique_names
+from monai_fusenet.distillation import AcceptedMasks, find_accepted
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.errors import failure_reason
 
-__all__ = ["images", "images_or_phantoms", "resolve_dir", "start"]
+__all__ = ["accepted_masks", "images", "images_or_phantoms", "resolve_dir", "start"]
 
 logger = logging.getLogger(__name__)
 
@@ -132,9 +134,43 @@ def images(
 
 @edge
 def images_or_phantoms(
-    dataset_dir: str | Path | None, output_dir: str | Path, sequences: Sequence[str] | None = None
+    dataset_dir: str | Path | None,
+    output_dir: str | Path,
+    sequences: Sequence[str] | None = None,
+    accepted_dir: str | Path | None = None,
 ) -> list[dict[str, Any]]:
-    """All images of a folder, or, without one, synthetic phantoms with masks, which `evaluate` will draw."""
+    """All images of a folder, or, without one, synthetic phantoms with masks, which `evaluate` will draw.
+
+    Files in `accepted_dir` are no images where there are images beside it.
+    """
     if dataset_dir is None:
         return phantom_images(Path(output_dir) / "phantoms")
-    return images(dataset_dir, output_dir, sequences)
+    found = images(dataset_dir, output_dir, sequences)
+    if accepted_dir is None:
+        return found
+    folder = Path(str(accepted_dir)).expanduser().resolve()
+    others = [item for item in found if folder not in Path(ensure_tuple(item["image"])[0]).resolve().parents]
+    if not others:
+        return found
+    names = unique_names([item["file"] for item in others])
+    return [{**item, "name": name} for item, name in zip(others, names, strict=True)]
+
+
+@edge
+def accepted_masks(
+    accepted_dir: str | Path | None,
+    items: Sequence[Mapping[str, Any]],
+    dataset_dir: str | Path | None,
+    output_dir: str | Path,
+) -> AcceptedMasks | None:
+    """The masks that a person accepted, or `None` where there is no folder of them, see `find_accepted`.
+
+    Raises:
+        ValueError: as `find_accepted`, and when the folder lies in that of the results, which are written anew.
+    """
+    if accepted_dir is None or dataset_dir is None:
+        return None
+    folder, results = Path(str(accepted_dir)).expanduser(), Path(output_dir).resolve()
+    if results in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"accepted_dir {folder} lies in output_dir, whose masks are written anew: copy it elsewhere")
+    return distributed.from_first(lambda: find_accepted(items, folder, Path(str(dataset_dir)).expanduser()))

@@ -17,7 +17,7 @@ from monai_fusenet.bundle.faults import Interrupted, UnfinishedError, edge
 from monai_fusenet.bundle.student_bundle import write_student
 from monai_fusenet.bundle.weights import fingerprint
 from monai_fusenet.data import draw_phantoms
-from monai_fusenet.distillation import Distiller, FolderPass, Teacher
+from monai_fusenet.distillation import AcceptedMasks, Distiller, FolderPass, Teacher
 from monai_fusenet.engines import FolderEvaluator
 from monai_fusenet.handlers.results import ResultWriter
 from monai_fusenet.results.dicom import is_dicom
@@ -106,6 +106,7 @@ def distil(
     items: Sequence[Mapping[str, Any]],
     dataset_dir: str | Path | None,
     bundle_root: str | Path,
+    accepted: AcceptedMasks | None = None,
 ) -> None:
     """Makes masks that teach, trains the network on them, and writes it as a bundle, with its masks of the folder.
 
@@ -118,10 +119,12 @@ def distil(
         items: all images.
         dataset_dir: folder of the images, or `None` for phantoms, which are drawn here.
         bundle_root: the bundle that runs.
+        accepted: masks that a person accepted, if any.
 
     Raises:
         UnfinishedError: when some images could not be done.
     """
+    distiller.settings["accepted_masks"] = None if accepted is None else accepted.digest
     if dataset_dir is None:
         logger.info("no dataset_dir: learning from SYNTHETIC phantoms, which say nothing about medical images")
         distributed.from_first(lambda: draw_phantoms(distiller.output_dir / "phantoms"))

@@ -1,16 +1,20 @@
 """One feed-forward network for a folder, taught by masks that were made without any label."""
 
+from monai_fusenet.distillation.accepted import AcceptedMasks, find_accepted, read_accepted
 from monai_fusenet.distillation.agreement import consensus, mean_pairwise_dice, select_confident
 from monai_fusenet.distillation.passes import FolderPass
 from monai_fusenet.distillation.student import Distiller, Round
 from monai_fusenet.distillation.teacher import Teacher
 
 __all__ = [
+    "AcceptedMasks",
     "Distiller",
     "FolderPass",
     "Round",
     "Teacher",
     "consensus",
+    "find_accepted",
     "mean_pairwise_dice",
+    "read_accepted",
     "select_confident",
 ]
