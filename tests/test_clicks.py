@@ -174,3 +174,38 @@ def test_an_object_that_no_cluster_shows_is_found_by_its_values(shape):
     centre = tuple(np.argwhere(truth).mean(axis=0).round().astype(int))
     mask = ClickSelector(clusters, image[None])([centre])
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.95
+
+
+def cells(count):
+    """Bright discs of two sizes on dark noisy ground, in rows of 4: clusters, image, and each disc."""
+    shape = (30 * -(-count // 4), 131)
+    rows, columns = np.indices(shape)
+    discs = [
+        np.hypot(rows - 15 - 30 * (index // 4), columns - 17 - 32 * (index % 4)) < 7 + index % 2
+        for index in range(count)
+    ]
+    bright = np.any(discs, axis=0)
+    noise = np.random.default_rng(0).normal(0, 0.02, (1, *shape))
+    return np.where(bright, 2, 1).astype(np.uint8), np.clip(np.where(bright, 0.8, 0.2) + noise, 0, 1), discs
+
+
+def test_two_of_many_objects_stand_for_all():
+    clusters, image, discs = cells(12)
+    selector = ClickSelector(clusters, image)
+    assert dice(selector([centre(discs[0])]), discs[0]) > 0.9
+    assert dice(selector([centre(discs[0]), centre(discs[6])]), np.any(discs, axis=0)) > 0.95
+    without = selector([centre(discs[0]), centre(discs[6])], [centre(discs[3])])
+    assert dice(without, np.any([*discs[:3], *discs[4:]], axis=0)) > 0.95
+
+
+def test_two_of_few_objects_stand_for_themselves():
+    clusters, image, discs = cells(6)
+    assert dice(ClickSelector(clusters, image)([centre(discs[0]), centre(discs[5])]), discs[0] | discs[5]) > 0.9
+
+
+def test_a_shape_that_no_cluster_shows_is_found_by_a_threshold():
+    rows, columns = np.indices((83, 101))
+    bright, brighter = np.hypot(rows - 40, columns - 50) < 33, np.hypot(rows - 40, columns - 71) < 9
+    image = np.where(brighter, 0.95, np.where(bright, 0.75, 0.1))[None]
+    mask = ClickSelector(np.where(bright, 2, 1), image)([(40, 71)])
+    assert dice(mask, brighter) > 0.9

@@ -34,7 +34,9 @@ def correct(distance: np.ndarray, image: np.ndarray, inside: np.ndarray, outside
     wrong = [index for index in np.argsort(-np.abs(before)) if before[index] * signs[index] <= 0]
     if not wrong:
         return distance
-    reach = CORRECTION_RANGE * radius_of(distance > 0)
+    reach = CORRECTION_RANGE * min(
+        radius_of(distance > 0), 2 * max(distance.max(), MARGIN)
+    )  # the latter of many objects
     covariance = _kernel(image, points, points, reach)
     targets, now, coefficients = before.copy(), before.copy(), np.zeros(0)
     held = [index for index in range(len(points)) if index not in wrong]

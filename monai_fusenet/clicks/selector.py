@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import ndimage
 from skimage.measure import label as connected_components
 
 from monai_fusenet.clicks.correction import correct
@@ -14,14 +15,17 @@ from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_linear
 
 __all__ = ["GRID_PIXELS", "STATE_VERSION", "ClickSelector"]
 
-STATE_VERSION = 2  # to be raised with every change of what `ClickSelector.state` holds, or of how it comes about
+STATE_VERSION = 3  # to be raised with every change of what `ClickSelector.state` holds, or of how it comes about
 
 GRID_PIXELS = {2: 2**14, 3: 2**15}  # by number of axes: on a grid of about so many, shapes are judged and corrected
 
 # How clicks weigh candidates, chosen like the weights of `shapes`.
-DEPTH_WEIGHT = 4.0
+DEPTH_WEIGHT = 8.0
 VIOLATION_COST = 1.0  # logarithm, for a click on the wrong side of an outline by the radius of the shape
 TEMPERATURE = 0.2  # the smaller, the more the likeliest candidate decides alone
+ALIKE = 1 / 4  # of the size of the smallest part clicked, from which on another part is its like
+LEAST_ALIKE = 1 / 16  # of it, below which a part is none of the objects
+FURTHER = 5  # parts like those clicked, from which on all of them are meant
 OWN_OBJECT_DEPTH = 0.5  # a click at least so deep in a shape apart, as a share of its depth, asks for that shape
 
 Point = Sequence[int]
@@ -30,13 +34,14 @@ Point = Sequence[int]
 class ClickSelector:
     """Turns clicks on one image into a mask.
 
-    Candidates are shapes that the clusters offer, and, for images on which a fit has failed, those of 2-means: of each
-    run of clusters that are neighbours in brightness, the connected components, whole and cut at thin bridges, and
-    their convex hulls. The first foreground click weighs them: by contrast along their outline, compactness, distance
-    from the image border, and how deep inside them it lies; every further click takes weight from those on whose wrong
-    side it is. The outline is where the mean of their signed distances, so weighted, is zero.
+    Candidates are shapes that the clusters offer, and, for images on which a fit has failed, those of 2-means and of
+    thresholds: of each run of clusters that are neighbours in brightness, the connected components, whole and cut at
+    thin bridges, and their convex hulls. The first foreground click weighs them: by contrast along their outline,
+    compactness, distance from the image border, and how deep inside them it lies; every further click takes weight from
+    those on whose wrong side it is. The outline is where the mean of their signed distances, so weighted, is zero.
 
-    A click that the outline still contradicts corrects it. In a shape apart it adds that shape. Elsewhere the outline
+    A click that the outline still contradicts corrects it. In a shape apart it adds that shape; where many more shapes
+    are like those clicked, as cells are, it adds them all, but for those of background clicks. Elsewhere the outline
     moves around the click, more among pixels of its colour, see `correct`. Each click is obeyed at its own pixel.
 
     All happens on a grid of about 16 384 pixels (32 768 voxels), so that an answer takes milliseconds for any image.
@@ -122,6 +127,9 @@ class ClickSelector:
         distance = self._first_chosen(inside, outside)
         for point in map(tuple, inside[1:]):
             if distance[point] < 0:
+                alike = self._all_alike(inside, outside)
+                if alike is not None:
+                    return alike
                 apart = self._shape_apart(point, distance > 0, outside)
                 if apart is not None:
                     distance = np.maximum(distance, apart)
@@ -132,6 +140,7 @@ class ClickSelector:
         shapes = self._shapes
         depth_at_first = shapes.at(inside[:1])[:, 0]
         component = self._component_at(tuple(inside[0]))
+        depth_at_first[shapes.many] = -np.inf
         is_tiny = component.mean() < MIN_FRACTION and not (depth_at_first[~shapes.plain] > 0).any()
         if is_tiny or not (depth_at_first > 0).any():
             return signed_distance(component)
@@ -141,10 +150,34 @@ class ClickSelector:
             + DEPTH_WEIGHT * np.log(np.maximum(depth_at_first, 0) / shapes.depths + 1e-3)
             - VIOLATION_COST * wrong / shapes.radii
         )
+        logits[shapes.many] = -np.inf
         weights = np.exp((logits - logits.max()) / TEMPERATURE)
         weights /= weights.sum()
         likely = weights > 1e-3
         return np.tensordot(weights[likely] / 2, shapes.distances[likely], axes=1)
+
+    def _all_alike(self, inside: np.ndarray, outside: np.ndarray) -> np.ndarray | None:
+        """Signed distance of the best candidate of many parts, of which the clicks lie in several; `None` if of none.
+
+        Several further parts must be about as large as those clicked: two lungs are not meant with the air around. Much
+        smaller ones, and those of background clicks, are left out.
+        """
+        shapes = self._shapes
+        best: tuple[float, np.ndarray] | None = None
+        for index in np.flatnonzero(shapes.many & (shapes.at(inside) > 0).all(axis=1)):
+            parts = connected_components(shapes.distances[index] > 0, connectivity=1)
+            clicked = np.unique(parts[tuple(inside.T)])
+            sizes = np.bincount(parts.ravel())
+            sizes[[0, *set(parts[tuple(outside.T)]) - {*clicked}]] = 0
+            smallest = sizes[clicked].min()
+            if len(clicked) < 2 or (sizes >= ALIKE * smallest).sum() - len(clicked) < FURTHER:
+                continue
+            deepest = ndimage.maximum(shapes.distances[index], parts, parts[tuple(inside.T)]) / 2
+            depth = shapes.at(inside)[index] / deepest
+            score = shapes.scores[index] + DEPTH_WEIGHT * np.log(depth).mean()
+            if best is None or score > best[0]:
+                best = score, (sizes >= LEAST_ALIKE * smallest)[parts]
+        return None if best is None else signed_distance(ndimage.binary_fill_holes(best[1]))
 
     def _component_at(self, point: tuple[int, ...]) -> np.ndarray:
         """The connected component (*grid) of the cluster at a point, however small."""
@@ -155,7 +188,11 @@ class ClickSelector:
         """Signed distance of the best candidate well inside which a click lies, and that has nothing of a mask."""
         shapes = self._shapes
         depth = shapes.at(np.array([point]))[:, 0]
-        fits = (depth >= OWN_OBJECT_DEPTH * shapes.depths) & ~shapes.hulls & (shapes.at(outside) <= 0).all(axis=1)
+        fits = (
+            (depth >= OWN_OBJECT_DEPTH * shapes.depths)
+            & ~(shapes.hulls | shapes.many)
+            & (shapes.at(outside) <= 0).all(axis=1)
+        )
         for index in np.flatnonzero(fits):  # in the order of their scores
             if not (mask & (shapes.distances[index] > 0)).any():
                 return shapes.distances[index] / 2

@@ -1,0 +1,75 @@
+"""Masks as a person accepts them, by few clicks: `python -m benchmarks.accepted DATASET OUT --count 5 --seed 0`.
+
+Draws images that have a mask, and lets a simulated annotator click on each, three times at most: first farthest from
+the truth's border, then in the middle of the largest error. Of the masks after each click, the one is accepted that is
+best, as a person sees it. Masks are never copied from the truth, unless `--true True` asks for that, for comparison.
+OUT is what `--accepted_dir` of a distillation takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from benchmarks.clicks import annotate, dice
+from monai_fusenet.clicks import ClickSelector
+from monai_fusenet.data import find_images, load_image, load_mask_on_grid_of
+from monai_fusenet.label.cache import ClusterCache
+from monai_fusenet.label.clustering import Clusterer
+from monai_fusenet.results.layout import write_label_map
+
+CLICKS = 3
+
+
+def draw(items: Sequence[Mapping[str, Any]], count: int, seed: int) -> list[Mapping[str, Any]]:
+    """So many of the images that have a mask, by the seed alone; more of one seed hold the fewer."""
+    with_masks = [item for item in items if "label" in item]
+    if len(with_masks) < count:
+        raise ValueError(f"expected {count} images with masks, got {len(with_masks)}")
+    return [with_masks[index] for index in np.random.default_rng(seed).permutation(len(with_masks))[:count]]
+
+
+def clicked(selector: ClickSelector, truth: np.ndarray) -> tuple[np.ndarray, int]:
+    """The best of the masks after each click, and how many clicks it took."""
+    if not truth.any():  # nothing to click on, and a person sees so
+        return np.zeros_like(truth), 0
+    scores, history = annotate(selector, truth)
+    clicks = int(np.argmax(scores[:CLICKS])) + 1
+    return selector(*history[clicks - 1]), clicks
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accepted", description=__doc__)
+    parser.add_argument("dataset", help="folder of images and masks")
+    parser.add_argument("out", type=Path, help="folder for the accepted masks")
+    parser.add_argument("--count", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--preset", default="generic", help="overlay that the fits need, by name or as a file")
+    parser.add_argument("--true", choices=("True", "False"), default="False", help="the true masks instead")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    scores = []
+    with tempfile.TemporaryDirectory() as scratch:
+        clusterer = Clusterer(ClusterCache(scratch), options.preset, seed=options.seed)
+        for item in draw(find_images(options.dataset), options.count, options.seed):
+            image = load_image(item["image"])
+            truth = np.asarray(load_mask_on_grid_of(item["label"], image))[0] > 0
+            mask, clicks = (
+                (truth, 0) if options.true == "True" else clicked(clusterer.clusters(item["image"]).selector, truth)
+            )
+            labels = MetaTensor(torch.from_numpy(mask[None].astype(np.uint8)), meta=image.meta)
+            write_label_map(labels, options.out, f"{item['name']}_mask", foreground=255)
+            scores.append(dice(mask, truth) if truth.any() else float(not mask.any()))
+            print(f"{item['name']}: Dice {scores[-1]:.3f} after {clicks} clicks", flush=True)
+    print(f"{len(scores)} masks in {options.out}: Dice {np.mean(scores):.3f}, worst {np.min(scores):.3f}")
+
+
+if __name__ == "__main__":
+    main()
