@@ -8,7 +8,7 @@ from typing import ClassVar
 from monai.handlers.ignite_metric import IgniteMetricHandler
 from monai.utils import MetricReduction
 
-from monai_fusenet.metrics.binary import BinaryPairMetric
+from monai_fusenet.metrics.binary import PairMetric
 from monai_fusenet.metrics.hammoude import HammoudeMetric
 from monai_fusenet.metrics.xor import XorMetric
 
@@ -26,7 +26,7 @@ class BinaryPairHandler(IgniteMetricHandler):
             name.
     """
 
-    metric: ClassVar[type[BinaryPairMetric]]
+    metric: ClassVar[type[PairMetric]]
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What the metrics of two binary masks share."""
+"""What the metrics of two masks, or of two label maps, share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ from monai.utils import MetricReduction
 from torch import Tensor
 
 from monai_fusenet.utils.arrays import tensor_of
+
+
+def check_pair(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Two tensors or arrays (B, C, *spatial) as tensors.
+
+    Raises:
+        ValueError: the shapes differ, or there are no spatial axes.
+    """
+    y_pred, y = tensor_of(y_pred), tensor_of(y)
+    if y_pred.shape != y.shape:
+        raise ValueError(f"y_pred and y must have the same shape, got {tuple(y_pred.shape)} and {tuple(y.shape)}")
+    if y_pred.ndim < 3:
+        raise ValueError(f"y_pred and y must have shape (B, C, *spatial), got {tuple(y_pred.shape)}")
+    return y_pred, y
 
 
 def binary_pair(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,18 +38,14 @@ def binary_pair(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: the shapes differ, there are no spatial axes, or a value is neither 0 nor 1.
     """
-    y_pred, y = tensor_of(y_pred), tensor_of(y)
-    if y_pred.shape != y.shape:
-        raise ValueError(f"y_pred and y must have the same shape, got {tuple(y_pred.shape)} and {tuple(y.shape)}")
-    if y_pred.ndim < 3:
-        raise ValueError(f"y_pred and y must have shape (B, C, *spatial), got {tuple(y_pred.shape)}")
+    y_pred, y = check_pair(y_pred, y)
     for name, mask in (("y_pred", y_pred), ("y", y)):
         if not torch.all((mask == 0) | (mask == 1)):
             raise ValueError(f"{name} must be binary, got values from {mask.min().item():g} to {mask.max().item():g}")
     return y_pred.bool(), y.bool()
 
 
-class BinaryPairMetric(CumulativeIterationMetric):
+class PairMetric(CumulativeIterationMetric):
     """Collects one value per item and channel; subclasses say in ``_compute_tensor`` which.
 
     Args:

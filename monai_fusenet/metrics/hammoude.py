@@ -5,7 +5,7 @@ from __future__ import annotations
 from monai.metrics import compute_iou
 from torch import Tensor
 
-from monai_fusenet.metrics.binary import BinaryPairMetric, binary_pair
+from monai_fusenet.metrics.binary import PairMetric, binary_pair
 
 
 def compute_hammoude(y_pred: Tensor, y: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def compute_hammoude(y_pred: Tensor, y: Tensor) -> Tensor:
     return 1 - compute_iou(y_pred, y, ignore_empty=False)
 
 
-class HammoudeMetric(BinaryPairMetric):
+class HammoudeMetric(PairMetric):
     """Cumulative :py:func:`compute_hammoude` over batches, used as :py:class:`monai.metrics.MeanIoU` is.
 
     Args:

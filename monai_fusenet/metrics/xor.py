@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_fusenet.metrics.binary import BinaryPairMetric, binary_pair
+from monai_fusenet.metrics.binary import PairMetric, binary_pair
 
 
 def compute_xor(y_pred: Tensor, y: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def compute_xor(y_pred: Tensor, y: Tensor) -> Tensor:
     return (wrong / area).where(wrong > 0, 0.0)  # 0 / 0 is nan, and two empty masks agree
 
 
-class XorMetric(BinaryPairMetric):
+class XorMetric(PairMetric):
     """Cumulative :py:func:`compute_xor` over batches, used as :py:class:`monai.metrics.MeanIoU` is.
 
     One item with an empty truth and a prediction makes every mean and sum that holds it infinite; ``"none"`` shows

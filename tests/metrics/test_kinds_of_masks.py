@@ -19,6 +19,10 @@ OF_MASKS |= {
     name: lambda *pair, name=name: collected(getattr(metrics, name)(), *pair)
     for name in ("HammoudeMetric", "XorMetric")
 }
+OF_OBJECTS = {
+    "compute_object_precision": lambda *pair: metrics.compute_object_precision(*pair, thresholds=(0.6,)),
+    "ObjectPrecisionMetric": lambda *pair: collected(metrics.ObjectPrecisionMetric((0.6,)), *pair),
+}
 OF_CLUSTERS = {
     name: getattr(metrics, name)
     for name in metrics.__all__
@@ -46,7 +50,7 @@ def collected(metric, y_pred, y):
 
 
 def test_every_public_metric_is_tried_here():
-    assert sorted({*OF_MASKS, *OF_CLUSTERS, *RESULTS}) == sorted(metrics.__all__)
+    assert sorted({*OF_MASKS, *OF_OBJECTS, *OF_CLUSTERS, *RESULTS}) == sorted(metrics.__all__)
 
 
 @pytest.mark.parametrize("name", OF_MASKS)
@@ -58,6 +62,15 @@ def test_masks(name, kind):
     pair = ({**KINDS, **FLOATS}[kind](array)[None, None] for array in (MASK, TRUTH))
     assert 0 < expected.item() < 1
     assert torch.as_tensor(OF_MASKS[name](*pair)).item() == expected.item()
+
+
+@pytest.mark.parametrize("name", OF_OBJECTS)
+@pytest.mark.parametrize("kind", [*KINDS, *(kind for kind in FLOATS if kind != "bool")])
+def test_objects(name, kind):
+    if name.endswith("Metric") and kind == "big-endian":
+        return  # torch knows no such tensor
+    pair = ({**KINDS, **FLOATS}[kind](array)[None, None] for array in (CLUSTERS, TRUTH + 1))
+    assert torch.as_tensor(OF_OBJECTS[name](*pair)).item() == pytest.approx(2 / 3)  # of 3 and 2, two match
 
 
 @pytest.mark.parametrize("name", OF_CLUSTERS)
