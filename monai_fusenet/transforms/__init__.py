@@ -14,6 +14,7 @@ from monai_fusenet.transforms.color_jitter import (
 from monai_fusenet.transforms.foreground import ClustersToMaskd, ConvexHullsd, Region, choose_foreground
 from monai_fusenet.transforms.kmeans import KMeansClustersd, kmeans_clusters
 from monai_fusenet.transforms.label_server import ForLabelServerd
+from monai_fusenet.transforms.objects import MaskToObjectsd, split_objects
 from monai_fusenet.transforms.quantize import From8Bitd, QuantizeTo8Bitd
 from monai_fusenet.utils.arrays import relabel_by_size
 from monai_fusenet.utils.scores import count_clusters, guided_upsampling, merge_twin_scores, upsampled_argmax
@@ -25,6 +26,7 @@ __all__ = [
     "ForLabelServerd",
     "From8Bitd",
     "KMeansClustersd",
+    "MaskToObjectsd",
     "QuantizeTo8Bitd",
     "RandColorJitter",
     "RandColorJitterd",
@@ -41,5 +43,6 @@ __all__ = [
     "merge_twin_scores",
     "relabel_by_size",
     "shift_hue",
+    "split_objects",
     "upsampled_argmax",
 ]
