@@ -91,8 +91,8 @@ OF_A_PART = re.compile(rf"^(?:{_STRONG}|labels?|segs?){_SEPARATOR}+[a-z]", re.IG
 PART = re.compile(rf"{_SEPARATOR}segment_[0-9]+$|_(?:desc|label|seg|atlas|method)-[a-z0-9]+$", re.IGNORECASE)  # of BIDS
 # Of another image in the folder: what a program made of it.
 SHADOW_ENDING = re.compile(
-    rf"{_SEPARATOR}(?:clusters|panel|preds?|(?:object )?predictions?|probs?|probabilit(?:y|ies)|segmented|overlay"
-    rf"|tn|thumb|thumbnail|flows|(?:cp{_SEPARATOR})?outlines)$",
+    rf"{_SEPARATOR}(?:clusters|objects|panel|preds?|(?:object )?predictions?|probs?|probabilit(?:y|ies)|segmented"
+    rf"|overlay|tn|thumb|thumbnail|flows|(?:cp{_SEPARATOR})?outlines)$",
     re.IGNORECASE,
 )
 SHADOW_BEGINNING = re.compile(rf"^(?:tn|thumb|thumbnail){_SEPARATOR}", re.IGNORECASE)

@@ -473,7 +473,7 @@ def test_nnunet_without_its_list(tmp_path):
 
 def test_what_was_made_of_an_image_beside_it_is_left_out(tmp_path):
     made = [f"a{ending}" for ending in ("_clusters.png", "_panel.png", "_pred.nii.gz", "_prediction.png", "_thumb.jpg")]
-    made += ["a_segmented.png", "a_overlay.png", "a_mask_pred.png", "z_mask_pred.png"]
+    made += ["a_objects.tif", "a_segmented.png", "a_overlay.png", "a_mask_pred.png", "z_mask_pred.png"]
     lay_out(tmp_path, "a.png", *made, "b_panel.png", "sub/a_clusters.png")
     lay_out(tmp_path, "thumb_a.jpg", "tn_a.jpg", "a_tn.jpg", "tn_z.jpg")
     lay_out(tmp_path, "a_Probabilities.tif", "a_Object Predictions.tif", "c/c_mask_dicom/1.dcm", "c/c.dcm")
