@@ -5,6 +5,7 @@ from monai_fusenet.data.dataset import SeededCacheDataset
 from monai_fusenet.data.formats import IMAGE_SUFFIXES
 from monai_fusenet.data.grids import LoadMaskOnGridd, load_labels_on_grid_of, load_mask_on_grid_of, on_grid_of
 from monai_fusenet.data.masks import UnionMaskd, load_labels, load_mask
+from monai_fusenet.data.objects import load_objects_on_grid_of
 from monai_fusenet.data.preparation import (
     CT_WINDOWS,
     CheckImaged,
@@ -40,6 +41,7 @@ __all__ = [
     "load_labels_on_grid_of",
     "load_mask",
     "load_mask_on_grid_of",
+    "load_objects_on_grid_of",
     "on_grid_of",
     "phantom_images",
     "sample_images",
