@@ -32,12 +32,12 @@ class _Finished(NamedTuple):
 
 
 class ResultWriter:
-    """Writes clusters, mask and panel of each image, and one `summary.csv` of all.
+    """Writes clusters, mask, objects where a sample has them, and panel of each image, and one `summary.csv` of all.
 
     In a process group all ranks make it together, and `pending` is the share of each. Until `merge`, each keeps its
     rows in a `summary.part<rank>.csv`; of a run that was killed, the next one takes them up, with any number of ranks.
 
-    An image whose three files lie there already, and did not fail, is kept: not in `pending`, it counts as done. All
+    An image whose files lie there already, and did not fail, is kept: not in `pending`, it counts as done. All
     files are complete or absent, and the summary is up to date after each image. A panel carries a fingerprint of its
     image and of the settings, so that results of others are not taken for these.
 
@@ -130,6 +130,7 @@ class ResultWriter:
             image=read["original"].numpy(),
             clusters=sample["clusters"],
             mask=sample["pred"],
+            objects=sample.get("objects"),
             augmented=None if record is None or record.augmented is None else record.augmented.numpy(),
             regions=sample.get("regions"),
             objects_wanted=sample.get("objects_wanted", 0),
@@ -146,6 +147,7 @@ class ResultWriter:
                 "seconds": f"{time.perf_counter() - self._started:.2f}",
                 "peak_mib": "" if peak is None else f"{peak:.0f}",
                 "mask_fraction": f"{result.mask_fraction:.4f}",
+                "objects": result.object_count,
                 "choice": result.choice,
                 "message": "; ".join(filter(None, messages)),
             }

@@ -12,6 +12,7 @@ import numpy as np
 from monai.data import MetaTensor
 from monai.utils import ensure_tuple
 from PIL import Image
+from scipy.ndimage import maximum_filter
 
 from monai_fusenet.results.dicom import (
     UnfitSourceError,
@@ -42,6 +43,8 @@ class ImageResult(NamedTuple):
         mask: (1, *spatial), foreground above 0, with the same `meta`.
         augmented: second view (C, *any spatial of as many axes), values in [0, 1].
         regions: candidates for the mask, best first; `None` where no rule chose among candidates.
+        objects: (1, *spatial), the objects 1..n of the mask, 0 elsewhere, with the same `meta`; `None` where nobody
+            cut the mask into objects.
         objects_wanted: how many objects the mask should hold; 0 where nobody has said.
     """
 
@@ -50,6 +53,7 @@ class ImageResult(NamedTuple):
     mask: MetaTensor
     augmented: np.ndarray | None = None
     regions: Sequence[Region] | None = None
+    objects: MetaTensor | None = None
     objects_wanted: int = 0
 
     @property
@@ -61,6 +65,11 @@ class ImageResult(NamedTuple):
     def mask_fraction(self) -> float:
         """Share of the image that is foreground, in [0, 1]."""
         return float((self.mask > 0).float().mean())
+
+    @property
+    def object_count(self) -> int | str:
+        """How many objects the mask was cut into; "" where it was not."""
+        return "" if self.objects is None else int(self.objects.max())
 
     @property
     def choice(self) -> str:
@@ -82,14 +91,19 @@ class ImageResult(NamedTuple):
         return oddities
 
     def panel_row(self) -> PanelRow:
-        """What the panel shows."""
+        """What the panel shows: the outline of the mask, or those of its objects."""
+        notes = self.choice.split("; ")
+        mask = self.mask.cpu().numpy()[0]
+        if self.objects is not None:
+            mask = _apart(self.objects.cpu().numpy()[0])
+            notes.insert(0, f"{self.object_count} object{'' if self.object_count == 1 else 's'}")
         return PanelRow(
             image=self.image,
             clusters=self.clusters.cpu().numpy()[0],
-            mask=self.mask.cpu().numpy()[0],
+            mask=mask,
             augmented=self.augmented,
             affine=affine_of(self.clusters),
-            note=self.choice.replace("; ", "\n"),
+            note="\n".join(filter(None, notes)),
         )
 
 
@@ -97,7 +111,8 @@ class ImageFiles:
     """Writes clusters, mask and panel of an image, and knows again what an earlier run has written.
 
     All files are complete or absent, and the panel is written last: where it lies, the image is finished. The panel
-    carries a fingerprint of its image and of the settings (as the PNG text `fingerprint`).
+    carries a fingerprint of its image and of the settings (as the PNG text `fingerprint`), and says whether there are
+    objects (as the PNG text `objects`).
 
     Args:
         folder: where the files go; made when the first is written.
@@ -112,12 +127,14 @@ class ImageFiles:
         self.dicom_output = dicom_output
 
     def are_complete(self, item: Mapping[str, Any]) -> bool:
-        """Whether clusters, mask and panel of an item lie there, whatever they were made of."""
-        return all(result_path(self.folder, item["name"], kind) for kind in ("clusters", "mask", "panel"))
+        """Whether all files of an item lie there, whatever they were made of: objects, too, if the panel has any."""
+        with_objects = "objects" in self._text_of_panel(item)
+        kinds = ("clusters", "mask", "panel", *["objects"] * with_objects)
+        return all(result_path(self.folder, item["name"], kind) for kind in kinds)
 
     def are_of(self, item: Mapping[str, Any]) -> bool:
         """Whether what lies there was made of this very image, with these settings."""
-        return self._found_fingerprint(item) == self._fingerprint(_content(item))
+        return self._text_of_panel(item).get("fingerprint") == self._fingerprint(_content(item))
 
     def have_dicom(self, item: Mapping[str, Any], message: str) -> bool:
         """Whether the mask lies there as DICOM, too, or need not; `message` is that of its row in the summary."""
@@ -150,9 +167,16 @@ class ImageFiles:
             panel.unlink(missing_ok=True)
         write_label_map(result.clusters, self.folder, f"{name}_clusters")
         write_label_map(result.mask, self.folder, f"{name}_mask", foreground=255)
+        while stale := result_path(self.folder, name, "objects"):  # of an earlier run, perhaps of another format
+            with writing(stale):
+                stale.unlink()
+        text = {"fingerprint": self._fingerprint(now)}
+        if result.objects is not None:
+            write_label_map(result.objects, self.folder, f"{name}_objects")
+            text["objects"] = str(result.object_count)
         no_dicom = self._write_dicom(item, result.mask)
         with atomic_path(panel) as temporary:
-            draw_panels([row], [item["file"]]).savefig(temporary, metadata={"fingerprint": self._fingerprint(now)})
+            draw_panels([row], [item["file"]]).savefig(temporary, metadata=text)
         return no_dicom
 
     def _write_dicom(self, item: Mapping[str, Any], mask: MetaTensor) -> str:
@@ -169,12 +193,18 @@ class ImageFiles:
     def _fingerprint(self, content: str) -> str:
         return hashlib.sha256(f"{self.settings} {content}".encode()).hexdigest()
 
-    def _found_fingerprint(self, item: Mapping[str, Any]) -> str:
+    def _text_of_panel(self, item: Mapping[str, Any]) -> dict[str, Any]:
         try:
             with Image.open(self.folder / f"{item['name']}_panel.png") as panel:
-                return str(panel.info.get("fingerprint", ""))
+                return {str(key): value for key, value in panel.info.items()}
         except (OSError, SyntaxError, ValueError):
-            return ""
+            return {}
+
+
+def _apart(objects: np.ndarray) -> np.ndarray:
+    """The mask of objects (*spatial), parted by a line of pixels, in the plane of a panel, where two of them touch."""
+    window = (3, 3, 1)[: objects.ndim]
+    return (objects > 0) & (maximum_filter(objects, window) == objects)
 
 
 def _source(item: Mapping[str, Any]) -> str:

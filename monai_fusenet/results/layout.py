@@ -33,18 +33,19 @@ def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int
     """Writes integer labels on the grid of the file that the image came from.
 
     Args:
-        labels: (1, *spatial), integers from 0 to 65535, with the `meta` of the image as `load_image` left it.
+        labels: (1, *spatial), integers from 0 to 2**31 - 1, with the `meta` of the image as `load_image` left it.
         folder: where to.
         stem: name of the file without its suffix.
         foreground: what to multiply labels with in a PNG: 255 makes a 0/1 mask visible.
 
     Returns:
-        the path: PNG (uint8, or uint16 above 255) for pictures, NIfTI for all others. A NIfTI image hands on both
+        the path: PNG for pictures, NIfTI for all others; uint8, or uint16 where a label is above 255, or above 65535
+        uint32, which a PNG does not hold: the picture is a TIFF (int32) then. A NIfTI image hands on both
         forms of its place (sform and qform) with their codes, so that every reader shows it where it shows the image;
         from other formats, both state the affine.
     """
     array = labels.cpu().numpy()[0]
-    array = array.astype(np.uint8 if array.max() <= 255 else np.uint16)
+    array = array.astype(np.min_scalar_type(int(array.max())))
     if labels.meta["has_geometry"]:
         path = folder / f"{stem}.nii.gz"
         array = array.reshape(tuple(labels.meta["grid_shape"]))
@@ -53,6 +54,8 @@ def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int
             nib.save(image, temporary)
     else:
         path = folder / f"{stem}.png"
+        if array.dtype.itemsize > 2:
+            path, array = path.with_name(f"{stem}.tif"), array.astype(np.int32)  # what Pillow knows of 32 bits
         with atomic_path(path) as temporary:
             Image.fromarray(array * foreground).save(temporary)
     return path

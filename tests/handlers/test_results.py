@@ -8,11 +8,13 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 import torch
 from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose, CopyItemsd, Resized
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from scipy.ndimage import label as connected_components
 from torch import nn
 
 from monai_fusenet.data import LoadMedicalImaged, load_image
@@ -24,7 +26,8 @@ from monai_fusenet.transforms import Region, ScoresToClustersd
 from monai_fusenet.utils.files import CannotWriteError
 from monai_fusenet.utils.memory import peak_memory
 
-COLUMNS = ["file", "status", "clusters", "steps", "seconds", "peak_mib", "mask_fraction", "choice", "message"]
+COLUMNS = ["file", "status", "clusters", "steps", "seconds", "peak_mib", "mask_fraction", "objects"]
+COLUMNS += ["choice", "message"]
 # NIfTI keeps the affine in 32 bits.
 OBLIQUE = np.array([[0, -2.5, 0.3, 10], [1.5, 0, 0.1, -20], [0.2, 0.1, 4, 30], [0, 0, 0, 1]], np.float32).astype(float)
 
@@ -247,6 +250,85 @@ def test_a_mask_is_made_visible_in_a_picture_only(tmp_path):
     np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), array)
 
 
+# Objects.
+
+
+def two_objects(sample):
+    """The left and the right half of the mask, though they touch."""
+    sample = mask_of_the_third_cluster(sample)
+    mask = sample["pred"]
+    right = torch.arange(mask.shape[-1]) >= mask.shape[-1] // 2
+    return {**sample, "objects": MetaTensor((mask * (1 + right)).to(torch.int32), meta=mask.meta)}
+
+
+def many_objects(sample):
+    sample = mask_of_the_third_cluster(sample)
+    numbers = torch.arange(sample["pred"].numel(), dtype=torch.int32).reshape(sample["pred"].shape) * 700
+    return {**sample, "objects": MetaTensor(numbers, meta=sample["pred"].meta)}
+
+
+def test_objects_lie_beside_the_mask_and_are_counted(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    (row,) = run(items, tmp_path / "out", choose=two_objects)
+    assert row["objects"] == "2"
+    assert names(tmp_path / "out") == [
+        *(f"a_{kind}.png" for kind in ("clusters", "mask", "objects", "panel")),
+        "summary.csv",
+    ]
+    mask, objects = (np.asarray(Image.open(tmp_path / "out" / f"a_{kind}.png")) for kind in ("mask", "objects"))
+    assert objects.dtype == np.uint8
+    np.testing.assert_array_equal(np.unique(objects), [0, 1, 2])
+    np.testing.assert_array_equal(objects > 0, mask > 0)
+
+
+def test_objects_of_a_volume_lie_on_its_grid(tmp_path):
+    nib.save(nib.Nifti1Image(draw_object((12, 9, 14)), OBLIQUE), tmp_path / "a.nii.gz")
+    items = [{"image": str(tmp_path / "a.nii.gz"), "file": "a.nii.gz", "name": "a"}]
+    run(items, tmp_path / "out", choose=many_objects)
+    file = nib.load(tmp_path / "out" / "a_objects.nii.gz")
+    assert file.get_data_dtype() == np.uint32  # up to 700 * 1511
+    np.testing.assert_array_equal(np.asarray(file.dataobj).ravel(), np.arange(12 * 9 * 14) * 700)
+    np.testing.assert_allclose(file.affine, OBLIQUE)
+
+
+def test_more_objects_than_a_png_holds_go_to_a_tiff(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    (row,) = run(items, tmp_path / "out", choose=many_objects)
+    assert row["objects"] == str(700 * (24 * 17 - 1))
+    objects = tifffile.imread(tmp_path / "out" / "a_objects.tif")
+    np.testing.assert_array_equal(objects.ravel(), np.arange(24 * 17) * 700)
+    assert load_image(tmp_path / "out" / "a_objects.tif").max().item() == 700 * (24 * 17 - 1)
+    assert [item["name"] for item in ResultWriter(items, tmp_path / "out").pending] == []
+    run(items, tmp_path / "out", choose=two_objects, overwrite=True)
+    assert "a_objects.tif" not in names(tmp_path / "out")
+    assert "a_objects.png" in names(tmp_path / "out")
+
+
+def test_lost_objects_are_made_again_and_old_ones_do_not_stay(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a", "b"])
+    first = run(items, tmp_path / "out", choose=two_objects)
+    (tmp_path / "out" / "b_objects.png").unlink()
+    assert [item["name"] for item in ResultWriter(items, tmp_path / "out").pending] == ["b"]
+    again = run(items, tmp_path / "out", choose=two_objects)
+    assert [(row["status"], row["objects"]) for row in again] == [("kept", "2"), ("ok", "2")]
+    assert first[0]["objects"] == "2"
+    without = run(items, tmp_path / "out", overwrite=True)
+    assert [row["objects"] for row in without] == ["", ""]
+    assert not list((tmp_path / "out").glob("*_objects.*"))
+    assert [item["name"] for item in ResultWriter(items, tmp_path / "out").pending] == []
+
+
+def test_the_panel_outlines_each_object(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("monai_fusenet.results.image.draw_panels", lambda rows, titles: shown.extend(rows) or Blank())
+    items = write_pictures(tmp_path / "images", names=["a"])
+    run(items, tmp_path / "one", choose=mask_of_the_third_cluster)
+    run(items, tmp_path / "two", choose=two_objects)
+    assert [connected_components(row.mask)[1] for row in shown] == [1, 2]
+    assert shown[1].note.startswith("2 objects\nchosen 0.25\n")
+    assert not (shown[1].mask & ~shown[0].mask).any()
+
+
 # The summary.
 
 
@@ -264,6 +346,7 @@ def test_a_row_for_each_image(tmp_path):
             "clusters": "3",
             "steps": "11",
             "mask_fraction": f"{fraction:.4f}",
+            "objects": "",
             "choice": "chosen 0.25; contrast 0.5, centre 0.2, border 0; rejected 0.031, 0.002",
             "message": "",
         }
