@@ -10,12 +10,14 @@ from monai_fusenet.evaluation.levels import BASELINES, CLUSTERINGS, Row
 
 __all__ = [
     "ERRORS",
+    "OBJECTS",
     "OVERLAP",
     "PARTITION",
     "SUMMARY",
     "Column",
     "dice_title",
     "grid_notes",
+    "has_objects",
     "is_summarised",
     "number",
     "shorten",
@@ -39,6 +41,7 @@ OVERLAP = (
     Column("surface_dice_mean", "surface", 3),
 )
 ERRORS = (Column("hammoude_mean", "HM", 3), Column("xor_mean", "XOR", 3))
+OBJECTS = (Column("ap50_mean", "AP50", 3), Column("ap75_mean", "AP75", 3))
 PARTITION = (
     Column("ari_mean", "ARI", 3),
     Column("voi_mean", "VI", 3),
@@ -46,6 +49,11 @@ PARTITION = (
     Column("clusters_mean", "clusters", 1),
 )
 SUMMARY = ("seeds", "Dice", "± images", "± seeds", "worst seed", "collapsed", "clusters", "s/image", "peak MiB")
+
+
+def has_objects(totals: Iterable[dict[str, Any]]) -> bool:
+    """Whether objects were scored in any of the lines of a table."""
+    return any(not math.isnan(total[column.key]) for total in totals for column in OBJECTS)
 
 
 def is_summarised(total: dict[str, Any]) -> bool:

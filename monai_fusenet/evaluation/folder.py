@@ -12,8 +12,9 @@ from ignite.engine import Engine
 
 from monai_fusenet.data import spacing_of
 from monai_fusenet.evaluation.levels import BASELINE_PIXELS, ChooseMask, Row, score_baselines, score_image
-from monai_fusenet.evaluation.loading import Truth, load_results, load_truth
+from monai_fusenet.evaluation.loading import Truth, load_results, load_true_objects, load_truth
 from monai_fusenet.handlers.progress import ProgressHandler
+from monai_fusenet.results.layout import result_path
 from monai_fusenet.results.summary import read_summary
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
@@ -45,8 +46,9 @@ def score_folder(
     Args:
         items: images with `image`, `label`, `file` and `name`, see `find_images`.
         predictions: for each seed (`None`: unknown) a folder with `<name>_mask.*`, foreground above 0, and perhaps
-            `<name>_clusters.*`; without cluster map, the mask and its background are the two clusters. A `summary.csv`
-            says what failed, and how long it took.
+            `<name>_clusters.*`; without cluster map, the mask and its background are the two clusters. Where one image
+            has `<name>_objects.*`, numbers from 1, all must have it, and objects are scored, too. A `summary.csv` says
+            what failed, and how long it took.
         choose_mask: label-free rule, called with clusters (*spatial) and image (C, *spatial), that makes masks of the
             baselines that only cluster.
         method: name of the predictions in the tables.
@@ -57,7 +59,9 @@ def score_folder(
         and what could not be scored. Baselines are scored on the images of which at least one prediction is; where an
         image has more than 524 288 pixels, on a grid of so many, for time.
     """
-    scorer = _Scorer(predictions, choose_mask, method)
+    folders = predictions.values()
+    with_objects = any(result_path(folder, item["name"], "objects") for folder in folders for item in items)
+    scorer = _Scorer(predictions, choose_mask, method, with_objects)
     own = distributed.share(items)
     if own:
         engine = Engine(scorer)
@@ -78,16 +82,20 @@ class _Scorer:
         predictions: see `score_folder`.
         choose_mask: see `score_folder`.
         method: see `score_folder`.
+        with_objects: whether objects are scored, too.
 
     Attributes:
         rows: of all images so far.
         failures: what could not be scored so far.
     """
 
-    def __init__(self, predictions: Mapping[int | None, Path], choose_mask: ChooseMask, method: str) -> None:
+    def __init__(
+        self, predictions: Mapping[int | None, Path], choose_mask: ChooseMask, method: str, with_objects: bool
+    ) -> None:
         self.predictions = predictions
         self.choose_mask = choose_mask
         self.method = method
+        self.with_objects = with_objects
         self.summaries = {seed: read_summary(folder) for seed, folder in predictions.items()}
         self.rows: list[Row] = []
         self.failures: list[NotScored] = []
@@ -107,35 +115,44 @@ class _Scorer:
 
     def _score(self, item: Mapping[str, Any]) -> list[Row]:
         truth = load_truth(item)
+        true_objects = load_true_objects(item, truth.image) if self.with_objects else None
         rows = []
         for seed in self.predictions:
             try:
-                rows += self._score_prediction(item, truth, seed)
+                rows += self._score_prediction(item, truth, true_objects, seed)
             except Exception as error:
                 self._fail(item["file"], seed, error)
         for note in dict.fromkeys(row["note"] for row in rows if "note" in row):
             logger.warning("%s: %s", item["file"], note)
-        return [*rows, *self._score_baselines(item, truth)] if rows else []
+        return [*rows, *self._score_baselines(item, truth, true_objects)] if rows else []
 
-    def _score_prediction(self, item: Mapping[str, Any], truth: Truth, seed: int | None) -> list[Row]:
+    def _score_prediction(
+        self, item: Mapping[str, Any], truth: Truth, true_objects: np.ndarray | None, seed: int | None
+    ) -> list[Row]:
         summary = self.summaries[seed].get(item["file"], {})
         if summary.get("status") == "failed":  # of an earlier run, a mask may still lie there
             raise ValueError(summary["message"])
         results = load_results(self.predictions[seed], item["name"], truth.image)
         costs = {key: float(summary[key]) for key in ("seconds", "peak_mib") if summary.get(key)}
         label, spacing = truth.label.numpy()[0] > 0, spacing_of(truth.image)
-        scores = score_image(self.method, results.mask, results.clusters, label, spacing)
+        objects = None
+        if true_objects is not None:
+            if results.objects is None:
+                raise ValueError(f"there is no prediction {item['name']}_objects.*, which other images have")
+            objects = (results.objects, true_objects)
+        scores = score_image(self.method, results.mask, results.clusters, label, spacing, objects)
         notes = _noted(truth.note, results.note)
         return [{"file": item["file"], "seed": seed, **row, **costs, **notes} for row in scores]
 
-    def _score_baselines(self, item: Mapping[str, Any], truth: Truth) -> list[Row]:
+    def _score_baselines(self, item: Mapping[str, Any], truth: Truth, true_objects: np.ndarray | None) -> list[Row]:
         pixels, label, spacing = truth.image.numpy(), truth.label.numpy()[0] > 0, spacing_of(truth.image)
         shape = reduced_shape(label.shape, BASELINE_PIXELS)
         if shape != label.shape:  # ten methods on twenty million pixels would take minutes
             shrunk = np.divide(label.shape, shape)
             spacing = tuple(shrunk * (1 if spacing is None else spacing))
             pixels, label = resize_area(pixels, shape), resize_nearest(label, shape)
-        scores = score_baselines(pixels, label, self.choose_mask, spacing)
+            true_objects = None if true_objects is None else resize_nearest(true_objects, shape)
+        scores = score_baselines(pixels, label, self.choose_mask, spacing, true_objects=true_objects)
         return [{"file": item["file"], **row, **_noted(truth.note)} for row in scores]
 
 

@@ -20,6 +20,7 @@ from monai_fusenet.evaluation.baselines import (
     whole_image_mask,
 )
 from monai_fusenet.metrics.hammoude import compute_hammoude
+from monai_fusenet.metrics.object_precision import compute_object_precision
 from monai_fusenet.metrics.partition import (
     adjusted_rand_index,
     boundary_f_score,
@@ -30,6 +31,7 @@ from monai_fusenet.metrics.partition import (
 from monai_fusenet.metrics.published import published_mask
 from monai_fusenet.metrics.xor import compute_xor
 from monai_fusenet.transforms.kmeans import kmeans_clusters
+from monai_fusenet.transforms.objects import split_objects
 from monai_fusenet.utils.arrays import count_labels, relabel_by_size
 
 LEVELS = {
@@ -49,7 +51,8 @@ LEVELS = {
 
 MASK_METRICS = ("dice", "iou", "hd95", "surface_dice", "hammoude", "xor")
 PARTITION_METRICS = ("ari", "voi", "boundary_f")
-METRICS = (*MASK_METRICS, *PARTITION_METRICS, "clusters")
+OBJECT_METRICS = {"ap50": 0.5, "ap75": 0.75}  # and the IoU from which on two objects match
+METRICS = (*MASK_METRICS, *PARTITION_METRICS, "clusters", *OBJECT_METRICS)
 """The numeric columns of a row, besides ``collapsed``."""
 
 BASELINE_PIXELS = 2**19  # of an image with more, baselines are made and scored on a smaller grid
@@ -132,6 +135,7 @@ def score_image(
     clusters: np.ndarray | None,
     label: np.ndarray,
     spacing: Sequence[float] | None = None,
+    objects: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[Row]:
     """Scores what one method made of one image, a row per level.
 
@@ -141,11 +145,13 @@ def score_image(
         clusters: the method's integer label map for the other levels; None leaves these out.
         label: truth, foreground above 0.
         spacing: mm per axis, or None for pixels.
+        objects: the method's objects and the true ones, label maps with 0 for background; None where there are none.
 
     Returns:
         rows with the keys ``method``, ``level``, those of :py:func:`score_mask`, ``ari``, ``voi`` and ``boundary_f``
-        (level ``partition`` only, else nan), ``clusters`` (how many; nan without a label map) and ``collapsed`` (1.0
-        if there is one cluster or, deployed, if the mask is empty or full). At the level ``partition`` the mask is
+        (level ``partition`` only, else nan), ``clusters`` (how many; nan without a label map), ``ap50`` and ``ap75``
+        (average precision of the objects at IoU 0.5 and 0.75, level ``deployed`` only, else nan) and ``collapsed``
+        (1.0 if there is one cluster or, deployed, if the mask is empty or full). At the level ``partition`` the mask is
         :py:func:`monai_fusenet.metrics.majority_mask`. Where the published rule finds nothing to choose, the row
         ``published`` scores as an empty mask against an object does: Dice 0.
 
@@ -173,6 +179,10 @@ def score_image(
             row["ari"] = adjusted_rand_index(clusters, label)
             row["voi"] = variation_of_information(clusters, label)
             row["boundary_f"] = boundary_f_score(clusters, label, TOLERANCE, spacing)
+        if level == "deployed" and objects is not None:
+            found, true = (torch.from_numpy(each)[None, None] for each in objects)
+            precisions = compute_object_precision(found, true, list(OBJECT_METRICS.values()))[0].tolist()
+            row |= dict(zip(OBJECT_METRICS, precisions, strict=True))
         trivial = level == "deployed" and mask is not None and bool((mask > 0).all() or not (mask > 0).any())
         row["collapsed"] = float(count == 1 or trivial)
         rows.append(row)
@@ -185,6 +195,7 @@ def score_baselines(
     choose_mask: ChooseMask | None = None,
     spacing: Sequence[float] | None = None,
     seed: int = 0,
+    true_objects: np.ndarray | None = None,
 ) -> list[Row]:
     """Scores the trivial methods of ``BASELINES`` on one image.
 
@@ -199,6 +210,8 @@ def score_baselines(
             ``deployed`` out.
         spacing: mm per axis, or None for pixels.
         seed: of k-means.
+        true_objects: label map (*spatial), 0 for background; the objects of a mask are then those of
+            :py:func:`monai_fusenet.transforms.split_objects`. None leaves objects out.
 
     Returns:
         rows as those of :py:func:`score_image`.
@@ -220,13 +233,17 @@ def score_baselines(
     partitions = {f"{k}-means": kmeans_clusters(image, k, seed) for k in (2, 3, 4)}
     partitions["SLIC merged to 3"] = slic_clusters(image)
 
+    def score(method: str, mask: np.ndarray | None, clusters: np.ndarray | None) -> list[Row]:
+        objects = None
+        if mask is not None and true_objects is not None:
+            objects = (split_objects(mask, spacing), true_objects)
+        return score_image(method, mask, clusters, label, spacing, objects)
+
     rows = []
     for method, mask in masks.items():
-        clusters = None if method == "Otsu bright" else relabel_by_size(mask)
-        rows += score_image(method, mask, clusters, label, spacing)
+        rows += score(method, mask, None if method == "Otsu bright" else relabel_by_size(mask))
     for method, clusters in partitions.items():
-        chosen = None if choose_mask is None else choose_mask(clusters, image)
-        rows += score_image(method, chosen, clusters, label, spacing)
+        rows += score(method, None if choose_mask is None else choose_mask(clusters, image), clusters)
     return rows
 
 

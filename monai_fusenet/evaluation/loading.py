@@ -15,12 +15,13 @@ from monai_fusenet.data import (
     fill_not_finite,
     load_image,
     load_mask_on_grid_of,
+    load_objects_on_grid_of,
     on_grid_of,
     without_alpha,
 )
 from monai_fusenet.results.layout import result_path
 
-__all__ = ["Results", "Truth", "load_results", "load_truth"]
+__all__ = ["Results", "Truth", "load_results", "load_true_objects", "load_truth"]
 
 
 class Truth(NamedTuple):
@@ -43,11 +44,13 @@ class Results(NamedTuple):
     Attributes:
         mask: (*spatial), boolean, on the grid of the image.
         clusters: (*spatial), integers, on the grid of the image.
+        objects: (*spatial), whole numbers, 0 for background, on the grid of the image; `None` where there is no map.
         note: what was done to bring them there; "" for nothing.
     """
 
     mask: np.ndarray
     clusters: np.ndarray
+    objects: np.ndarray | None
     note: str
 
 
@@ -73,33 +76,47 @@ def load_truth(item: Mapping[str, Any]) -> Truth:
     return Truth(scaling({"image": image})["image"], label, _note("truth", label))
 
 
+def load_true_objects(item: Mapping[str, Any], image: MetaTensor) -> np.ndarray:
+    """The true objects (*spatial) of an item on the grid of its image, see `load_objects_on_grid_of`."""
+    return load_objects_on_grid_of(item["label"], image).numpy()[0]
+
+
 def load_results(folder: str | Path, name: str, image: MetaTensor) -> Results:
-    """Mask and clusters of an image, on its grid; without a cluster map, the mask and its background are two.
+    """What lies in a folder of an image, on its grid.
+
+    Without a cluster map, the mask and its background are two; without a mask, it is where the objects are.
 
     Args:
-        folder: of `<name>_mask.*` and perhaps `<name>_clusters.*`.
+        folder: of `<name>_mask.*` or `<name>_objects.*`, and perhaps `<name>_clusters.*`.
         name: of the image.
         image: (C, *spatial).
 
     Raises:
-        ValueError: when there is no mask, or a file cannot be read or compared with the image, see `on_grid_of`.
+        ValueError: when there is no mask and no object map, or a file cannot be read or compared with the image, see
+            `on_grid_of`.
     """
-    mask_file, clusters_file = result_path(folder, name, "mask"), result_path(folder, name, "clusters")
-    if mask_file is None:
+    files = {kind: result_path(folder, name, kind) for kind in ("mask", "clusters", "objects")}
+    if files["mask"] is None and files["objects"] is None:
         raise ValueError(f"there is no prediction {name}_mask.* in {folder}")
+    maps = {kind: _map_on_grid_of(file, kind, image) for kind, file in files.items() if file is not None}
+    notes = (_note("cluster map" if kind == "clusters" else kind, found) for kind, found in maps.items())
+    arrays = {kind: found.numpy()[0] for kind, found in maps.items()}
+    foreground = arrays["mask" if "mask" in arrays else "objects"] > 0
+    clusters = arrays.get("clusters", foreground).astype(np.int64)
+    return Results(foreground, clusters, arrays.get("objects"), "; ".join(filter(None, notes)))
+
+
+def _map_on_grid_of(file: Path, kind: str, image: MetaTensor) -> MetaTensor:
+    """A mask, or a map of numbers, on the grid of an image; an error names the file."""
     try:
-        mask = load_mask_on_grid_of(mask_file, image)
+        if kind == "mask":
+            return load_mask_on_grid_of(file, image)
+        loaded = load_image(file)
+        if kind == "objects" and len(loaded) > 1:
+            raise ValueError(f"objects must be numbers in one channel, got {len(loaded)} channels")
+        return on_grid_of(loaded, image)
     except ValueError as error:
-        raise ValueError(f"{mask_file.name}: {error}") from error
-    foreground = mask.numpy()[0] > 0
-    if clusters_file is None:
-        return Results(foreground, foreground.astype(np.int64), _note("mask", mask))
-    try:
-        clusters = on_grid_of(load_image(clusters_file), image)
-    except ValueError as error:
-        raise ValueError(f"{clusters_file.name}: {error}") from error
-    notes = (_note("mask", mask), _note("cluster map", clusters))
-    return Results(foreground, clusters[0].numpy().astype(np.int64), "; ".join(filter(None, notes)))
+        raise ValueError(f"{file.name}: {error}") from error
 
 
 def _note(what: str, labels: MetaTensor) -> str:

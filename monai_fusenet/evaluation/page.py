@@ -9,11 +9,13 @@ from typing import Any
 
 from monai_fusenet.evaluation.cells import (
     ERRORS,
+    OBJECTS,
     OVERLAP,
     PARTITION,
     SUMMARY,
     dice_title,
     grid_notes,
+    has_objects,
     is_summarised,
     number,
     shown_name,
@@ -65,6 +67,9 @@ GLOSSARY = {
     "surface": "share of both surfaces within 2 mm (or pixels) of the other, 0 to 1",
     "HM": "Hammoude distance, 1 - IoU",
     "XOR": "symmetric difference in parts of the truth's area; infinite where the truth is empty and the mask is not",
+    "AP50, AP75": "average precision of objects, TP / (TP + FP + FN); a TP is a pair, matched one to one, of an IoU of "
+    "at least 0.5 or 0.75. True objects are the numbers of a label map, or the files of an image; of a mask without "
+    "either, its connected parts, so that true objects which touch are one. Masks of baselines are cut as ours are",
     "ARI": "adjusted Rand index of the clusters: 0 by chance, 1 if equal to the truth",
     "VI": "variation of information in bits, 0 if equal to the truth",
     "boundary": "F score of the cluster boundaries within 2 mm (or pixels)",
@@ -146,7 +151,8 @@ def _pictures(rows: Sequence[Row], examples: Sequence[Example]) -> list[str]:
 
 
 def _table(lines: Sequence[dict[str, Any]], level: str) -> str:
-    columns = (*OVERLAP, *(PARTITION if level == "partition" else ERRORS))
+    objects = OBJECTS if has_objects(lines) else ()
+    columns = (*OVERLAP, *(PARTITION if level == "partition" else ERRORS), *objects)
     titles = ["", "images", dice_title(level), *(column.title for column in columns), "collapsed"]
     table = [_html_row(titles, "th")]
     for total in lines:

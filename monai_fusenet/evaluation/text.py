@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from monai_fusenet.evaluation.aggregate import totals
 from monai_fusenet.evaluation.cells import (
     ERRORS,
+    OBJECTS,
     OVERLAP,
     PARTITION,
     SUMMARY,
     dice_title,
     grid_notes,
+    has_objects,
     is_summarised,
     number,
     shorten,
@@ -42,7 +44,8 @@ def format_totals(rows: Iterable[Row]) -> str:
         if not lines:
             continue
         # not everything fits: totals.csv has it all
-        columns = (OVERLAP[0], *PARTITION) if level == "partition" else (*OVERLAP, *ERRORS)
+        others = OBJECTS if has_objects(lines) else ERRORS
+        columns = (OVERLAP[0], *PARTITION) if level == "partition" else (*OVERLAP, *others)
         cells = [["images", dice_title(level), *(column.title for column in columns), "collapsed"]]
         for total in lines:
             dice = f"{number(total['dice_mean'], 3)} ±{number(total['dice_std'], 3)}"

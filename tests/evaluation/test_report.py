@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from monai_fusenet.evaluation import Example, format_totals, totals, typical_rows, write_report
-from monai_fusenet.evaluation.levels import BASELINES, CLUSTERINGS, LEVELS, METRICS, score_image
+from monai_fusenet.evaluation.levels import BASELINES, CLUSTERINGS, LEVELS, METRICS, OBJECT_METRICS, score_image
+
+WITHOUT_OBJECTS = dict.fromkeys(OBJECT_METRICS, math.nan)
 
 
 def row(method="ours", level="deployed", file="a.png", dice=0.5, **others):
-    return {"file": file, "method": method, "level": level, **dict.fromkeys(METRICS, dice), "collapsed": 0.0} | others
+    scores = dict.fromkeys(METRICS, dice) | WITHOUT_OBJECTS
+    return {"file": file, "method": method, "level": level, **scores, "collapsed": 0.0} | others
 
 
 @pytest.fixture
@@ -173,10 +176,21 @@ def test_text_table():
     assert line.split() == ["ours", "2", "0.500", "±0.354", "0.250", "0.500", "0.5", "0.500", "0.500", "0.500", "0%"]
 
 
+def test_objects_have_columns_where_they_were_scored(tmp_path):
+    rows = [row(file="a.png", ap50=0.25, ap75=0.125), row(file="b.png", ap50=0.75, ap75=0.0), row("2-means")]
+    title, ours, theirs = format_totals(rows).splitlines()
+    assert title.split()[-3:] == ["AP50", "AP75", "collapsed"]
+    assert ours.split()[-3:] == ["0.500", "0.062", "0%"]
+    assert theirs.split()[-3:] == ["-", "-", "0%"]
+    page = write_report(rows, tmp_path / "with", ["Title"]).read_text(encoding="utf-8")
+    assert page.count("<th>AP50</th><th>AP75</th>") == 1
+    assert "<th>AP50</th>" not in write_report([row()], tmp_path / "without", ["Title"]).read_text(encoding="utf-8")
+
+
 def test_text_table_fits_a_terminal():
     names = ["x" * 200, "short", *BASELINES]
     rows = [
-        row(name, level, dice=0.123456, xor=123456.789, hd95=99999.0, clusters=128, collapsed=1.0)
+        row(name, level, dice=0.123456, xor=123456.789, hd95=99999.0, clusters=128, collapsed=1.0, ap50=1.0)
         for name in names
         for level in LEVELS
     ]
