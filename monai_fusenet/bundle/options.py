@@ -231,6 +231,13 @@ OPTIONS = (
         WORKFLOWS,
         "Clusters that the network calls twins count as one; of a training, in its panel.",
     ),
+    Option(
+        "split_objects",
+        SWITCH,
+        MASKS,
+        "Whether masks are cut into objects that touch, as nuclei; they go to <name>_objects.*.",
+        part="student",
+    ),
     Option("steps", whole(0), MASKS, "Most optimisation steps of a fit, at each resolution; 0: none.", part="fit"),
     Option(
         "resolutions",

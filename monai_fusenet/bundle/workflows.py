@@ -149,7 +149,7 @@ def distil(
         distiller.inferer,
         postprocessing,
         distiller.device,
-        {"weights": weights},
+        {"weights": weights, "split_objects": workflow.content("split_objects")},
         distiller.overwrite,
     )
     evaluator, writer = own.build(items)

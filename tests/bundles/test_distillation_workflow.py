@@ -16,6 +16,7 @@ from PIL import Image
 from test_configs import METADATA_KEYS, components
 
 from monai_fusenet.losses import NoisyMaskLoss
+from monai_fusenet.transforms import split_objects
 
 SMALL_STUDENT = {
     **SMALL,
@@ -69,6 +70,23 @@ def test_what_a_distillation_leaves(done):
     rounds = read_rounds(output)
     assert [row["round"] for row in rounds] == ["1", "2"]
     assert all(row["images"] == "3" and 0 <= float(row["agreement"]) <= 1 for row in rounds)
+
+
+def test_the_student_and_its_bundle_write_objects(done, tmp_path):
+    shutil.copytree(done[1], tmp_path / "out")
+    assert distil(done[0], tmp_path / "out", split_objects=True) == 0  # no round is trained anew
+    assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
+    masks = tmp_path / "out" / "masks"
+    assert [row["status"] for row in read_summary(masks)] == ["ok"] * 3
+    for index in range(3):
+        mask, objects = (np.asarray(Image.open(masks / f"scan{index}_{kind}.png")) for kind in ("mask", "objects"))
+        np.testing.assert_array_equal(objects, split_objects(mask))
+    assert not list((tmp_path / "out" / "teacher").rglob("*_objects.*"))
+    config = tmp_path / "out" / "model" / "configs" / "inference.json"
+    assert json.loads(config.read_text())["split_objects"] is True
+    assert call("inference", config=config, dataset_dir=done[0], output_dir=tmp_path / "again") == 0
+    for path in masks.glob("*_objects.png"):
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_k_means_alone_may_teach(done, tmp_path):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from bundle_tools import SMALL, call, draw_folder, draw_image, hear, read_summary, run
 from PIL import Image
+from scipy.ndimage import label as connected_components
+from test_inference import draw_discs
 
 
 def evaluate(folder, output, **options):
@@ -165,6 +167,30 @@ def test_images_and_masks_that_do_not_match(tmp_path, caplog):
     assert messages[1].endswith("not scored: the image has no mask")
     report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<dt>images/scan1.png</dt><dd>the image has no mask</dd>" in report
+
+
+def test_objects_are_made_and_scored(tmp_path, capsys):
+    folder = draw_discs(tmp_path / "data")
+    assert evaluate(folder, tmp_path / "out", split_objects=True) == 0
+    deployed = {row["method"]: row for row in scores(tmp_path / "out") if row["level"] == "deployed"}
+    for method in ("FuseNet", "2-means"):
+        assert 0 <= float(deployed[method]["ap75"]) <= float(deployed[method]["ap50"]) <= 1
+    # Of two discs that touch, which are one in the truth, either is about a half.
+    assert float(deployed["Otsu dark"]["ap75"]) == pytest.approx(3 / (5 + 4 - 3))
+    assert "AP50" in capsys.readouterr().out
+    assert "<th>AP50</th>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_objects_of_another_program(tmp_path):
+    folder = draw_discs(tmp_path / "data")
+    truth = np.asarray(Image.open(folder / "masks" / "discs.png")) > 0
+    (tmp_path / "theirs").mkdir()
+    Image.fromarray(connected_components(truth)[0].astype(np.uint16)).save(tmp_path / "theirs" / "discs_objects.png")
+    assert evaluate(folder, tmp_path / "out", predictions_dir=str(tmp_path / "theirs")) == 0
+    (theirs,) = (
+        row for row in scores(tmp_path / "out") if (row["method"], row["level"]) == ("predictions", "deployed")
+    )
+    assert [float(theirs[key]) for key in ("dice", "ap50", "ap75")] == [1, 1, 1]
 
 
 def test_missing_predictions(folder, tmp_path):

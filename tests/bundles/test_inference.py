@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from monai_fusenet.results.summary import SUMMARY_COLUMNS
+from monai_fusenet.transforms import split_objects
 
 KINDS = ("clusters", "mask", "panel")
 
@@ -61,6 +62,46 @@ def test_summary(done):
         fraction = (pixels(done[1] / f"scan{index}_mask.png") > 0).mean()
         assert float(row["mask_fraction"]) == pytest.approx(fraction, abs=1e-4)
         assert row["choice"].startswith("chosen " if fraction else "no candidate")
+
+
+def draw_discs(folder):
+    """A bright image with five dark discs, two of which touch, and its mask."""
+    rows, columns = np.indices((70, 90))
+    mask = np.zeros((70, 90), bool)
+    for row, column in [(15, 15), (15, 38), (15, 70), (50, 25), (50, 65)]:
+        mask |= (rows - row) ** 2 + (columns - column) ** 2 <= 12**2
+    for kind, array in (("images", np.where(mask, 60, 200)), ("masks", mask * 255)):
+        (folder / kind).mkdir(parents=True)
+        Image.fromarray(array.astype(np.uint8)).save(folder / kind / "discs.png")
+    return folder
+
+
+def test_the_preset_for_nuclei_writes_objects(tmp_path):
+    folder = draw_discs(tmp_path / "data")
+    assert infer(folder, tmp_path / "out", "nuclei.yaml") == 0
+    expected = [f"discs_{kind}.png" for kind in ("clusters", "mask", "objects", "panel")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*expected, "summary.csv"]
+    mask, objects = (pixels(tmp_path / "out" / f"discs_{kind}.png") for kind in ("mask", "objects"))
+    np.testing.assert_array_equal(objects, split_objects(mask))
+    (row,) = read_summary(tmp_path / "out")
+    assert int(row["objects"]) == objects.max() > 0
+    (tmp_path / "out" / "discs_objects.png").unlink()
+    assert infer(folder, tmp_path / "out", "nuclei.yaml") == 0
+    assert [row["status"] for row in read_summary(tmp_path / "out")] == ["ok"]  # made again
+
+
+def test_results_without_objects_are_others(tmp_path):
+    folder = draw_discs(tmp_path / "data")
+    assert infer(folder, tmp_path / "out", split_objects=True) == 0
+    assert "come from another image or from other options" in infer(folder, tmp_path / "out")
+    assert infer(folder, tmp_path / "out", overwrite=True) == 0
+    assert not (tmp_path / "out" / "discs_objects.png").exists()
+    assert [row["objects"] for row in read_summary(tmp_path / "out")] == [""]
+
+
+def test_split_objects_is_a_switch(tmp_path):
+    folder = draw_discs(tmp_path / "data")
+    assert infer(folder, tmp_path / "out", split_objects="yes") == "error: split_objects must be True or False, got yes"
 
 
 def test_finished_images_are_kept_and_missing_ones_made_again(done, tmp_path):
