@@ -29,11 +29,11 @@ def split_objects(mask: np.ndarray, spacing: Sequence[float] | None = None) -> n
     """Cuts a mask into objects at its necks.
 
     Two parts are two objects where the neck between them is less than 0.8 times as wide as the thinner one, by the
-    distance map of the mask, smoothed by a tenth of the typical radius. A watershed of the distance draws the cut. A
-    fragment, less than a third as wide as is typical (a ninth of the area), joins the larger neighbour with which it
-    shares most of its border; alone, it is debris and belongs to no object. Radius and size are typical where half of
-    the mask lies in objects that are larger. So no number depends on the size of a pixel, and a shape without a neck
-    stays whole, however long it is.
+    distance map of the mask, smoothed by a tenth of the typical radius, or a pixel. A watershed of the distance draws
+    the cut. A fragment, less than a third as wide as is typical (a ninth of the area), joins the larger neighbour with
+    which it shares most of its border; alone, it is debris and belongs to no object. Radius and size are typical where
+    half of the mask lies in objects that are larger. So nothing depends on the size of an object in pixels, and a shape
+    without a neck stays whole, however long it is.
 
     Brightness takes no part: weighed into the distance, it was as often misled by the texture of nuclei as it helped.
 
@@ -59,7 +59,8 @@ def split_objects(mask: np.ndarray, spacing: Sequence[float] | None = None) -> n
         return inside.astype(np.int32)
     components = connected_components(inside, connectivity=1)
     distance = ndimage.distance_transform_edt(inside, sampling=sides)
-    sigma = SMOOTHING * _typical_radius(distance, components) / sides
+    # At least a pixel: along a thin part, the distance goes up and down with the steps of its outline.
+    sigma = max(SMOOTHING * _typical_radius(distance, components), sides.min()) / sides
     # In logarithms, a share of a width is a difference.
     depth = np.where(inside, np.log(np.maximum(ndimage.gaussian_filter(distance, sigma), np.finfo(float).tiny)), 0)
     depth[~inside] = depth[inside].min() - 1

@@ -80,6 +80,12 @@ def test_thick_slices_are_measured_in_millimetres():
     assert average_precision(split_objects(one_below_the_other > 0, SPACING), one_below_the_other, 0.75) == 1
 
 
+def test_a_ring_is_one_object():
+    distance = np.hypot(*(np.indices((57, 61)) - np.array([[[28]], [[30]]])))
+    ring = (distance > 13) & (distance < 24)
+    np.testing.assert_array_equal(split_objects(ring), ring)
+
+
 def test_spacing_of_any_unit():
     mask = drawn((20, 47, 83), [((28, 23, 22), 18), ((28, 23, 56), 18)], SPACING) > 0
     metres = split_objects(mask, [side / 1000 for side in SPACING])
