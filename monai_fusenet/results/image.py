@@ -92,18 +92,17 @@ class ImageResult(NamedTuple):
 
     def panel_row(self) -> PanelRow:
         """What the panel shows: the outline of the mask, or those of its objects."""
-        notes = self.choice.split("; ")
-        mask = self.mask.cpu().numpy()[0]
+        note, mask = self.choice, self.mask.cpu().numpy()[0]
         if self.objects is not None:
             mask = _apart(self.objects.cpu().numpy()[0])
-            notes.insert(0, f"{self.object_count} object{'' if self.object_count == 1 else 's'}")
+            note = f"{self.object_count} object{'' if self.object_count == 1 else 's'}, {note}".rstrip(", ")
         return PanelRow(
             image=self.image,
             clusters=self.clusters.cpu().numpy()[0],
             mask=mask,
             augmented=self.augmented,
             affine=affine_of(self.clusters),
-            note="\n".join(filter(None, notes)),
+            note=note.replace("; ", "\n"),
         )
 
 

@@ -325,7 +325,7 @@ def test_the_panel_outlines_each_object(tmp_path, monkeypatch):
     run(items, tmp_path / "one", choose=mask_of_the_third_cluster)
     run(items, tmp_path / "two", choose=two_objects)
     assert [connected_components(row.mask)[1] for row in shown] == [1, 2]
-    assert shown[1].note.startswith("2 objects\nchosen 0.25\n")
+    assert shown[1].note.startswith("2 objects, chosen 0.25\ncontrast")
     assert not (shown[1].mask & ~shown[0].mask).any()
 
 
