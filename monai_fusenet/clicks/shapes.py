@@ -11,8 +11,8 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 
 from monai_fusenet.clicks.distance import depth_of, radius_of, signed_distance
-from monai_fusenet.transforms.foreground.morphology import Box, border_of, convex_hulls, opened_components
 from monai_fusenet.transforms.kmeans import is_rgb, kmeans_clusters
+from monai_fusenet.transforms.morphology import Box, border_of, convex_hulls, opened_components
 
 __all__ = ["MIN_FRACTION", "Shapes", "find_shapes"]
 
@@ -87,7 +87,7 @@ def find_shapes(clusters: np.ndarray, image: np.ndarray) -> Shapes:
         image: (C, *grid), values in [0, 1].
     """
     ring_width = max(1, round(RING_WIDTH * float(np.mean(clusters.shape))))
-    border = border_of(clusters.shape)
+    border = border_of(np.ones(clusters.shape, dtype=bool))
     offers = list(_offers(clusters, image, ring_width + 1))
     depths = np.array([depth_of(offer.mask) for offer in offers])
     radii = np.array([radius_of(offer.mask) for offer in offers])

@@ -175,6 +175,7 @@ class ScaleByPercentilesd(MapTransform):
         channel_wise: scale each channel by itself, as several MR sequences need it; otherwise all alike, so that
             colours stay what they are.
         allow_missing_keys: whether samples may lack a key.
+        field_key: key of a field (1, *spatial), whose pixels alone the percentiles are of; `None`: of all pixels.
 
     Raises:
         ValueError: if the percentiles are not in order.
@@ -187,6 +188,7 @@ class ScaleByPercentilesd(MapTransform):
         upper: float = 99.5,
         channel_wise: bool = False,
         allow_missing_keys: bool = False,
+        field_key: str | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         check_number("lower", lower, 0, 100)
@@ -197,6 +199,7 @@ class ScaleByPercentilesd(MapTransform):
         self.lower = lower
         self.upper = upper
         self.channel_wise = channel_wise
+        self.field_key = field_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns a new dictionary with scaled images."""
@@ -205,13 +208,15 @@ class ScaleByPercentilesd(MapTransform):
             image = tensor_of(sample[key])
             values = at_least_float32(plain(image))
             parts = values.split(1) if self.channel_wise else [values]
-            sample[key] = put_back(torch.cat([self._scale(part) for part in parts]), image)
+            field = None if self.field_key is None else plain(tensor_of(sample[self.field_key]))[0] > 0
+            sample[key] = put_back(torch.cat([self._scale(part, field) for part in parts]), image)
         return sample
 
-    def _scale(self, values: Tensor) -> Tensor:
-        low, high = (float(percentile(values, part)) for part in (self.lower, self.upper))
+    def _scale(self, values: Tensor, field: Tensor | None) -> Tensor:
+        known = values if field is None or field.all() else values[:, field]
+        low, high = (float(percentile(known, part)) for part in (self.lower, self.upper))
         if low == high:
-            low, high = values.min().item(), values.max().item()
+            low, high = known.min().item(), known.max().item()
         return torch.as_tensor(ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(values))
 
 

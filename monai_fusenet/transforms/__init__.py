@@ -1,5 +1,6 @@
 """What prepares an image and what finishes a result."""
 
+from monai_fusenet.transforms.acquisition import CropToFieldd, FieldOfViewd, find_field
 from monai_fusenet.transforms.augment_pair import AugmentPaird
 from monai_fusenet.transforms.clusters import ScoresToClustersd
 from monai_fusenet.transforms.color_jitter import (
@@ -23,6 +24,8 @@ __all__ = [
     "AugmentPaird",
     "ClustersToMaskd",
     "ConvexHullsd",
+    "CropToFieldd",
+    "FieldOfViewd",
     "ForLabelServerd",
     "From8Bitd",
     "KMeansClustersd",
@@ -38,6 +41,7 @@ __all__ = [
     "blur",
     "choose_foreground",
     "count_clusters",
+    "find_field",
     "guided_upsampling",
     "kmeans_clusters",
     "merge_twin_scores",

@@ -15,7 +15,8 @@ from monai.transforms import MapTransform
 from monai.transforms.utils import scale_affine
 from torch import Tensor, nn
 
-from monai_fusenet.utils.arrays import plain, relabel_by_size, tensor_of
+from monai_fusenet.transforms.acquisition import field_of
+from monai_fusenet.utils.arrays import box_of, plain, relabel_by_size, tensor_of
 from monai_fusenet.utils.scores import merge_twin_scores, merged, upsampled_argmax
 
 __all__ = ["ScoresToClustersd"]
@@ -38,7 +39,8 @@ class ScoresToClustersd(MapTransform):
 
     Args:
         keys: key of the scores (K, *spatial), at any working resolution.
-        clusters_key: where the map goes: (1, *spatial of the loaded image), integers 1..n by decreasing size.
+        clusters_key: where the map goes: (1, *spatial of the loaded image), integers 1..n by decreasing size, and 0
+            outside the field.
         image_key: key of the image, a `MetaTensor` whose `meta` still has `spatial_shape` and `loaded_affine` (or
             `original_affine`) as they were when it was loaded; both MONAI's and this package's loaders leave them.
             Without them the map gets the shape of the image under `guide_key`, or else its present shape with a
@@ -48,6 +50,8 @@ class ScoresToClustersd(MapTransform):
             follows, see `guided_upsampling`; `None`: plain interpolation.
         network: what the scores come from, which says by its `merge` which clusters are one, see `merged`; `None`:
             clusters c and c + K/2, as in a `FuseNet`.
+        field_key: key of the field (1, *spatial of the loaded image) to whose box the image was cropped, see
+            `CropToFieldd`; `None`: it was not.
 
     Raises:
         ValueError: when a score is not finite, when K is odd where twins are to be merged without a network, when
@@ -62,6 +66,7 @@ class ScoresToClustersd(MapTransform):
         merge_twins: bool = False,
         guide_key: str | None = None,
         network: nn.Module | None = None,
+        field_key: str | None = None,
     ) -> None:
         super().__init__(keys)
         self.clusters_key = clusters_key
@@ -69,6 +74,7 @@ class ScoresToClustersd(MapTransform):
         self.merge_twins = merge_twins
         self.guide_key = guide_key
         self.network = network
+        self.field_key = field_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the sample with its clusters."""
@@ -81,31 +87,53 @@ class ScoresToClustersd(MapTransform):
             if self.merge_twins:
                 scores = merge_twin_scores(scores) if self.network is None else merged(self.network, scores)
             guide = None if self.guide_key is None else plain(tensor_of(sample[self.guide_key])).unsqueeze(0)
-            grid = _loaded_grid(image)
-            if grid is not None:
-                shape: Sequence[int] = grid[0]
+            field = field_of(sample, self.field_key)
+            box = None if field is None else box_of(field)
+            grid = _loaded_grid(image, box)
+            if field is not None:
+                shape: Sequence[int] = field[box].shape
+                guide = None if guide is None else guide[(slice(None), slice(None), *box_of(field))]
+            elif grid is not None:
+                shape = grid[0]
             elif guide is not None:
                 shape = guide.shape[2:]
             else:
                 warnings.warn(WITHOUT_META, stacklevel=2)
                 shape = image.shape[1:]
-            labels = upsampled_argmax(scores, shape, guide)
-            clusters = torch.from_numpy(relabel_by_size(labels.cpu().numpy()))
+            labels = upsampled_argmax(scores, shape, guide).cpu().numpy()
+            clusters = torch.from_numpy(relabel_by_size(labels) if field is None else _in_field(labels[0], field))
             if grid is not None:
                 clusters = MetaTensor(clusters, meta={**image.meta, "affine": grid[1]})  # type: ignore[attr-defined]
             sample[self.clusters_key] = clusters
         return sample
 
 
-def _loaded_grid(image: Tensor) -> tuple[list[int], Tensor] | None:
-    """Shape and affine that an image (C, *spatial) had when it was loaded; `None` where its metadata do not say so."""
+def _in_field(labels: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Labels of the box of a field, renamed by their size in it, as a map (1, *spatial) that is 0 outside the field."""
+    box = box_of(field)
+    inside = relabel_by_size(labels[field[box]])
+    clusters = np.zeros((1, *field.shape), dtype=inside.dtype)
+    clusters[0, field] = inside
+    return clusters
+
+
+def _loaded_grid(image: Tensor, box: tuple[slice, ...] | None = None) -> tuple[list[int], Tensor] | None:
+    """Shape and affine that an image (C, *spatial) had when it was loaded; `None` where its metadata do not say so.
+
+    An image may have been cropped to a box of that grid since.
+    """
     if not isinstance(image, MetaTensor) or "spatial_shape" not in image.meta:
         return None
     shape = [int(side) for side in image.meta["spatial_shape"]]
     affine = image.meta.get("loaded_affine", image.meta.get("original_affine"))
-    if not image.applied_operations:
+    if not image.applied_operations and box is None:
         return shape, torch.as_tensor(image.affine if affine is None else affine)
-    regained = to_affine_nd(3, np.asarray(image.affine)) @ to_affine_nd(3, scale_affine(image.shape[1:], shape))
+    start = [0] * len(shape) if box is None else [side.start for side in box]
+    sides = shape if box is None else [side.stop - side.start for side in box]
+    cropped = to_affine_nd(3, np.asarray(image.affine)) @ to_affine_nd(3, scale_affine(image.shape[1:], sides))
+    back = np.eye(4)
+    back[: len(start), 3] = np.negative(start)
+    regained = cropped @ back
     if affine is None:
         return shape, torch.as_tensor(regained)
     loaded = to_affine_nd(3, np.asarray(affine))

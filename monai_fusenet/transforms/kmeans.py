@@ -12,6 +12,7 @@ from monai.transforms import MapTransform
 from skimage.color import rgb2lab
 from threadpoolctl import threadpool_limits
 
+from monai_fusenet.transforms.acquisition import field_of
 from monai_fusenet.utils.arrays import array_of, put_back, relabel_by_size, tensor_of
 from monai_fusenet.utils.checks import check_whole
 
@@ -28,16 +29,17 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"image must be float in [0, 1], got {image.dtype} from {image.min():g} to {image.max():g}")
 
 
-def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
+def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0, field: np.ndarray | None = None) -> np.ndarray:
     """k-means on colour: Lab values of an RGB image, intensities of any other.
 
     Args:
         image: (C, *spatial), floats in [0, 1], with any number of channels; three of them in 2-D are RGB.
         k: number of clusters; an image with fewer different colours gets fewer.
         seed: of the initial centres and of the sample of 50 000 pixels that a larger image is fitted to.
+        field: (*spatial), bool: where pixels are clustered; `None`: everywhere.
 
     Returns:
-        labels 1..k by decreasing size.
+        labels 1..k by decreasing size, and 0 outside the field.
 
     Raises:
         ValueError: the image has another shape, type or range, or ``k`` is not positive.
@@ -45,7 +47,8 @@ def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
     check_image(image)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    pixels = colours_of(image)
+    field = np.ones(image.shape[1:], dtype=bool) if field is None else field
+    pixels = colours_of(image)[field.ravel()]
     sample = pixels
     if len(pixels) > KMEANS_PIXELS:
         sample = pixels[np.random.default_rng(seed).choice(len(pixels), KMEANS_PIXELS, replace=False, shuffle=False)]
@@ -54,7 +57,10 @@ def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
 
     with threadpool_limits(1):  # threads that wait for a busy core make it ten times slower
         labels = KMeans(k, n_init=3, random_state=seed).fit(sample).predict(pixels)
-    return relabel_by_size(labels).reshape(image.shape[1:])
+    labels = relabel_by_size(labels)
+    clusters = np.zeros(field.shape, dtype=labels.dtype)
+    clusters[field] = labels
+    return clusters
 
 
 def is_rgb(image: np.ndarray) -> bool:
@@ -75,19 +81,28 @@ class KMeansClustersd(MapTransform):
         keys: key of the image (C, *spatial), values in [0, 1].
         clusters_key: where the clusters go: (1, *spatial), integers 1..clusters by decreasing size, where the image is.
         clusters: how many.
+        field_key: key of a field (1, *spatial), whose pixels alone are clustered, and outside which the label is 0;
+            `None`: all are.
     """
 
-    def __init__(self, keys: KeysCollection = "original", clusters_key: str = "clusters", clusters: int = 2) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection = "original",
+        clusters_key: str = "clusters",
+        clusters: int = 2,
+        field_key: str | None = None,
+    ) -> None:
         super().__init__(keys)
         check_whole("clusters", clusters, 2)
         self.clusters_key = clusters_key
         self.clusters = clusters
+        self.field_key = field_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the sample with its clusters."""
         sample = dict(data)
         for key in self.key_iterator(sample):
             image = tensor_of(sample[key])
-            labels = kmeans_clusters(array_of(image), self.clusters)
+            labels = kmeans_clusters(array_of(image), self.clusters, field=field_of(sample, self.field_key))
             sample[self.clusters_key] = put_back(torch.from_numpy(labels.astype(np.uint8)).unsqueeze(0), image)
         return sample

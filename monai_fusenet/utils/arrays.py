@@ -17,6 +17,7 @@ from monai_fusenet.utils.precision import at_least_float32
 __all__ = [
     "Labels",
     "array_of",
+    "box_of",
     "count_labels",
     "plain",
     "put_back",
@@ -78,6 +79,21 @@ def relabel_by_size(labels: np.ndarray) -> np.ndarray:
     rank = np.empty(len(sizes), dtype=np.uint8 if len(sizes) <= 255 else np.uint16)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
     return rank[position]
+
+
+def box_of(mask: np.ndarray) -> tuple[slice, ...]:
+    """The bounding box of a mask (*spatial), bool.
+
+    Raises:
+        ValueError: if it is empty.
+    """
+    if not mask.any():
+        raise ValueError("expected a mask with at least one pixel, got an empty one")
+    box = []
+    for axis in range(mask.ndim):
+        indices = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append(slice(int(indices[0]), int(indices[-1]) + 1))
+    return tuple(box)
 
 
 def reduced_shape(shape: Sequence[int], pixels: int) -> tuple[int, ...]:

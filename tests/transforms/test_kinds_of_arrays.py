@@ -21,6 +21,8 @@ from monai_fusenet.transforms import (
     AugmentPaird,
     ClustersToMaskd,
     ConvexHullsd,
+    CropToFieldd,
+    FieldOfViewd,
     ForLabelServerd,
     From8Bitd,
     KMeansClustersd,
@@ -41,14 +43,31 @@ CLUSTERS = (VOLUME > 0.5).astype(np.uint8) + 1
 MASK = np.zeros((1, 13, 9), np.uint8)
 MASK[0, 2:9, 3:5] = MASK[0, 6:9, 3:8] = 1
 
+FIELD = np.ones((1, 13, 9), bool)
+FIELD[:, :, :2] = FIELD[:, 0, 3] = False
+FRAMED = np.zeros((3, 40, 34), np.float32)
+FRAMED[:, 6:-5, 4:] = GENERATOR.random((3, 29, 30), dtype=np.float32) / 2 + 0.5
+
 CASES = {
     "AugmentPaird": [
         (lambda: AugmentPaird().set_random_state(0), {"image": IMAGE}),
         (lambda: AugmentPaird(second_view_channels=1), {"image": IMAGE[:2]}),
     ],
     "CheckImaged": [(lambda: CheckImaged("image", 3, 5), {"image": VOLUME})],
-    "ClustersToMaskd": [(ClustersToMaskd, {"clusters": CLUSTERS, "image": VOLUME})],
+    "ClustersToMaskd": [
+        (ClustersToMaskd, {"clusters": CLUSTERS, "image": VOLUME}),
+        (lambda: ClustersToMaskd(field_key="field"), {"clusters": CLUSTERS, "image": VOLUME, "field": VOLUME > 0.1}),
+    ],
     "ConvexHullsd": [(lambda: ConvexHullsd("pred"), {"pred": MASK})],
+    "CropToFieldd": [
+        (CropToFieldd, {"image": IMAGE, "field": FIELD}),
+        (CropToFieldd, {"image": VOLUME, "field": VOLUME > 0.3}),
+    ],
+    "FieldOfViewd": [
+        (FieldOfViewd, {"image": FRAMED}),
+        (lambda: FieldOfViewd(shape="body"), {"image": FRAMED}),
+        (lambda: FieldOfViewd(shape=None), {"image": VOLUME}),
+    ],
     "ForLabelServerd": [(ForLabelServerd, {"pred": MASK, "image": IMAGE})],
     "From8Bitd": [(lambda: From8Bitd("image"), {"image": (255 * IMAGE).astype(np.uint8)})],
     "KMeansClustersd": [(KMeansClustersd, {"original": IMAGE}), (KMeansClustersd, {"original": VOLUME})],
@@ -64,6 +83,7 @@ CASES = {
     ],
     "ScoresToClustersd": [
         (lambda: ScoresToClustersd(guide_key="original"), {"scores": IMAGE, "image": IMAGE, "original": IMAGE}),
+        (lambda: ScoresToClustersd(field_key="field"), {"scores": IMAGE, "image": IMAGE[:, :, 2:], "field": FIELD}),
     ],
     "ToChannelsd": [
         (lambda: ToChannelsd("image", 3), {"image": VOLUME}),

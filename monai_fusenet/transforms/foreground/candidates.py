@@ -9,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label as connected_components
 
-from monai_fusenet.transforms.foreground.morphology import Box, border_of, opened_components, parts
 from monai_fusenet.transforms.foreground.rule import Rule
+from monai_fusenet.transforms.morphology import Box, border_of, opened_components, parts
 
 __all__ = ["Candidate", "Region", "find_candidates"]
 
@@ -24,9 +24,9 @@ class Region(NamedTuple):
 
     Attributes:
         score: what it is chosen by.
-        fraction: share of the image that it covers.
-        centre: share of a Gaussian at the image centre that it covers.
-        border: share of the image's border pixels that it covers.
+        fraction: share of the field of view, or else of the image, that it covers.
+        centre: share of a Gaussian at the centre that it covers.
+        border: share of the border pixels of field or image that it covers.
         contrast: mean grey value inside less that of a ring around it; for a dark object the other way round, and
             absolute when either will do.
         chosen: whether it is part of the foreground.
@@ -60,13 +60,15 @@ def find_candidates(clusters: np.ndarray, image: np.ndarray, rule: Rule, opening
     """All candidates of an image that a rule allows, best first.
 
     Args:
-        clusters: (*spatial), integer labels, 2-D or 3-D.
+        clusters: (*spatial), integer labels from 1, 2-D or 3-D; 0: outside the field of view.
         image: (C, *spatial), values in [0, 1].
         rule: what is known of the object.
         opening: that of the rule, in pixels: the image may be a part of a larger one.
     """
     grey = image.mean(axis=0)
-    judge = _Judge(grey, rule)
+    if not clusters.any():  # of an image whose margins hold all of its field
+        return []
+    judge = _Judge(grey, rule, clusters > 0)
     proposed = _propose(clusters, grey, rule, opening)
     candidates = [found for box, part in proposed if (found := judge(box, part)) is not None]
     return sorted(candidates, key=lambda candidate: candidate.region.score, reverse=True)
@@ -74,17 +76,17 @@ def find_candidates(clusters: np.ndarray, image: np.ndarray, rule: Rule, opening
 
 def _propose(clusters: np.ndarray, grey: np.ndarray, rule: Rule, opening: float) -> Iterator[tuple[Box, np.ndarray]]:
     """What may be an object, or all of them: bounding boxes, and where it is therein; nothing comes twice."""
-    least = rule.min_fraction * grey.size
+    field = clusters > 0
+    least = rule.min_fraction * field.sum()
     if rule.objects is None:
         surroundings = _surroundings(clusters)
         yield from parts(surroundings, least)
-        for mask in _level_sets(clusters, grey, rule.polarity, surroundings == 0):
+        for mask in _level_sets(clusters, grey, rule.polarity, field & (surroundings == 0)):
             yield from parts(mask.astype(np.int64), least)
         return
     seen = set()
     radii = sorted({share * opening for share in OPENINGS})
-    everywhere = np.ones(clusters.shape, dtype=bool)
-    for mask in _level_sets(clusters, grey, rule.polarity, everywhere):
+    for mask in _level_sets(clusters, grey, rule.polarity, field):
         for radius in radii:
             for box, part in parts(opened_components(mask, radius), least):
                 key = (*((side.start, side.stop) for side in box), part.tobytes())
@@ -96,7 +98,7 @@ def _propose(clusters: np.ndarray, grey: np.ndarray, rule: Rule, opening: float)
 def _surroundings(clusters: np.ndarray) -> np.ndarray:
     """Connected components of clusters that touch every side of the image, from 1 on; 0 elsewhere."""
     whole = tuple(slice(0, side) for side in clusters.shape)
-    components = connected_components(clusters, background=-1, connectivity=1)
+    components = connected_components(clusters, background=0, connectivity=1)
     boxes = ndimage.find_objects(components)
     touching = [label for label, box in enumerate(boxes, start=1) if box == whole]
     return np.where(np.isin(components, touching), components, 0)
@@ -125,13 +127,15 @@ class _Judge:
     Args:
         grey: (*spatial), the image.
         rule: what is known of the object.
+        field: (*spatial), bool: the field of view.
     """
 
-    def __init__(self, grey: np.ndarray, rule: Rule) -> None:
+    def __init__(self, grey: np.ndarray, rule: Rule, field: np.ndarray) -> None:
         self.grey = grey
         self.rule = rule
-        self.centre_prior = _centre_prior(grey.shape)
-        self.border = border_of(grey.shape)
+        self.size = field.sum()
+        self.centre_prior = _centre_prior(grey.shape) * field
+        self.border = border_of(field)
         self.ring_width = max(1, round(RING_WIDTH * np.mean(grey.shape)))
 
     def __call__(self, box: Box, part: np.ndarray) -> Candidate | None:
@@ -139,7 +143,7 @@ class _Judge:
         box, inside = self._with_room(box, part)
         if self.rule.fill_holes:
             inside = ndimage.binary_fill_holes(inside)
-        fraction = float(inside.sum() / self.grey.size)
+        fraction = float(inside.sum() / self.size)
         if fraction > self.rule.max_fraction:
             return None
         contrast = self._contrast(box, inside)

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from monai_fusenet.transforms.acquisition.field import fill_outside
 from monai_fusenet.transforms.foreground.candidates import Region, find_candidates
 from monai_fusenet.transforms.foreground.outline import finish, redraw
 from monai_fusenet.transforms.foreground.rule import Rule, shows_rule
-from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
+from monai_fusenet.utils.arrays import box_of, count_labels, reduced_shape, resize_area, resize_nearest
 
 __all__ = ["apply_rule", "choose_foreground"]
 
@@ -50,10 +51,29 @@ def choose_foreground(
     return apply_rule(Rule(*args, **kwargs), clusters, image)
 
 
-def apply_rule(rule: Rule, clusters: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, list[Region]]:
-    """What `choose_foreground` does, for those who keep the rule."""
+def apply_rule(
+    rule: Rule, clusters: np.ndarray, image: np.ndarray, field: np.ndarray | None = None
+) -> tuple[np.ndarray, list[Region]]:
+    """What `choose_foreground` does, for those who keep the rule.
+
+    Nothing outside a field of view (*spatial), bool, is judged, chosen or drawn. Its border is that of the image, its
+    box is what margins and the centre are of, and fractions are of its pixels. `None`: the whole image.
+    """
     if clusters.shape != image.shape[1:]:
         raise ValueError(f"clusters and image must have the same shape, got {clusters.shape} and {image.shape[1:]}")
+    if field is None or field.all():
+        return _judge(rule, clusters if clusters.min() > 0 else count_labels(clusters).position + 1, image)
+    if not field.any():
+        return np.zeros(field.shape, dtype=bool), []
+    box = box_of(field)
+    within = np.where(field, count_labels(clusters).position + 1, 0)[box]
+    mask = np.zeros(field.shape, dtype=bool)
+    mask[box], regions = _judge(rule, within, fill_outside(image[(slice(None), *box)], field[box]))
+    return mask & field, regions
+
+
+def _judge(rule: Rule, clusters: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, list[Region]]:
+    """The same for the box of a field: labels from 1, and 0 outside the field, where the image is filled."""
     shape = reduced_shape(clusters.shape, JUDGED_PIXELS.get(clusters.ndim, clusters.size))
     small_clusters, small_image = resize_nearest(clusters, shape), resize_area(image, shape)
     chosen, regions = _choose(small_clusters, small_image, rule)

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import morphological_chan_vese
 
-from monai_fusenet.transforms.foreground.morphology import convex_hulls
 from monai_fusenet.transforms.foreground.rule import Rule
+from monai_fusenet.transforms.morphology import convex_hulls
 from monai_fusenet.utils.arrays import resize_linear, resize_nearest
 
 __all__ = ["finish", "redraw"]

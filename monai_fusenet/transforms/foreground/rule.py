@@ -80,7 +80,9 @@ def shows_rule(function: Function) -> Function:
     same. Calls of the function do not change.
     """
     signature = inspect.signature(function)
-    own = [each for each in signature.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    own = list(signature.parameters.values())
+    named = [each for each in own if each.kind == each.KEYWORD_ONLY]
+    placed = [each for each in own if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD, each.KEYWORD_ONLY)]
     fields = inspect.signature(Rule).parameters.values()
-    function.__signature__ = signature.replace(parameters=[*own, *fields])  # type: ignore[attr-defined]
+    function.__signature__ = signature.replace(parameters=[*placed, *fields, *named])  # type: ignore[attr-defined]
     return function

@@ -10,10 +10,11 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from monai_fusenet.transforms.acquisition import field_of
 from monai_fusenet.transforms.foreground.candidates import Region
 from monai_fusenet.transforms.foreground.choice import apply_rule
-from monai_fusenet.transforms.foreground.morphology import convex_hulls
 from monai_fusenet.transforms.foreground.rule import Rule, shows_rule
+from monai_fusenet.transforms.morphology import convex_hulls
 from monai_fusenet.utils.arrays import array_of, put_back, tensor_of
 from monai_fusenet.utils.precision import at_least_float32
 
@@ -32,6 +33,8 @@ class ClustersToMaskd(MapTransform):
         mask_key: where the mask goes.
         image_key: key of the image (C, *spatial), values in [0, 1].
         *args: the fields of `Rule`, in its order.
+        field_key: key of the field of view (1, *spatial), outside which nothing is judged, chosen or drawn, and whose
+            border counts as that of the image; `None`: the whole image.
         **kwargs: the fields of `Rule`, by name.
     """
 
@@ -42,24 +45,36 @@ class ClustersToMaskd(MapTransform):
         mask_key: str = "pred",
         image_key: str = "image",
         *args: Any,
+        field_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(keys)
         self.mask_key = mask_key
         self.image_key = image_key
+        self.field_key = field_key
         self.rule = Rule(*args, **kwargs)
 
     def choose(self, clusters: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """The foreground of `clusters` (*spatial) in `image` (C, *any spatial), as a bool mask (*spatial)."""
-        return self._choose(clusters, image)[0]
+        """The foreground of clusters in an image.
 
-    def _choose(self, clusters: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, list[Region]]:
+        Args:
+            clusters: (*spatial), integer labels from 1; 0: outside the field of view.
+            image: (C, *any spatial), values in [0, 1].
+
+        Returns:
+            (*spatial), bool.
+        """
+        return self._choose(clusters, image, clusters > 0)[0]
+
+    def _choose(
+        self, clusters: np.ndarray, image: np.ndarray, field: np.ndarray | None
+    ) -> tuple[np.ndarray, list[Region]]:
         if image.shape[1:] != clusters.shape:
             resized = torch.nn.functional.interpolate(
                 torch.as_tensor(image).unsqueeze(0), size=clusters.shape, mode="nearest-exact"
             )
             image = resized[0].numpy()
-        return apply_rule(self.rule, clusters, image)
+        return apply_rule(self.rule, clusters, image, field)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the sample with its mask and candidates."""
@@ -68,7 +83,8 @@ class ClustersToMaskd(MapTransform):
         sample["objects_wanted"] = self.rule.objects or 0
         for key in self.key_iterator(sample):
             clusters = tensor_of(sample[key])
-            foreground, sample["regions"] = self._choose(array_of(clusters)[0], image)
+            field = field_of(sample, self.field_key)
+            foreground, sample["regions"] = self._choose(array_of(clusters)[0], image, field)
             mask = torch.from_numpy(foreground).to(torch.uint8).unsqueeze(0)
             sample[self.mask_key] = put_back(mask, clusters)
         return sample

@@ -14,11 +14,9 @@ __all__ = ["Box", "border_of", "convex_hulls", "opened_components", "parts"]
 Box = tuple[slice, ...]
 
 
-def border_of(shape: tuple[int, ...]) -> np.ndarray:
-    """Where the outermost pixels of an image of a shape are, bool."""
-    border = np.ones(shape, dtype=bool)
-    border[tuple(slice(1, -1) for _ in shape)] = False
-    return border
+def border_of(field: np.ndarray) -> np.ndarray:
+    """Where the outermost pixels of a field (*spatial) are, bool: those with a face neighbour outside it."""
+    return field & ~ndimage.binary_erosion(field)
 
 
 def parts(components: np.ndarray, least: float) -> Iterator[tuple[Box, np.ndarray]]:

@@ -1,0 +1,93 @@
+"""The part of an image that shows something: what the device exposes, or the body in it."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from monai_fusenet.transforms.acquisition.device import device_field, largest_part, stretched
+from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_linear, resize_nearest
+
+__all__ = ["SHAPES", "fill_outside", "find_field"]
+
+SHAPES = ("device", "body")
+GRID_PIXELS = {2: 2**16, 3: 2**18}  # by number of axes: bodies are looked for, and what is outside filled, on so many
+AIR = 0.1  # of the range of values: what may be air
+PASSAGE = 0.02  # of the mean side: radius of the narrowest way along which air reaches the border of a field
+LEAST_BODY, MOST_BODY = 0.3, 0.995  # of the field of the device
+
+
+def find_field(image: np.ndarray, shape: str) -> np.ndarray:
+    """Where an image shows something.
+
+    Args:
+        image: (C, *spatial), values of any range, 2-D or 3-D. Of a volume each axis is looked along, so that cylinders
+            and boxes along the axes are found.
+        shape: "device": the field that a device exposes, see `device_field`; "body": of that field what is left
+            without air, near-black pixels that reach its border by a way that is not narrow: the largest connected
+            part, its holes filled.
+
+    Returns:
+        (*spatial), bool; True everywhere where no field is found.
+    """
+    field = _device_field(image.mean(axis=0, dtype=np.float32))
+    return field if shape == "device" else _body(image.mean(axis=0, dtype=np.float32), field)
+
+
+def _device_field(grey: np.ndarray) -> np.ndarray:
+    if grey.ndim == 2:
+        return device_field(grey)
+    field = np.ones(grey.shape, dtype=bool)
+    for axis in range(grey.ndim):  # outside is dark in all of its slices, so that the brightest values tell most
+        field &= np.expand_dims(device_field(grey.max(axis=axis)), axis)
+    return field
+
+
+def _body(grey: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """The part of a field that is not air."""
+    shape = reduced_shape(grey.shape, GRID_PIXELS[grey.ndim])
+    small = resize_nearest(field, shape)
+    values = resize_area(grey[None], shape)[0]
+    within = stretched(values[small])
+    if within is None:
+        return field
+    air = ~small
+    air[small] = within <= AIR
+    if air.all():
+        return field
+    radius = max(1.0, PASSAGE * float(np.mean(shape)))
+    body = largest_part(~_reaching_border(air, radius))
+    if body is None:
+        return field
+    body = ndimage.binary_fill_holes(body) & small
+    if not LEAST_BODY < body.sum() / small.sum() < MOST_BODY:
+        return field
+    return field & (resize_linear(body[None].astype(np.float32), grey.shape)[0] > 0.5)
+
+
+def _reaching_border(mask: np.ndarray, radius: float) -> np.ndarray:
+    """What of a mask a ball of some radius reaches that comes from beyond the border of the image."""
+    room = int(np.ceil(radius)) + 1
+    padded = np.pad(mask, room, constant_values=True)
+    core = ndimage.distance_transform_edt(np.pad(padded, 1, mode="edge"))
+    core = ndimage.label(core > radius)[0]
+    core = core == core.flat[0]
+    core = core[tuple(slice(1, -1) for _ in mask.shape)]
+    reached = ndimage.distance_transform_edt(~core) <= radius
+    return reached[tuple(slice(room, -room) for _ in mask.shape)] & mask
+
+
+def fill_outside(image: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """An image (C, *spatial) in which pixels outside a field have about the values of the nearest ones inside.
+
+    They are made on a smaller grid, so that they are smooth; pixels of the field stay what they are.
+    """
+    if field.all() or not field.any():
+        return image
+    shape = reduced_shape(field.shape, GRID_PIXELS[field.ndim])
+    weight = resize_area(field[None].astype(np.float32), shape)
+    known = weight[0] > 0.5 if (weight > 0.5).any() else weight[0] > 0
+    means = resize_area(np.where(field, image, 0).astype(np.float32), shape) / np.maximum(weight, 1e-6)
+    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    filled = resize_linear(means[(slice(None), *nearest)], field.shape)
+    return np.where(field, image, filled).astype(image.dtype)
