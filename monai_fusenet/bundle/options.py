@@ -20,6 +20,7 @@ from monai_fusenet import __version__
 from monai_fusenet.bundle.faults import edge
 from monai_fusenet.data.preparation import LARGEST
 from monai_fusenet.results.dicom import check_dicom_output
+from monai_fusenet.transforms import FIELD_SHAPES
 from monai_fusenet.utils.checks import check_number, check_switch, check_whole
 
 if TYPE_CHECKING:
@@ -134,6 +135,11 @@ def _check_nan_value(name: str, value: Any, config: Config) -> None:
         check_number(name, value, -LARGEST, LARGEST)
 
 
+def _check_field(name: str, field: Any, config: Config) -> None:
+    if field not in (None, *FIELD_SHAPES):
+        raise ValueError(f'{name} must be null, "device" or "body", got {field}')
+
+
 SWITCH = Kind("True or False", lambda name, value, _: check_switch(name, value))
 FOLDER, FILE, TEXT = Kind("folder"), Kind("file"), Kind("text")
 SEEDS = Kind("list of whole numbers", _check_seeds)
@@ -197,6 +203,12 @@ OPTIONS = (
         Kind("null, or number", _check_nan_value),
         WORKFLOWS,
         "What takes the place of NaN and infinite values of an image; null: such an image is refused.",
+    ),
+    Option(
+        "field",
+        Kind('null, "device" or "body"', _check_field),
+        WORKFLOWS,
+        "The field of view that is worked on: what the device exposes, or the body in it; null: the whole image.",
     ),
     Option(
         "second_view_channels",

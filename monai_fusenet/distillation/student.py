@@ -33,7 +33,7 @@ from monai_fusenet.distillation.lesson import Lesson, lesson_of_network, lesson_
 from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResumableCheckpoint
 from monai_fusenet.handlers.checkpoint import changed_settings, load_checkpoint
 from monai_fusenet.results.layout import result_path
-from monai_fusenet.utils.arrays import plain
+from monai_fusenet.utils.arrays import array_of, box_of, plain
 from monai_fusenet.utils.checks import check_number, check_whole
 from monai_fusenet.utils.errors import failure_reason
 from monai_fusenet.utils.files import atomic_path
@@ -190,7 +190,7 @@ class Distiller:
             ValueError: when there is nothing to learn from, or the network has learnt that there is nothing.
         """
         samples = self._load(items, teacher_dirs)
-        masks = [self._teacher_masks(sample["name"], teacher_dirs) for sample in samples]
+        masks = [self._teacher_masks(sample["name"], teacher_dirs, sample.pop("box")) for sample in samples]
         self.settings |= {"images": [item["file"] for item in items], "teachers": _digest(masks)}
         self._refuse_rounds_of_others()
 
@@ -220,7 +220,7 @@ class Distiller:
         return history
 
     def _load(self, items: Items, teacher_dirs: Sequence[Path]) -> list[dict[str, Any]]:
-        """`image` (C, *size) and `name` of all images that have masks of all teachers and can be read."""
+        """`image` (C, *size), `name` and `box` of all images that have masks of all teachers and can be read."""
         taught = [
             {key: item[key] for key in ("image", "file", "name")}
             for item in items
@@ -234,16 +234,17 @@ class Distiller:
         if len(taught) < LEAST_IMAGES:
             logger.warning("a network that sees %d images learns these by heart: give it more", len(taught))
         # Nothing but the small image is kept: what it was made from may be a hundred times as large.
-        small = Compose([self.preprocessing, SelectItemsd(["image", "name"])])
+        small = Compose([self.preprocessing, with_box, SelectItemsd(["image", "name", "box"])])
         images = SeededCacheDataset(taught, small, progress=False)
         images.prepare()
         prepared = [images[index] for index in range(len(images))]
-        return [{"image": plain(sample["image"]).clone(), "name": sample["name"]} for sample in prepared]
+        return [{**sample, "image": plain(sample["image"]).clone()} for sample in prepared]
 
-    def _teacher_masks(self, name: str, folders: Sequence[Path]) -> Tensor:
-        """All masks of an image, (M, *size): the share of each pixel that is foreground."""
+    def _teacher_masks(self, name: str, folders: Sequence[Path], box: tuple[slice, ...]) -> Tensor:
+        """All masks of an image in the box of its field, (M, *size): the share of each pixel that is foreground."""
         loaded = [plain(load_image(str(result_path(folder, name, "mask"))))[:1] > 0 for folder in folders]
-        return torch.cat([F.interpolate(one.float().unsqueeze(0), size=self.size, mode="area")[0] for one in loaded])
+        cropped = [one[(slice(None), *box)].float().unsqueeze(0) for one in loaded]
+        return torch.cat([F.interpolate(one, size=self.size, mode="area")[0] for one in cropped])
 
     def _choose(self, number: int, lesson: Lesson) -> list[int]:
         """Which images teach in a round."""
@@ -299,6 +300,12 @@ class Distiller:
             table = csv.writer(file)
             table.writerow(Round._fields)
             table.writerows(history)
+
+
+def with_box(sample: dict[str, Any]) -> dict[str, Any]:
+    """The sample with the `box` of its `field` of view, to which its image was cropped; all where it has no field."""
+    field = array_of(sample["field"])[0] if "field" in sample else None
+    return {**sample, "box": () if field is None else box_of(field)}
 
 
 def check_runs(network: nn.Module, in_channels: int, size: Sequence[int]) -> None:

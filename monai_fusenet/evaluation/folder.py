@@ -16,6 +16,7 @@ from monai_fusenet.evaluation.loading import Truth, load_results, load_true_obje
 from monai_fusenet.handlers.progress import ProgressHandler
 from monai_fusenet.results.layout import result_path
 from monai_fusenet.results.summary import read_summary
+from monai_fusenet.transforms.acquisition import find_field
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
 from monai_fusenet.utils.errors import failure_reason
@@ -38,6 +39,7 @@ def score_folder(
     predictions: Mapping[int | None, Path],
     choose_mask: ChooseMask,
     method: str = "FuseNet",
+    field: str | None = None,
 ) -> tuple[list[Row], list[NotScored]]:
     """Scores predictions and the trivial baselines, image by image, on the grid of the image.
 
@@ -52,6 +54,7 @@ def score_folder(
         choose_mask: label-free rule, called with clusters (*spatial) and image (C, *spatial), that makes masks of the
             baselines that only cluster.
         method: name of the predictions in the tables.
+        field: the field of view that clusterings among the baselines are given, see `FieldOfViewd`.
 
     Returns:
         rows of `score_image` for each seed and of `score_baselines`, with `file`, `seed` and, where the summary has
@@ -61,7 +64,7 @@ def score_folder(
     """
     folders = predictions.values()
     with_objects = any(result_path(folder, item["name"], "objects") for folder in folders for item in items)
-    scorer = _Scorer(predictions, choose_mask, method, with_objects)
+    scorer = _Scorer(predictions, choose_mask, method, with_objects, field)
     own = distributed.share(items)
     if own:
         engine = Engine(scorer)
@@ -83,6 +86,7 @@ class _Scorer:
         choose_mask: see `score_folder`.
         method: see `score_folder`.
         with_objects: whether objects are scored, too.
+        field: see `score_folder`.
 
     Attributes:
         rows: of all images so far.
@@ -90,12 +94,18 @@ class _Scorer:
     """
 
     def __init__(
-        self, predictions: Mapping[int | None, Path], choose_mask: ChooseMask, method: str, with_objects: bool
+        self,
+        predictions: Mapping[int | None, Path],
+        choose_mask: ChooseMask,
+        method: str,
+        with_objects: bool,
+        field: str | None,
     ) -> None:
         self.predictions = predictions
         self.choose_mask = choose_mask
         self.method = method
         self.with_objects = with_objects
+        self.field = field
         self.summaries = {seed: read_summary(folder) for seed, folder in predictions.items()}
         self.rows: list[Row] = []
         self.failures: list[NotScored] = []
@@ -152,7 +162,8 @@ class _Scorer:
             spacing = tuple(shrunk * (1 if spacing is None else spacing))
             pixels, label = resize_area(pixels, shape), resize_nearest(label, shape)
             true_objects = None if true_objects is None else resize_nearest(true_objects, shape)
-        scores = score_baselines(pixels, label, self.choose_mask, spacing, true_objects=true_objects)
+        field = None if self.field is None else find_field(pixels, self.field)
+        scores = score_baselines(pixels, label, self.choose_mask, spacing, true_objects=true_objects, field=field)
         return [{"file": item["file"], **row, **_noted(truth.note)} for row in scores]
 
 

@@ -12,6 +12,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou,
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from monai_fusenet.data import ScaleByPercentilesd
 from monai_fusenet.evaluation.baselines import (
     centre_component,
     centred_disk_mask,
@@ -30,7 +31,8 @@ from monai_fusenet.metrics.partition import (
 )
 from monai_fusenet.metrics.published import published_mask
 from monai_fusenet.metrics.xor import compute_xor
-from monai_fusenet.transforms.kmeans import kmeans_clusters
+from monai_fusenet.transforms.acquisition import fill_outside
+from monai_fusenet.transforms.kmeans import is_rgb, kmeans_clusters
 from monai_fusenet.transforms.objects import split_objects
 from monai_fusenet.utils.arrays import count_labels, relabel_by_size
 
@@ -196,6 +198,7 @@ def score_baselines(
     spacing: Sequence[float] | None = None,
     seed: int = 0,
     true_objects: np.ndarray | None = None,
+    field: np.ndarray | None = None,
 ) -> list[Row]:
     """Scores the trivial methods of ``BASELINES`` on one image.
 
@@ -212,6 +215,8 @@ def score_baselines(
         seed: of k-means.
         true_objects: label map (*spatial), 0 for background; the objects of a mask are then those of
             :py:func:`monai_fusenet.transforms.split_objects`. None leaves objects out.
+        field: (*spatial), bool: the field of view. k-means and SLIC see it alone, with values scaled anew, as the
+            method under test does; their label outside is 0. `None`: the whole image.
 
     Returns:
         rows as those of :py:func:`score_image`.
@@ -230,8 +235,11 @@ def score_baselines(
         "Otsu dark + centre component": centre_component(dark),
         "Otsu bright + centre component": centre_component(bright),
     }
-    partitions = {f"{k}-means": kmeans_clusters(image, k, seed) for k in (2, 3, 4)}
-    partitions["SLIC merged to 3"] = slic_clusters(image)
+    if field is None:
+        field = np.ones(label.shape, dtype=bool)
+    seen = image if field.all() else _scaled_in(field, image)
+    partitions = {f"{k}-means": kmeans_clusters(seen, k, seed, field) for k in (2, 3, 4)}
+    partitions["SLIC merged to 3"] = np.where(field, slic_clusters(seen), 0)
 
     def score(method: str, mask: np.ndarray | None, clusters: np.ndarray | None) -> list[Row]:
         objects = None
@@ -243,8 +251,14 @@ def score_baselines(
     for method, mask in masks.items():
         rows += score(method, mask, None if method == "Otsu bright" else relabel_by_size(mask))
     for method, clusters in partitions.items():
-        rows += score(method, None if choose_mask is None else choose_mask(clusters, image), clusters)
+        rows += score(method, None if choose_mask is None else choose_mask(clusters, seen), clusters)
     return rows
+
+
+def _scaled_in(field: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """An image whose values in a field fill [0, 1], what is outside filled from within."""
+    scaled = ScaleByPercentilesd("image", channel_wise=not is_rgb(image), field_key="field")
+    return fill_outside(scaled({"image": image, "field": field[None]})["image"].numpy(), field)
 
 
 def _check_shapes(name: str, array: np.ndarray, label: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from monai.engines import IterationEvents, SupervisedEvaluator
 from monai_fusenet.results.image import ImageFiles, ImageResult
 from monai_fusenet.results.layout import write_label_map
 from monai_fusenet.results.summary import SUMMARY_COLUMNS, Row, Summary, read_summary_and_parts
+from monai_fusenet.transforms.acquisition import field_of
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.memory import peak_memory
 
@@ -134,6 +135,7 @@ class ResultWriter:
             augmented=None if record is None or record.augmented is None else record.augmented.numpy(),
             regions=sample.get("regions"),
             objects_wanted=sample.get("objects_wanted", 0),
+            field=field_of(read, "field") if "field" in read else None,
         )
         no_dicom = self._files.write(item, result, read.get("content"))
         messages = [*result.oddities(), *_notes_of_fit(record), no_dicom]

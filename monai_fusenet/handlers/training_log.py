@@ -16,6 +16,7 @@ from monai_fusenet.data import affine_of
 from monai_fusenet.engines.trainer import FuseNetTrainer
 from monai_fusenet.metrics.partition import majority_mask
 from monai_fusenet.results.panel import PanelRow, draw_panels
+from monai_fusenet.transforms.acquisition import field_of
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.errors import failure_reason
 from monai_fusenet.utils.files import atomic_path
@@ -136,6 +137,7 @@ class ValidationPanel:
                     mask=np.asarray(sample["pred"])[0],
                     label=label,
                     affine=affine_of(sample["clusters"]),
+                    field=field_of(sample, "field") if "field" in sample else None,
                 )
             )
             titles.append(item["file"])

@@ -28,7 +28,7 @@ class Clusters(NamedTuple):
     """What is kept of an image.
 
     Attributes:
-        clusters: (*spatial) of the loaded image, integers 1..K by decreasing size.
+        clusters: (*spatial) of the loaded image, integers 1..K by decreasing size, and 0 outside the field of view.
         uncertainty: how undecided the pixels are between clusters, in [0, 1].
         original_affine: the affine of the file's grid, 4 x 4.
         grid_shape: spatial shape in the file, axes of length 1 included.

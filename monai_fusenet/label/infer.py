@@ -151,6 +151,19 @@ class _Interactive(_ClustersUser):
         background: Sequence[Sequence[int]],
     ) -> np.ndarray:
         """The mask (*spatial) that points of the tensor (*spatial) ask for, see `ClickSelector`."""
+        mask = self._select(path, found, request, foreground, background)
+        field = found.clusters > 0
+        # Nothing is drawn outside the field of view, unless a person asks for just that.
+        return mask & field if all(field[tuple(point)] for point in foreground) else mask
+
+    def _select(
+        self,
+        path: str,
+        found: Clusters,
+        request: Mapping[str, Any],
+        foreground: Sequence[Sequence[int]],
+        background: Sequence[Sequence[int]],
+    ) -> np.ndarray:
         scope = option("scope", request.get("scope"), SCOPES)
         if found.clusters.ndim == 2 or scope == "volume":
             return found.selector(foreground, background)

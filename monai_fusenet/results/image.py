@@ -46,6 +46,7 @@ class ImageResult(NamedTuple):
         objects: (1, *spatial), the objects 1..n of the mask, 0 elsewhere, with the same `meta`; `None` where nobody
             cut the mask into objects.
         objects_wanted: how many objects the mask should hold; 0 where nobody has said.
+        field: (*spatial), bool: the field of view; `None`: the whole image.
     """
 
     image: np.ndarray
@@ -55,6 +56,7 @@ class ImageResult(NamedTuple):
     regions: Sequence[Region] | None = None
     objects: MetaTensor | None = None
     objects_wanted: int = 0
+    field: np.ndarray | None = None
 
     @property
     def cluster_count(self) -> int:
@@ -103,6 +105,7 @@ class ImageResult(NamedTuple):
             augmented=self.augmented,
             affine=affine_of(self.clusters),
             note=note.replace("; ", "\n"),
+            field=self.field,
         )
 
 

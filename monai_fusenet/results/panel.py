@@ -16,6 +16,7 @@ __all__ = ["PanelRow", "draw_panels"]
 
 CONTOUR = "#00e676"
 TRUTH = "#ff9100"
+FIELD = "#40c4ff"
 
 
 class PanelRow:
@@ -27,12 +28,13 @@ class PanelRow:
 
     Args:
         image: (C, *spatial), values in [0, 1]; up to three channels are shown.
-        clusters: (*spatial), integers from 1.
+        clusters: (*spatial), integers from 1; 0, outside the field of view, is black.
         mask: (*spatial), foreground above 0.
         augmented: second view (C, *any spatial of as many axes), values in [0, 1].
         label: ground truth (*spatial), foreground above 0.
         affine: 4 x 4, from indices to mm (RAS); `None`: a picture, whose first axis points down.
         note: a few words to stand under the mask.
+        field: (*spatial), bool: the field of view, which is drawn as a thin line; `None`: the whole image.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class PanelRow:
         label: np.ndarray | None = None,
         affine: np.ndarray | None = None,
         note: str = "",
+        field: np.ndarray | None = None,
     ) -> None:
         self.note = note
         position = 0.5
@@ -64,11 +67,12 @@ class PanelRow:
             return np.moveaxis(view[:3], 0, -1) if view.shape[0] >= 3 else np.repeat(view[0][..., None], 3, axis=-1)
 
         self.image = picture(image)
-        self.cluster_count = len(count_labels(clusters).values)  # of a whole volume, as in the summary
+        self.cluster_count = int((count_labels(clusters).values > 0).sum())  # of a whole volume, as in the summary
         rows, columns = reversed(spacing) if is_turned else spacing
         self.aspect = rows / columns  # height of a pixel over its width
         self.clusters = plane(clusters, clusters.ndim)
         self.mask = plane(mask, mask.ndim) > 0
+        self.field = None if field is None else plane(field, field.ndim)
         self.label = None if label is None else plane(label, label.ndim) > 0
         self.augmented = None if augmented is None else picture(augmented)
 
@@ -88,7 +92,7 @@ def _cluster_colors(clusters: np.ndarray) -> np.ndarray:
     colors = colormaps["tab20"](np.arange(20))[:, :3]
     # Strong colours first: tab20 alternates strong and pale ones, and neighbours in size are often neighbours in place.
     colors = np.concatenate([colors[::2], colors[1::2]])
-    return colors[(clusters - 1) % len(colors)]
+    return np.where((clusters > 0)[..., None], colors[(clusters - 1) % len(colors)], 0.0)
 
 
 def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
@@ -126,9 +130,9 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
                 ax.imshow(pixels, interpolation="nearest", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
         for ax in axes:
             ax.set_aspect(row.aspect)
-        for region, color in ((row.label, TRUTH), (row.mask, CONTOUR)):
+        for region, color, line_width in ((row.field, FIELD, 0.6), (row.label, TRUTH, 1.5), (row.mask, CONTOUR, 1.5)):
             if region is not None and region.any() and not region.all():
-                axes[-1].contour(region, levels=[0.5], colors=color, linewidths=1.5)
+                axes[-1].contour(region, levels=[0.5], colors=color, linewidths=line_width)
         if row.label is not None:
             axes[-1].set_title("mask, and truth in orange", fontsize=9)
         if row.note:

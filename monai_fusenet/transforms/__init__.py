@@ -1,6 +1,6 @@
 """What prepares an image and what finishes a result."""
 
-from monai_fusenet.transforms.acquisition import CropToFieldd, FieldOfViewd, find_field
+from monai_fusenet.transforms.acquisition import FIELD_SHAPES, CropToFieldd, FieldOfViewd, find_field
 from monai_fusenet.transforms.augment_pair import AugmentPaird
 from monai_fusenet.transforms.clusters import ScoresToClustersd
 from monai_fusenet.transforms.color_jitter import (
@@ -21,6 +21,7 @@ from monai_fusenet.utils.arrays import relabel_by_size
 from monai_fusenet.utils.scores import count_clusters, guided_upsampling, merge_twin_scores, upsampled_argmax
 
 __all__ = [
+    "FIELD_SHAPES",
     "AugmentPaird",
     "ClustersToMaskd",
     "ConvexHullsd",

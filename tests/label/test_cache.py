@@ -109,7 +109,8 @@ def test_keys_follow_content_options_and_weights(tmp_path):
     key = clusterer.key(image)
     overlay = tmp_path / "own.yaml"
     overlay.write_text("network_def#features: 16\n")
-    assert Clusterer(ClusterCache(tmp_path), "lung").key(image) == key  # presets choose, they do not cluster
+    assert Clusterer(ClusterCache(tmp_path), "generic").key(image) == key  # rules choose, they do not cluster
+    assert Clusterer(ClusterCache(tmp_path), "lung").key(image) != key  # its field is the body
     assert Clusterer(ClusterCache(tmp_path), str(overlay)).key(image) != key
     assert Clusterer(ClusterCache(tmp_path), "skin", seed=1).key(image) != key
     adapted = clusterer.key(image, adapt=True)

@@ -8,9 +8,9 @@ from scipy import ndimage
 from monai_fusenet.transforms.acquisition.device import device_field, largest_part, stretched
 from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_linear, resize_nearest
 
-__all__ = ["SHAPES", "fill_outside", "find_field"]
+__all__ = ["FIELD_SHAPES", "fill_outside", "find_field"]
 
-SHAPES = ("device", "body")
+FIELD_SHAPES = ("device", "body")
 GRID_PIXELS = {2: 2**16, 3: 2**18}  # by number of axes: bodies are looked for, and what is outside filled, on so many
 AIR = 0.1  # of the range of values: what may be air
 PASSAGE = 0.02  # of the mean side: radius of the narrowest way along which air reaches the border of a field

@@ -13,7 +13,7 @@ from monai.transforms import InvertibleTransform, MapTransform, SpatialCrop
 from monai.utils import TraceKeys
 from torch import Tensor
 
-from monai_fusenet.transforms.acquisition.field import SHAPES, fill_outside, find_field
+from monai_fusenet.transforms.acquisition.field import FIELD_SHAPES, fill_outside, find_field
 from monai_fusenet.utils.arrays import array_of, box_of, plain, put_back, tensor_of
 from monai_fusenet.utils.precision import at_least_float32
 
@@ -39,7 +39,7 @@ class FieldOfViewd(MapTransform):
 
     def __init__(self, keys: KeysCollection = "image", field_key: str = "field", shape: str | None = "device") -> None:
         super().__init__(keys)
-        if shape is not None and shape not in SHAPES:
+        if shape is not None and shape not in FIELD_SHAPES:
             raise ValueError(f'field must be null, "device" or "body", got {shape}')
         self.field_key = field_key
         self.shape = shape
