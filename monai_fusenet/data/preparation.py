@@ -175,7 +175,7 @@ class ScaleByPercentilesd(MapTransform):
         channel_wise: scale each channel by itself, as several MR sequences need it; otherwise all alike, so that
             colours stay what they are.
         allow_missing_keys: whether samples may lack a key.
-        field_key: key of a field (1, *spatial), whose pixels alone the percentiles are of; `None`: of all pixels.
+        field_key: key of a field (1, *spatial) whose pixels alone the percentiles are of, in samples that have one.
 
     Raises:
         ValueError: if the percentiles are not in order.
@@ -208,12 +208,11 @@ class ScaleByPercentilesd(MapTransform):
             image = tensor_of(sample[key])
             values = at_least_float32(plain(image))
             parts = values.split(1) if self.channel_wise else [values]
-            field = None if self.field_key is None else plain(tensor_of(sample[self.field_key]))[0] > 0
-            sample[key] = put_back(torch.cat([self._scale(part, field) for part in parts]), image)
+            field = plain(tensor_of(sample[self.field_key]))[0] > 0 if self.field_key in sample else ...
+            sample[key] = put_back(torch.cat([self._scale(part, part[:, field]) for part in parts]), image)
         return sample
 
-    def _scale(self, values: Tensor, field: Tensor | None) -> Tensor:
-        known = values if field is None or field.all() else values[:, field]
+    def _scale(self, values: Tensor, known: Tensor) -> Tensor:
         low, high = (float(percentile(known, part)) for part in (self.lower, self.upper))
         if low == high:
             low, high = known.min().item(), known.max().item()

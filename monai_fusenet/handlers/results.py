@@ -135,7 +135,7 @@ class ResultWriter:
             augmented=None if record is None or record.augmented is None else record.augmented.numpy(),
             regions=sample.get("regions"),
             objects_wanted=sample.get("objects_wanted", 0),
-            field=field_of(read, "field") if "field" in read else None,
+            field=field_of(read, "field"),
         )
         no_dicom = self._files.write(item, result, read.get("content"))
         messages = [*result.oddities(), *_notes_of_fit(record), no_dicom]

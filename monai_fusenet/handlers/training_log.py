@@ -137,7 +137,7 @@ class ValidationPanel:
                     mask=np.asarray(sample["pred"])[0],
                     label=label,
                     affine=affine_of(sample["clusters"]),
-                    field=field_of(sample, "field") if "field" in sample else None,
+                    field=field_of(sample, "field"),
                 )
             )
             titles.append(item["file"])

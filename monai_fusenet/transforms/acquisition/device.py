@@ -17,20 +17,23 @@ from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_neares
 __all__ = ["device_field", "largest_part", "stretched"]
 
 SEARCHED_PIXELS = 2**16  # fields are looked for on a grid of about so many
-DRAWN_PIXELS = 2**21  # and drawn on that of the image, or on one of so many
+DRAWN_PIXELS = 2**20  # and drawn on that of the image, or on one of so many
 LEAST_SIDE = 16  # of the grid: less is no picture
 DARK_LEVELS = (0.02, 0.05, 0.09, 0.14, 0.2, 0.25)  # what may be outside, as a share of the range of values
 BRIGHT_LEVELS = (0.02, 0.06, 0.14)
 SPECK = 0.006  # of the mean side: radius of what counts as noise, or as text, beside a field
 LEAST_FIELD, LEAST_OUTSIDE = 0.05, 0.003  # of the image
+LEAST_BAY = 0.001  # of the image: what a probe cuts out of a fan
 LEAST_FILLED = 0.6  # of the convex hull of a field
 FLAT = 0.9  # of what is outside has the values of outside; the rest are labels and marks
 LEAST_OUTLINE = 12  # pixels of outline apart from the border of the image
 LEAST_STEP = 0.06  # along an edge, as a share of the range
 SHARP = 0.7  # of the outline: such a part has a sharp edge where a device has made it
 SHARP_STEP = 0.75  # of the step across some pixels lies within three of them
+LEAST_VIGNETTE = 0.5  # of the image: a smaller ellipse without a sharp edge may be a cell
 SOFT = 0.85  # of the outline of a vignette has an edge, sharp or not
 ROUND = 1.5  # pixels by which a vignette may differ from an ellipse, and the rim of a probe from a circle
+WIDEST_CHORD = 1.3  # of the rim of a probe, in radii; a dark disk at the edge of a field has more
 STRAIGHT = 8  # most corners of a bright frame
 
 
@@ -105,9 +108,9 @@ def _fields(values: np.ndarray) -> Iterator[_Found]:
                 continue
             if inside[field].mean() < LEAST_FILLED or inside[~field].mean() > 1 - FLAT:
                 continue
-            sureness = _sureness(1 - values if is_bright else values, field, is_bright, level)
+            sureness, halfway = _judged(1 - values if is_bright else values, field, is_bright, level)
             if sureness > 0:
-                yield _Found(field, is_bright, level, sureness)
+                yield _Found(field, is_bright, max(level, halfway), sureness)
 
 
 def _field_of(inside: np.ndarray) -> np.ndarray | None:
@@ -119,10 +122,14 @@ def _field_of(inside: np.ndarray) -> np.ndarray | None:
         return None
     opened = ndimage.distance_transform_edt(~core) <= radius
     component = ndimage.binary_fill_holes(inside & opened)
-    field = convex_hull_image(component)
-    for box, bay in parts(connected_components(field & ~component, connectivity=1), LEAST_OUTSIDE * field.size):
+    field = convex_hull_image(component, offset_coordinates=False)
+    for box, bay in parts(connected_components(field & ~component, connectivity=1), LEAST_BAY * field.size):
         rim = np.argwhere(ndimage.binary_dilation(np.pad(bay, 1)) & np.pad(component, 1)[_grown(box)])
-        if len(rim) >= LEAST_OUTLINE and _distance_from_circle(rim) <= max(ROUND, radius / 2):
+        if len(rim) < LEAST_OUTLINE:
+            continue
+        distance, curvature_radius = _circle_of(rim)
+        chord = np.linalg.norm(np.ptp(rim, axis=0))
+        if distance <= max(ROUND, radius / 2) and chord <= WIDEST_CHORD * curvature_radius:
             field[box] &= ~bay
     return field
 
@@ -132,28 +139,35 @@ def _grown(box: tuple[slice, ...]) -> tuple[slice, ...]:
     return tuple(slice(side.start, side.stop + 2) for side in box)
 
 
-def _sureness(values: np.ndarray, field: np.ndarray, is_bright: bool, level: float) -> float:
-    """How sure it is that a device has made a field, brighter than its outside; 0: not at all."""
+def _judged(values: np.ndarray, field: np.ndarray, is_bright: bool, level: float) -> tuple[float, float]:
+    """How sure it is that a device has made a field, brighter than its outside, and the value halfway up its edge.
+
+    0: it is no such field.
+    """
     points, normals = _outline(field)
     if len(points) < LEAST_OUTLINE:
-        return 0.0
+        return 0.0, level
 
     def at(*distances: float) -> np.ndarray:
         """Means of values along the normals, in pixels from the outline, inside above 0."""
         places = [(points + distance * normals).T for distance in distances]
         return np.mean([ndimage.map_coordinates(values, place, order=1, mode="nearest") for place in places], axis=0)
 
-    step, wide = at(1.5, 2.5) - at(-1.5, -2.5), at(4, 5, 6) - at(-4, -5, -6)
+    outer = at(-1.5, -2.5)
+    step, wide = at(1.5, 2.5) - outer, at(4, 5, 6) - at(-4, -5, -6)
     is_edge = (step > LEAST_STEP) & (at(-2, -3) <= level)
     sharp = float((is_edge & (step > SHARP_STEP * wide)).mean())
+    halfway = float(np.median(outer) + np.percentile(step[is_edge], 20) / 2) if is_edge.any() else level
     if is_bright:
-        corners = len(approximate_polygon(max(find_contours(np.pad(field, 1).astype(float), 0.5), key=len), 1.0)) - 1
-        return sharp if sharp >= SHARP and corners <= STRAIGHT else 0.0
+        corners = len(approximate_polygon(max(find_contours(np.pad(field, 1).astype(float), 0.5), key=len), 2.0)) - 1
+        return (sharp if sharp >= SHARP and corners <= STRAIGHT else 0.0), halfway
     if sharp >= SHARP:
-        return 1 + sharp
-    is_vignette = (~field[[0, 0, -1, -1], [0, -1, 0, -1]]).sum() >= 3 and _distance_from_ellipse(points) <= ROUND
+        return 1 + sharp, halfway
+    corners_outside = int((~field[[0, 0, -1, -1], [0, -1, 0, -1]]).sum())
+    is_vignette = field.mean() >= LEAST_VIGNETTE and corners_outside >= 3 and _distance_from_ellipse(points) <= ROUND
     support = float(is_edge.mean())
-    return support + level / 10 if is_vignette and support >= SOFT else 0.0  # of equal ones that with least vignette
+    # of equal ones that with least vignette
+    return (support + level / 10 if is_vignette and support >= SOFT else 0.0), level
 
 
 def _outline(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,22 +175,23 @@ def _outline(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     room = 8
     soft = ndimage.gaussian_filter(np.pad(field, room, mode="edge").astype(np.float32), 2.0)
     points = np.concatenate(find_contours(np.pad(field, 1).astype(float), 0.5)) - 1
-    points = points[np.minimum(points, np.array(field.shape) - 1 - points).min(axis=1) > 2.5]
+    points = points[np.minimum(points, np.array(field.shape) - 1 - points).min(axis=1) > 0.6]
     slopes = [ndimage.map_coordinates(slope, points.T + room, order=1) for slope in np.gradient(soft)]
     normals = np.stack(slopes, axis=1)
     return points, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
 
 
-def _distance_from_circle(points: np.ndarray) -> float:
-    """Root mean square distance of points (n, 2) from the circle that fits them best."""
+def _circle_of(points: np.ndarray) -> tuple[float, float]:
+    """Root mean square distance of points (n, 2) from the circle that fits them best, and its radius."""
     shifted = points - points.mean(axis=0)
     solved = np.linalg.lstsq(np.c_[2 * shifted, np.ones(len(points))], (shifted**2).sum(axis=1), rcond=None)[0]
     radius = np.sqrt(max(0.0, solved[2] + (solved[:2] ** 2).sum()))
-    return float(np.sqrt(np.mean((np.linalg.norm(shifted - solved[:2], axis=1) - radius) ** 2)))
+    distances = np.linalg.norm(shifted - solved[:2], axis=1) - radius
+    return float(np.sqrt(np.mean(distances**2))), float(radius)
 
 
 def _distance_from_ellipse(points: np.ndarray) -> float:
-    """The same from the ellipse along the axes, about; infinite where another curve fits better."""
+    """The same distance, about, from the ellipse along the axes; infinite where another curve fits better."""
     size = np.abs(points - points.mean(axis=0)).max()
     place = (points - points.mean(axis=0)) / size
     terms = np.c_[place**2, place]

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from monai_fusenet.transforms.acquisition.device import device_field, largest_part, stretched
-from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_linear, resize_nearest
+from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_linear
 
 __all__ = ["FIELD_SHAPES", "fill_outside", "find_field"]
 
@@ -14,6 +14,7 @@ FIELD_SHAPES = ("device", "body")
 GRID_PIXELS = {2: 2**16, 3: 2**18}  # by number of axes: bodies are looked for, and what is outside filled, on so many
 AIR = 0.1  # of the range of values: what may be air
 PASSAGE = 0.02  # of the mean side: radius of the narrowest way along which air reaches the border of a field
+LEAST_SECTION = 0.5  # of a volume seen along an axis: less is a thing on black ground
 LEAST_BODY, MOST_BODY = 0.3, 0.995  # of the field of the device
 
 
@@ -39,14 +40,16 @@ def _device_field(grey: np.ndarray) -> np.ndarray:
         return device_field(grey)
     field = np.ones(grey.shape, dtype=bool)
     for axis in range(grey.ndim):  # outside is dark in all of its slices, so that the brightest values tell most
-        field &= np.expand_dims(device_field(grey.max(axis=axis)), axis)
+        seen = device_field(grey.max(axis=axis))
+        if seen.mean() >= LEAST_SECTION:
+            field &= np.expand_dims(seen, axis)
     return field
 
 
 def _body(grey: np.ndarray, field: np.ndarray) -> np.ndarray:
     """The part of a field that is not air."""
     shape = reduced_shape(grey.shape, GRID_PIXELS[grey.ndim])
-    small = resize_nearest(field, shape)
+    small = resize_area(field[None].astype(np.float32), shape)[0] > 0.999  # nothing of the outside mixed in
     values = resize_area(grey[None], shape)[0]
     within = stretched(values[small])
     if within is None:

@@ -127,6 +127,6 @@ def _shift(affine: Tensor, start: list[int]) -> Tensor:
 
 
 def field_of(sample: Mapping[Hashable, Any], key: str | None) -> np.ndarray | None:
-    """The field (*spatial), bool, of a sample; `None` where there is no key, or the field is the whole image."""
-    field = None if key is None else array_of(tensor_of(sample[key]))[0] > 0
+    """The field (*spatial), bool, of a sample; `None` where it has none, or the field is the whole image."""
+    field = None if key is None or key not in sample else array_of(tensor_of(sample[key]))[0] > 0
     return None if field is None or field.all() else field
