@@ -223,6 +223,7 @@ def test_the_result_is_a_bundle_as_monai_wants_it(done, tmp_path, monkeypatch):
     assert own == {  # no counterpart in MONAI
         *("monai_fusenet.data.LoadMedicalImaged", "monai_fusenet.data.CheckImaged"),
         *("monai_fusenet.data.ToChannelsd", "monai_fusenet.data.ScaleByPercentilesd"),
+        *("monai_fusenet.transforms.FieldOfViewd", "monai_fusenet.transforms.CropToFieldd"),
     }
     after = {one["_target_"] for one in components(config["postprocessing"]) if "monai_fusenet" in one["_target_"]}
     assert after == {"monai_fusenet.transforms.ForLabelServerd"}
