@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
@@ -11,9 +12,10 @@ from monai.data import MetaTensor
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet
 from monai.transforms import Identity
 
-from monai_fusenet.distillation import FolderPass, consensus, mean_pairwise_dice, select_confident
+from monai_fusenet.distillation import CandidatePool, FolderPass, consensus, mean_pairwise_dice, select_confident
 from monai_fusenet.distillation.lesson import lesson_of_network, lesson_of_teachers
-from monai_fusenet.distillation.student import check_runs, follow_cosine
+from monai_fusenet.distillation.schooling import follow_cosine
+from monai_fusenet.distillation.student import check_runs
 from monai_fusenet.distillation.teacher import check_seeds
 from monai_fusenet.inferers import PerImageInferer
 from monai_fusenet.transforms import KMeansClustersd
@@ -54,7 +56,7 @@ def test_where_few_are_sure_the_surest_teach():
 
 
 def test_teachers_teach_their_mean_as_sure_as_they_agree():
-    masks = [torch.tensor([[1.0, 1, 0], [1, 0, 0]]), torch.zeros(2, 3)]
+    masks = [torch.tensor([[[1.0, 1, 0]], [[1, 0, 0]]]), torch.zeros(2, 1, 3)]
     lesson = lesson_of_teachers(masks)
     assert lesson.targets.tolist() == [[[1, 0.5, 0]], [[0, 0, 0]]]
     assert lesson.masks.tolist() == [[[True, False, False]], [[False] * 3]]
@@ -64,12 +66,49 @@ def test_teachers_teach_their_mean_as_sure_as_they_agree():
 def test_what_a_rule_took_away_or_filled_is_certain():
     probabilities = torch.tensor([[[0.9, 0.8, 0.2, 0.1]]])
     masks = torch.tensor([[[True, False, True, False]]])  # the second taken away, the third filled
-    before = torch.tensor([[[True, True, True, False]]])
-    lesson, agreements = lesson_of_network(probabilities, masks, before)
+    lesson = lesson_of_network(probabilities, masks)
     assert lesson.targets.tolist() == [[pytest.approx([0.9, 0, 1, 0.1])]]
-    assert agreements == lesson.confidences == [pytest.approx(4 / 5)]
-    lesson, agreements = lesson_of_network(probabilities, torch.zeros_like(masks), torch.zeros_like(masks))
-    assert (lesson.confidences, agreements) == ([None], [1])  # there is nothing to learn
+    assert torch.equal(lesson.masks, masks)
+    assert lesson.confidences == [pytest.approx(2 * (0.9 + 1) / (2 + 0.9 + 1 + 0.1))]
+    assert lesson_of_network(probabilities, torch.zeros_like(masks)).confidences == [None]  # there is nothing to learn
+
+
+def test_a_candidate_that_the_network_means_teaches_in_its_place():
+    probabilities = torch.tensor([[[0.9, 0.8, 0.2, 0.1]], [[0.9, 0.0, 0.0, 0.9]]])
+    masks = probabilities > 0.5
+    pools = [pool_of([[1, 1, 1, 0], [0, 0, 0, 1]]), pool_of([[0, 1, 1, 1]])]
+    lesson = lesson_of_network(probabilities, masks, pools)
+    # 2 (0.9 + 0.8 + 0.2) / (3 + 2) = 0.76 is enough; 2 * 0.9 / (3 + 1.8) = 0.375 is not
+    assert lesson.confidences == [pytest.approx(0.76), pytest.approx(0.375)]
+    assert lesson.targets.tolist() == [[[1, 1, 1, 0]], [pytest.approx([0.9, 0, 0, 0.9])]]
+    assert lesson.masks.tolist() == [[[True, True, True, False]], [[True, False, False, True]]]
+
+
+def pool_of(masks, objects=1):
+    return CandidatePool([np.array(mask, dtype=bool) for mask in masks], objects)
+
+
+def test_a_pool_gives_back_what_it_was_given():
+    masks = np.random.default_rng(0).random((5, 3, 7)) > 0.5
+    pool = CandidatePool([*masks, masks[0], np.zeros((3, 7), dtype=bool)], None)
+    assert len(pool) == 5  # once each, and none that is empty
+    assert np.array_equal(pool.masks, masks)
+
+
+def test_so_many_objects_as_there_may_be_are_united():
+    masks, wanted = [[1, 0, 0, 0], [0, 0, 1, 0], [1, 1, 1, 1]], torch.tensor([[1.0, 0, 1, 0]])
+    union, agreement = pool_of(masks, 2).closest(wanted)
+    assert (union.tolist(), agreement) == ([[True, False, True, False]], 1)
+    union, agreement = pool_of(masks, 1).closest(wanted)
+    assert (union.tolist(), agreement) == ([[True, False, False, False]], pytest.approx(2 / 3))
+    union, agreement = pool_of(masks, 5).closest(torch.tensor([[1.0, 0, 0, 0]]))
+    assert (union.tolist(), agreement) == ([[True, False, False, False]], 1)  # no object that adds nothing
+
+
+def test_an_empty_pool():
+    union, agreement = CandidatePool([], 1).closest(torch.ones(1, 2, 3))
+    assert (union.tolist(), agreement) == ([[[False] * 3] * 2], 0)
+    assert CandidatePool([], 1).masks.shape == (0,)
 
 
 def test_another_seed_changes_nothing_else():

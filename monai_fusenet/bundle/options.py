@@ -316,7 +316,6 @@ OPTIONS = (
         "Objects that a mask of the student keeps; null: any.",
         part="student",
     ),
-    Option("convex", SWITCH, ("distillation",), "Whether the student's masks become convex.", part="student"),
 )
 
 
@@ -346,6 +345,7 @@ BLOCKS = (  # in the order in which they are built; a fault is told of the first
     Block("results_dir", shapes_results=False),
     *map(Block, ("network", "optimizer")),
     Block("teacher", shapes_results=False),
+    Block("pool", part="student"),
     Block("distiller", shapes_results=False),
     Block("student", is_built_first=False, part="student"),
     *(Block(name, is_built_first=False) for name in ("scaling", "resizing")),

@@ -130,11 +130,12 @@ def distil(
         distributed.from_first(lambda: draw_phantoms(distiller.output_dir / "phantoms"))
     distributed.from_first(lambda: distiller.check_continuable(items))
     items = [{key: item[key] for key in ("image", "file", "name")} for item in items]  # and no label from here on
-    for evaluator, writer in teacher.passes(items):
-        make_masks(evaluator, writer)
+    passes = teacher.fits if accepted else teacher.passes
+    for one in passes:
+        make_masks(*one.build(items))
 
     def train_student() -> dict[str, torch.Tensor]:
-        distiller.run(items, teacher.folders)
+        distiller.run(items, [one.output_dir for one in passes], accepted)
         return {name: value.cpu() for name, value in distiller.network.state_dict().items()}
 
     distiller.network.load_state_dict(distributed.from_first(train_student))

@@ -12,16 +12,27 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
 from monai.utils.misc import ImageMetaKey
 from scipy.ndimage import affine_transform
+from torch import Tensor
+from torch.nn import functional as F
 
 from monai_fusenet.data.masks import load_labels, load_mask
+from monai_fusenet.utils.arrays import plain, resize_nearest
 from monai_fusenet.utils.errors import printable
 from monai_fusenet.utils.geometry import affine_of, same_place
 
-__all__ = ["LoadMaskOnGridd", "load_labels_on_grid_of", "load_mask_on_grid_of", "on_grid_of"]
+__all__ = [
+    "LoadMaskOnGridd",
+    "load_labels_on_grid_of",
+    "load_mask_on_grid_of",
+    "nearest_on_grid_of",
+    "on_grid_of",
+    "shares_on_grid_of",
+]
 
 PARALLEL = 1e-3  # voxels that a step within one plane may leave the other by
 ALIGNED = 1e-2  # voxels that an axis of one grid may leave that of another by, over its whole length
@@ -75,6 +86,44 @@ def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
     brought[outside] = 0
     lost = _lost(np.any(volumes > 0, axis=0), np.linalg.inv(to_labels), grid)
     return _of_image(brought.reshape(-1, *shape), labels, image, float(outside[0].mean()), lost)
+
+
+def shares_on_grid_of(masks: MetaTensor, image: MetaTensor) -> Tensor:
+    """How much of each pixel of an image that was prepared a mask of it as it was loaded covers.
+
+    Args:
+        masks: (C, *spatial), foreground above 0, on the grid on which the image was loaded.
+        image: (C', *grid), cropped and resized since by transforms that keep its affine, as MONAI's do.
+
+    Returns:
+        (C, *grid), float32 in [0, 1].
+    """
+    part = plain(masks > 0)[(slice(None), *_covered(masks, image))].float()
+    return F.interpolate(part.unsqueeze(0), size=tuple(image.shape[1:]), mode="area")[0]
+
+
+def nearest_on_grid_of(labels: MetaTensor, image: MetaTensor) -> np.ndarray:
+    """A label map of an image as it was loaded on the grid of the same image after it was prepared.
+
+    Args:
+        labels: (1, *spatial), as the masks of `shares_on_grid_of`.
+        image: (C', *grid), as there.
+
+    Returns:
+        (*grid), the nearest labels.
+    """
+    return resize_nearest(plain(labels)[0].numpy()[_covered(labels, image)], image.shape[1:])
+
+
+def _covered(labels: MetaTensor, image: MetaTensor) -> tuple[slice, ...]:
+    """The part of labels that the grid of a prepared image covers."""
+    to_labels = np.linalg.inv(to_affine_nd(3, np.asarray(labels.affine))) @ to_affine_nd(3, np.asarray(image.affine))
+    part = []
+    for axis, (side, whole) in enumerate(zip(image.shape[1:], labels.shape[1:], strict=True)):
+        step, shift = to_labels[axis, axis], to_labels[axis, 3]
+        first = min(max(round(shift - step / 2 + 0.5), 0), whole - 1)
+        part.append(slice(first, min(max(round(shift + step * (side - 0.5) + 0.5), first + 1), whole)))
+    return tuple(part)
 
 
 def _of_image(brought: np.ndarray, labels: MetaTensor, image: MetaTensor, outside: float, lost: float) -> MetaTensor:

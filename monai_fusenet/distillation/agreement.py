@@ -10,7 +10,7 @@ import torch
 from monai.metrics import compute_dice
 from torch import Tensor
 
-__all__ = ["LEAST_IMAGES", "consensus", "mean_pairwise_dice", "select_confident"]
+__all__ = ["LEAST_IMAGES", "consensus", "mean_pairwise_dice", "select_confident", "soft_dice"]
 
 LEAST_IMAGES = 5  # a network that sees fewer learns them by heart
 LEAST_SHARE = 1 / 3
@@ -20,7 +20,7 @@ def mean_pairwise_dice(masks: Tensor) -> float:
     """How well masks of one image agree: the mean Dice over all pairs of them.
 
     Args:
-        masks: (M, *spatial), foreground above 0, M at least 1.
+        masks: (M, *any), foreground above 0, M at least 1.
 
     Returns:
         a number in [0, 1]; a pair of which one is empty counts 0, a pair of empty masks 1; one mask agrees with itself.
@@ -31,6 +31,12 @@ def mean_pairwise_dice(masks: Tensor) -> float:
     pairs = torch.tensor(list(combinations(range(len(masks)), 2)))
     first, second = (masks[chosen].unsqueeze(1) for chosen in pairs.T)
     return float(compute_dice(first, second, ignore_empty=False).mean())
+
+
+def soft_dice(mask: Tensor, probability: Tensor) -> float:
+    """The Dice of a mask with a probability, of the same shape: 1 where both are the same and certain, 0 of nothing."""
+    total = float(mask.sum() + probability.sum())
+    return 2 * float(probability[mask > 0].sum()) / total if total > 0 else 0.0
 
 
 def consensus(masks: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ from monai.transforms import Transform
 from torch import nn
 
 from monai_fusenet.distillation.passes import FolderPass
-from monai_fusenet.engines import FolderEvaluator
-from monai_fusenet.handlers import ResultWriter
 from monai_fusenet.inferers import PerImageInferer
 from monai_fusenet.utils.checks import check_whole
 
@@ -36,6 +34,10 @@ class Teacher:
         settings: what the masks depend on besides images and seeds.
         overwrite: make all masks anew.
         num_workers: processes that load images.
+
+    Attributes:
+        fits: the passes through the folder by fits, one a seed.
+        passes: all passes, that by k-means last.
 
     Raises:
         ValueError: when `seeds` is no list of different whole numbers.
@@ -74,17 +76,8 @@ class Teacher:
             inferer=SimpleInferer(),
             postprocessing=classical,
         )
-        self._passes = [*(fit.with_seed(seed) for seed in check_seeds(seeds)), clustering]
-
-    @property
-    def folders(self) -> list[Path]:
-        """Where the masks are, the classical ones last."""
-        return [one.output_dir for one in self._passes]
-
-    def passes(self, items: Sequence[Mapping[str, Any]]) -> Iterator[tuple[FolderEvaluator, ResultWriter]]:
-        """The passes through the folder, see `FolderPass.build`, in the order of `folders`."""
-        for one in self._passes:
-            yield one.build(items)
+        self.fits = [fit.with_seed(seed) for seed in check_seeds(seeds)]
+        self.passes = [*self.fits, clustering]
 
 
 def check_seeds(seeds: Any) -> list[int]:

@@ -1,8 +1,8 @@
 """Which clusters are the object, judged by what is known of the acquisition and never by a label."""
 
 from monai_fusenet.transforms.foreground.candidates import Region
-from monai_fusenet.transforms.foreground.choice import choose_foreground
+from monai_fusenet.transforms.foreground.choice import choose_foreground, propose_masks
 from monai_fusenet.transforms.foreground.rule import Rule
 from monai_fusenet.transforms.foreground.transforms import ClustersToMaskd, ConvexHullsd
 
-__all__ = ["ClustersToMaskd", "ConvexHullsd", "Region", "Rule", "choose_foreground"]
+__all__ = ["ClustersToMaskd", "ConvexHullsd", "Region", "Rule", "choose_foreground", "propose_masks"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from monai_fusenet.transforms.acquisition.field import fill_outside
-from monai_fusenet.transforms.foreground.candidates import Region, find_candidates
+from monai_fusenet.transforms.foreground.candidates import Candidate, Region, find_candidates
 from monai_fusenet.transforms.foreground.outline import finish, redraw
 from monai_fusenet.transforms.foreground.rule import Rule, shows_rule
+from monai_fusenet.transforms.morphology import Box
 from monai_fusenet.utils.arrays import box_of, count_labels, reduced_shape, resize_area, resize_nearest
 
-__all__ = ["apply_rule", "choose_foreground"]
+__all__ = ["apply_rule", "choose_foreground", "propose_masks"]
 
 JUDGED_PIXELS = {2: 2**17, 3: 2**18}  # by number of axes: an image of more is judged on a smaller grid, for time
 
@@ -83,16 +86,50 @@ def _judge(rule: Rule, clusters: np.ndarray, image: np.ndarray) -> tuple[np.ndar
     return mask, regions
 
 
+def propose_masks(rule: Rule, clusters: np.ndarray, image: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """The best candidates of an image one by one, each as a whole mask: what may be the object, or one of several.
+
+    Where the rule puts hulls in the place of what it chose, or lets it grow, each comes both as it is and so.
+
+    Args:
+        rule: what is known of the object.
+        clusters: (*spatial), integer labels, 2-D or 3-D.
+        image: (C, *spatial), values in [0, 1].
+        most: how many candidates, counted before they are finished in two ways.
+
+    Yields:
+        masks (*spatial), bool.
+    """
+    within = _within(rule, clusters.shape)
+    plainly = replace(rule, convex=False, growth=0.0)
+    ways = {plainly, rule}
+    for _, box, inside in _candidates(rule, within, clusters, image)[:most]:
+        mask = np.zeros(clusters.shape, dtype=bool)
+        mask[within][box] = inside
+        for way in ways:
+            yield finish(mask, image.mean(axis=0), way)
+
+
+def _within(rule: Rule, shape: tuple[int, ...]) -> Box:
+    """The part of an image in which its rule looks for objects."""
+    cuts = [min(round(rule.margin * side), (side - 1) // 2) for side in shape]
+    return tuple(slice(cut, side - cut) for cut, side in zip(cuts, shape, strict=True))
+
+
+def _candidates(rule: Rule, within: Box, clusters: np.ndarray, image: np.ndarray) -> list[Candidate]:
+    """What may be an object in a part of an image, best first; boxes are relative to that part."""
+    opening = rule.opening * float(np.mean(clusters.shape))
+    return find_candidates(clusters[within], image[(slice(None), *within)], rule, opening)
+
+
 def _choose(clusters: np.ndarray, image: np.ndarray, rule: Rule) -> tuple[np.ndarray, list[Region]]:
     """The best candidates that do not overlap, as a mask, and all candidates, best first."""
     whole = np.zeros(clusters.shape, dtype=bool)
-    cuts = [min(round(rule.margin * side), (side - 1) // 2) for side in clusters.shape]
-    within = tuple(slice(cut, side - cut) for cut, side in zip(cuts, clusters.shape, strict=True))
-    opening = rule.opening * float(np.mean(whole.shape))
+    within = _within(rule, clusters.shape)
     mask = whole[within]  # a view
     regions: list[Region] = []
     wanted = rule.objects or 1
-    for region, box, inside in find_candidates(clusters[within], image[(slice(None), *within)], rule, opening):
+    for region, box, inside in _candidates(rule, within, clusters, image):
         overlaps = bool((mask[box] & inside).any())
         chosen = wanted > 0 and not overlaps
         if chosen:

@@ -1,0 +1,172 @@
+"""One training of a network on masks: what every round and every fold does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import DataLoader, DistributedSampler
+from monai.engines import SupervisedTrainer
+from monai.inferers import Inferer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_fusenet.data import SeededCacheDataset
+from monai_fusenet.distillation.lesson import Folder, Lesson, lesson_of_network
+from monai_fusenet.distillation.pool import CandidatePool
+from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResumableCheckpoint
+from monai_fusenet.utils.arrays import plain
+
+__all__ = ["Schooling", "follow_cosine", "prepare_taught"]
+
+DECAY = 1e-4
+ACCEPTED_SHARE = 0.4
+LEAST_BATCHES = 8  # of an epoch that holds accepted masks: a handful is repeated, each time augmented otherwise
+
+
+class Schooling:
+    """How networks are trained on masks, and how they predict.
+
+    Args:
+        augmentation: random dictionary transform of `image` and `target`, the latter (C, *size).
+        inferer: how a network predicts.
+        mask: dictionary transform of a probability (1, *spatial) in `pred` to a mask.
+        loss_function: called with logits and target.
+        output_dir: each training keeps its checkpoint in a folder of its own here, and goes on where it was.
+        device: where to run.
+        batch_size: images in a step.
+        learning_rate: of AdamW at the start of a training; it falls to 0 along a cosine.
+        seed: of everything random.
+        overwrite: start anew, whatever lies there.
+        num_workers: processes that augment images.
+    """
+
+    def __init__(
+        self,
+        augmentation: Callable,
+        inferer: Inferer,
+        mask: Callable,
+        loss_function: Callable,
+        output_dir: Path,
+        device: torch.device,
+        batch_size: int,
+        learning_rate: float,
+        seed: int,
+        overwrite: bool,
+        num_workers: int,
+    ) -> None:
+        self.augmentation = augmentation
+        self.inferer = inferer
+        self.mask = mask
+        self.loss_function = loss_function
+        self.output_dir = output_dir
+        self.device = device
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.overwrite = overwrite
+        self.num_workers = num_workers
+
+    def teach(
+        self,
+        network: nn.Module,
+        name: str,
+        number: int,
+        samples: Sequence[dict[str, Any]],
+        steps: int,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Trains a network, in place.
+
+        Args:
+            network: (B, C, *spatial) -> (B, K, *spatial), logits.
+            name: of the training, which is that of its folder.
+            number: of the training, so that each draws otherwise.
+            samples: each with `image` (C, *size) and `target` (K, *size).
+            steps: optimisation steps, filled up to whole epochs.
+            settings: what the result depends on; a training of other settings is not continued.
+        """
+        seed = self.seed + 1_000_003 * number
+        dataset = SeededCacheDataset(list(samples), dict, self.augmentation, seed=seed, progress=False)
+        sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=seed)
+        loader = DataLoader(dataset, self.num_workers, batch_size=self.batch_size, sampler=sampler)
+        optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=DECAY)
+        checkpoint = ResumableCheckpoint(self.output_dir / name, network, optimizer, settings, self.overwrite)
+        trainer = SupervisedTrainer(
+            device=self.device,
+            max_epochs=math.ceil(steps / len(loader)),
+            train_data_loader=loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=self.loss_function,
+            prepare_batch=prepare_taught,
+            train_handlers=[EpochSeed(seed, dataset), checkpoint, ProgressHandler(desc=f"round {name}")],
+            decollate=False,
+        )
+        trainer.add_event_handler(Events.ITERATION_STARTED, follow_cosine, optimizer, self.learning_rate)
+        trainer.run()
+
+    def lessons(
+        self, folder: Folder, lesson: Lesson, chosen: Sequence[int], persons: Mapping[int, Tensor] | None = None
+    ) -> list[dict[str, Any]]:
+        """The samples of a training.
+
+        Masks of a person are few, and right: they are repeated until they are two fifths of all, and fill an epoch.
+
+        Args:
+            folder: all images.
+            lesson: what they teach.
+            chosen: which of them teach.
+            persons: accepted masks that teach as well; `None`: all there are.
+        """
+        persons = folder.accepted if persons is None else persons
+        others = [
+            {**folder.samples[place], "target": lesson.targets[place]} for place in chosen if place not in persons
+        ]
+        own = [{**folder.samples[place], "target": target} for place, target in persons.items()]
+        if own:
+            wanted = max(
+                LEAST_BATCHES * self.batch_size - len(others), len(others) * ACCEPTED_SHARE / (1 - ACCEPTED_SHARE)
+            )
+            own = own * math.ceil(wanted / len(own))
+        return others + own
+
+    def look(self, network: nn.Module, folder: Folder, pools: Sequence[CandidatePool] | None) -> tuple[Lesson, Tensor]:
+        """What a network makes of all images: what they teach next, and its own masks (N, K, *size), boolean."""
+        probabilities = self.ask(network, folder.samples)
+        masks = self.decide(probabilities)
+        return lesson_of_network(probabilities, masks, pools).with_accepted(folder.accepted), masks
+
+    def decide(self, probabilities: Tensor) -> Tensor:
+        """Masks (N, K, *size), boolean, of probabilities: by the rule where there is one class, else the likeliest."""
+        if probabilities.shape[1] > 1:
+            winners = F.one_hot(probabilities.argmax(dim=1), probabilities.shape[1])
+            return winners.movedim(-1, 1).bool()
+        return torch.stack([plain(self.mask({"pred": one})["pred"]) > 0 for one in probabilities])
+
+    @torch.no_grad()
+    def ask(self, network: nn.Module, samples: Sequence[Mapping[str, Any]]) -> Tensor:
+        """What a network says of each image: probabilities (N, K, *size), on the CPU; of several K, classes."""
+        network.eval()
+        batches = torch.stack([sample["image"] for sample in samples]).split(self.batch_size)
+        logits = torch.cat([self.inferer(batch.to(self.device), network).cpu() for batch in batches])
+        return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
+
+
+def prepare_taught(
+    batchdata: Mapping[str, Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """Takes image and target out of a batch and onto the device."""
+    image, target = (plain(batchdata[key]).to(device, non_blocking=non_blocking) for key in ("image", "target"))
+    return image, target
+
+
+def follow_cosine(engine: Engine, optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Sets the learning rate of this iteration; a function of its number alone, so that a resumed training agrees."""
+    total = (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * (1 + math.cos(math.pi * (engine.state.iteration - 1) / total)) / 2
