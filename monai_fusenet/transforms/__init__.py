@@ -1,6 +1,15 @@
 """What prepares an image and what finishes a result."""
 
-from monai_fusenet.transforms.acquisition import FIELD_SHAPES, CropToFieldd, FieldOfViewd, find_field
+from monai_fusenet.transforms.acquisition import (
+    FIELD_SHAPES,
+    CropToFieldd,
+    FieldOfViewd,
+    N4BiasFieldCorrectiond,
+    ShadingCorrectiond,
+    find_bias,
+    find_field,
+    find_shading,
+)
 from monai_fusenet.transforms.augment_pair import AugmentPaird
 from monai_fusenet.transforms.clusters import ScoresToClustersd
 from monai_fusenet.transforms.color_jitter import (
@@ -31,6 +40,7 @@ __all__ = [
     "From8Bitd",
     "KMeansClustersd",
     "MaskToObjectsd",
+    "N4BiasFieldCorrectiond",
     "QuantizeTo8Bitd",
     "RandColorJitter",
     "RandColorJitterd",
@@ -38,11 +48,14 @@ __all__ = [
     "RandFixedKernelBlurd",
     "Region",
     "ScoresToClustersd",
+    "ShadingCorrectiond",
     "adjust_brightness",
     "blur",
     "choose_foreground",
     "count_clusters",
+    "find_bias",
     "find_field",
+    "find_shading",
     "guided_upsampling",
     "kmeans_clusters",
     "merge_twin_scores",

@@ -27,12 +27,14 @@ from monai_fusenet.transforms import (
     From8Bitd,
     KMeansClustersd,
     MaskToObjectsd,
+    N4BiasFieldCorrectiond,
     QuantizeTo8Bitd,
     RandColorJitter,
     RandColorJitterd,
     RandFixedKernelBlur,
     RandFixedKernelBlurd,
     ScoresToClustersd,
+    ShadingCorrectiond,
 )
 from monai_fusenet.utils.arrays import array_of
 
@@ -72,6 +74,10 @@ CASES = {
     "From8Bitd": [(lambda: From8Bitd("image"), {"image": (255 * IMAGE).astype(np.uint8)})],
     "KMeansClustersd": [(KMeansClustersd, {"original": IMAGE}), (KMeansClustersd, {"original": VOLUME})],
     "MaskToObjectsd": [(MaskToObjectsd, {"pred": MASK}), (MaskToObjectsd, {"pred": CLUSTERS - 1})],
+    "N4BiasFieldCorrectiond": [
+        (N4BiasFieldCorrectiond, {"image": VOLUME}),
+        (lambda: N4BiasFieldCorrectiond(field_key="field"), {"image": IMAGE[:2], "field": FIELD}),
+    ],
     "QuantizeTo8Bitd": [(lambda: QuantizeTo8Bitd("image"), {"image": 1.5 * IMAGE - 0.2})],
     "RandColorJitter": [(lambda: on("image", RandColorJitter().set_random_state(0)), {"image": IMAGE})],
     "RandColorJitterd": [(lambda: RandColorJitterd("image").set_random_state(1), {"image": IMAGE})],
@@ -84,6 +90,11 @@ CASES = {
     "ScoresToClustersd": [
         (lambda: ScoresToClustersd(guide_key="original"), {"scores": IMAGE, "image": IMAGE, "original": IMAGE}),
         (lambda: ScoresToClustersd(field_key="field"), {"scores": IMAGE, "image": IMAGE[:, :, 2:], "field": FIELD}),
+    ],
+    "ShadingCorrectiond": [
+        (ShadingCorrectiond, {"image": VOLUME}),
+        (lambda: ShadingCorrectiond(field_key="field", order=1), {"image": IMAGE, "field": FIELD}),
+        (ShadingCorrectiond, {"image": (255 * IMAGE).astype(np.uint8)}),
     ],
     "ToChannelsd": [
         (lambda: ToChannelsd("image", 3), {"image": VOLUME}),

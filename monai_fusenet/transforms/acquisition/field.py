@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
 from monai_fusenet.transforms.acquisition.device import device_field, largest_part, stretched
 from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_linear
 
-__all__ = ["FIELD_SHAPES", "fill_outside", "find_field"]
+__all__ = ["FIELD_SHAPES", "fill_outside", "find_field", "means_within"]
 
 FIELD_SHAPES = ("device", "body")
 GRID_PIXELS = {2: 2**16, 3: 2**18}  # by number of axes: bodies are looked for, and what is outside filled, on so many
@@ -88,9 +90,22 @@ def fill_outside(image: np.ndarray, field: np.ndarray) -> np.ndarray:
     if field.all() or not field.any():
         return image
     shape = reduced_shape(field.shape, GRID_PIXELS[field.ndim])
-    weight = resize_area(field[None].astype(np.float32), shape)
-    known = weight[0] > 0.5 if (weight > 0.5).any() else weight[0] > 0
-    means = resize_area(np.where(field, image, 0).astype(np.float32), shape) / np.maximum(weight, 1e-6)
+    means, known = means_within(image, field, shape)
     nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
     filled = resize_linear(means[(slice(None), *nearest)], field.shape)
     return np.where(field, image, filled).astype(image.dtype)
+
+
+def means_within(image: np.ndarray, field: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the pixels of an image (C, *spatial) that lie in a field, on a smaller grid, and where they are known.
+
+    Returns:
+        (C, *shape), float32, and (*shape), bool: where half of a new pixel lies in the field, or any part of it if
+        that is nowhere.
+    """
+    if field.all():
+        return resize_area(image.astype(np.float32, copy=False), shape), np.ones(shape, dtype=bool)
+    weight = resize_area(field[None].astype(np.float32), shape)
+    known = weight[0] > 0.5 if (weight > 0.5).any() else weight[0] > 0
+    means = resize_area(np.where(field, image, 0).astype(np.float32), shape) / np.maximum(weight, 1e-6)
+    return means, known
