@@ -181,9 +181,16 @@ TRANSFORMS = pytest.mark.parametrize("transform", [ShadingCorrectiond, N4BiasFie
     [
         (np.ones((3, 8, 9)), np.zeros((1, 8, 9)), "expected a field with at least one pixel, got an empty one"),
         (np.ones((3, 8, 9)), np.eye(9)[None], r"same shape, got \(8, 9\) and \(9, 9\)"),
-        (np.full((3, 8, 9), np.nan), np.eye(8, 9)[None], "finite in its field, got NaN or infinite values"),
-        (np.full((1, 8, 9), np.inf), np.eye(8, 9)[None], "CheckImaged with a nan_value replaces them"),
+        (np.full((3, 8, 9), np.nan), np.eye(8, 9)[None], "must be finite and below 1e\\+30 in its field, got nan;"),
+        (
+            np.full((1, 8, 9), np.inf),
+            np.eye(8, 9)[None],
+            "got inf; CheckImaged with a nan_value replaces NaN and infinite values",
+        ),
+        (np.full((1, 8, 9), 1e37), np.eye(8, 9)[None], r"below 1e\+30 in its field, got 1e\+37"),
+        (np.full((1, 8, 9), -np.inf), np.eye(8, 9)[None], "no value below 0, got -inf"),
         (np.full((1, 8, 9), -3), np.eye(8, 9)[None], "no value below 0, got -3; ScaleByPercentilesd"),
+        (np.ones((0, 8, 9)), np.eye(8, 9)[None], r"shape \(C, \*spatial\) in 2-D or 3-D, got \(0, 8, 9\)"),
         (np.ones((8, 9)), np.eye(9)[None, 0], r"shape \(C, \*spatial\) in 2-D or 3-D, got \(8, 9\)"),
     ],
 )
@@ -235,16 +242,30 @@ def test_n4_is_undone_exactly():
 
 
 def test_n4_works_on_cubes_of_millimetres():
-    shape = (64, 50, 12)
-    bias = find_bias(head(shape)[0], spacing=(1, 1.5, 6))
-    assert bias.shape[3] == 12
-    sides = np.array([64, 75]) / bias.shape[1:3]
-    assert sides[0] == pytest.approx(sides[1], rel=0.05)
+    bias = find_bias(head((40, 32, 8))[0], spacing=(1, 1.5, 6))
+    assert bias.shape == (1, 28, 32, 8)  # 1.41 mm; voxels that are larger stay
 
 
 def test_n4_of_a_body_has_finer_splines_than_n4_of_a_head():
-    image = head((32, 28, 30))[0]
-    assert not np.allclose(find_bias(image, spacing=(5, 5, 5)), find_bias(image, spacing=(16, 16, 16)), rtol=0.01)
+    image = head((40, 36))[0]
+    small, large, wrong = (find_bias(image, spacing=(side, side)) for side in (5, 16, 5000))
+    assert not np.allclose(small, large, rtol=0.01)
+    np.testing.assert_array_equal(large, wrong)
+
+
+@pytest.mark.parametrize("spacing", [(1, 0), (1, -2), (1, np.nan), (1, 1, 1), 2.0], ids=str)
+def test_a_voxel_size_that_is_none_is_refused(spacing):
+    with pytest.raises(ValueError, match="spacing must be a number of mm above 0 for each of 2 axes, got"):
+        find_bias(head((12, 9))[0], spacing=spacing)
+
+
+def test_n4_takes_the_voxel_size_of_a_loaded_image():
+    affine = torch.diag(torch.tensor([1, 1.5, 6, 1], dtype=torch.float64))
+    array = head((40, 32, 8))[0]
+    image = MetaTensor(torch.from_numpy(array), affine=affine, meta={"has_geometry": True})
+    corrected = N4BiasFieldCorrectiond()({"image": image})["image"].numpy()
+    light = resize_linear(find_bias(array, spacing=(1, 1.5, 6)), array.shape[1:])
+    np.testing.assert_array_equal(corrected, array / light)
 
 
 def test_n4_looks_for_tissue_in_the_field():

@@ -25,6 +25,7 @@ __all__ = ["N4BiasFieldCorrectiond", "ShadingCorrectiond", "find_bias", "find_sh
 
 ORDERS = (1, 2, 3, 4)  # of a surface; what bends more is object
 FIT_PIXELS = {2: 2**14, 3: 2**16}  # by number of axes: light is smooth, and surfaces are fitted to about so many
+MOST = 1e30  # of which float32 holds sums
 FLOOR = 0.02  # of the mean grey: 0 has no logarithm, and what is darker says nothing of the light
 STARTS, JUDGES = 300, 2000  # surfaces that compete, and pixels that judge them
 ROUNDS = 15  # of weights
@@ -34,6 +35,7 @@ BIAS_VOXELS = 2**15  # N4 takes about 5 s for so many on one core
 BIAS_LEVELS, BIAS_ROUNDS = 3, 100  # of N4: splines are halved twice
 BIAS_CHANGE = 1e-4  # with ITK's 1e-3 it stops halfway through a linear bias
 SPLINE_ORDER, SPLINE_LENGTH = 3, 200.0  # mm of the first splines, about a head
+MOST_SPLINES = 3  # along an axis at first, which is a body; a file with micrometres for millimetres has no more
 
 
 def find_shading(image: np.ndarray, field: np.ndarray | None = None, order: int = 2) -> np.ndarray:
@@ -52,21 +54,21 @@ def find_shading(image: np.ndarray, field: np.ndarray | None = None, order: int 
         keeps the mean; outside it stays within the values of the field.
 
     Raises:
-        ValueError: when an argument is none of the above; if the field is empty, or the image is not finite in it.
+        ValueError: when an argument is none of the above; if the field is empty, or the image has NaN or infinite
+            values in it.
     """
-    if isinstance(order, bool) or order not in ORDERS:
-        raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")
+    _check_order(order)
     field = _checked(image, field)
     shape = reduced_shape(field.shape, FIT_PIXELS[field.ndim])
     means, known = means_within(image.mean(axis=0, keepdims=True), field, shape)
     floor = FLOOR * means[0][known].mean()
-    if floor == 0:
+    if floor <= 0:
         return np.ones((1, *shape), dtype=np.float32)
     full = [_centres(side) for side in field.shape]
     seen = [resize_area(axis[None], (side,))[0] for axis, side in zip(full, shape, strict=True)]
     coefficients = _robust_fit(_powers(seen, order)[known.ravel()], np.log(np.maximum(means[0][known], floor)))
     logarithm = _powers([_centres(side) for side in shape], order) @ coefficients
-    return _keeping_mean(logarithm.reshape(1, *shape), means, known)
+    return _light(logarithm.reshape(shape), means[0], known, known)[None]
 
 
 def find_bias(image: np.ndarray, field: np.ndarray | None = None, spacing: Sequence[float] | None = None) -> np.ndarray:
@@ -86,25 +88,34 @@ def find_bias(image: np.ndarray, field: np.ndarray | None = None, spacing: Seque
         keeps the mean of each channel; outside the tissue it stays within the values of the tissue.
 
     Raises:
-        ValueError: when an argument is none of the above; if the field is empty, or the image is not finite in it.
+        ValueError: when an argument is none of the above; if the field is empty, or the image has NaN or infinite
+            values in it.
     """
     field = _checked(image, field)
-    extent = np.array(field.shape) * (np.ones(field.ndim) if spacing is None else np.array(spacing))
+    voxel = np.ones(field.ndim) if spacing is None else np.array(spacing, dtype=float)
+    if voxel.shape != (field.ndim,) or not (voxel > 0).all() or not np.isfinite(voxel).all():
+        raise ValueError(f"spacing must be a number of mm above 0 for each of {field.ndim} axes, got {spacing}")
+    extent = np.array(field.shape) * voxel
     cubes = np.rint(extent * (BIAS_VOXELS / extent.prod()) ** (1 / field.ndim)).astype(int)
     shape = tuple(np.clip(cubes, 1, field.shape).tolist())
-    splines = np.maximum(1, np.rint(extent / SPLINE_LENGTH)).astype(int).tolist()
+    splines = np.clip(np.rint(extent / SPLINE_LENGTH), 1, MOST_SPLINES).astype(int).tolist()
     means, known = means_within(image, field, shape)
-    lights = []
-    for channel in means:
+    lights = np.ones(means.shape, dtype=np.float32)
+    for light, channel in zip(lights, means, strict=True):
         tissue = known & (channel > threshold_otsu(channel[known]))
-        logarithm = _n4(channel, tissue, splines) if tissue.any() else np.zeros(shape)
-        lights.append(_keeping_mean(logarithm[None], channel[None], known, tissue))
-    return np.concatenate(lights)
+        if tissue.any():
+            light[:] = _light(_n4(channel, tissue, splines), channel, known, tissue)
+    return lights
+
+
+def _check_order(order: int) -> None:
+    if isinstance(order, bool) or order not in ORDERS:
+        raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")
 
 
 def _checked(image: np.ndarray, field: np.ndarray | None) -> np.ndarray:
     """The field of an image that has light in it."""
-    if image.ndim not in (3, 4):
+    if image.ndim not in (3, 4) or not image.size:
         raise ValueError(f"image must have shape (C, *spatial) in 2-D or 3-D, got {image.shape}")
     field = np.ones(image.shape[1:], dtype=bool) if field is None else field
     if image.shape[1:] != field.shape:
@@ -113,9 +124,10 @@ def _checked(image: np.ndarray, field: np.ndarray | None) -> np.ndarray:
         raise ValueError("expected a field with at least one pixel, got an empty one")
     inside = image if field.all() else np.where(field, image, 0)
     low, high = inside.min(), inside.max()
-    if not np.isfinite(low) or not np.isfinite(high):
+    if not high < MOST:
         raise ValueError(
-            "image must be finite in its field, got NaN or infinite values; CheckImaged with a nan_value replaces them"
+            f"image must be finite and below {MOST:g} in its field, got {high:g}; "
+            "CheckImaged with a nan_value replaces NaN and infinite values"
         )
     if low < -1e-6:
         raise ValueError(f"image must have no value below 0, got {low:g}; ScaleByPercentilesd before it sees to that")
@@ -176,14 +188,10 @@ def _n4(values: np.ndarray, tissue: np.ndarray, splines: Sequence[int]) -> np.nd
     return bias[tuple(slice(side) for side in values.shape)]
 
 
-def _keeping_mean(
-    logarithm: np.ndarray, means: np.ndarray, known: np.ndarray, trusted: np.ndarray | None = None
-) -> np.ndarray:
-    """Light (1, *grid) that keeps the mean of what is known, and goes nowhere beyond its values where it is trusted."""
-    seen = logarithm[0][trusted if trusted is not None and trusted.any() else known]
-    light = np.exp(np.clip(logarithm, seen.min(), seen.max()))
-    before, after = means[0][known].sum(), (means / light)[0][known].sum()
-    return (light * (after / before if before > 0 else 1)).astype(np.float32)
+def _light(logarithm: np.ndarray, means: np.ndarray, known: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+    """Light (*grid) that keeps the mean of what is known, and goes nowhere beyond its values where it is trusted."""
+    light = np.exp(np.clip(logarithm, logarithm[trusted].min(), logarithm[trusted].max()))
+    return (light * ((means / light)[known].sum() / means[known].sum())).astype(np.float32)
 
 
 class _DividedByLightd(MapTransform, InvertibleTransform):
@@ -245,8 +253,7 @@ class ShadingCorrectiond(_DividedByLightd):
 
     def __init__(self, keys: KeysCollection = "image", field_key: str | None = None, order: int = 2) -> None:
         super().__init__(keys, field_key)
-        if isinstance(order, bool) or order not in ORDERS:
-            raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")
+        _check_order(order)
         self.order = order
 
     def light_of(self, image: Tensor, field: np.ndarray | None) -> np.ndarray:
