@@ -2,8 +2,8 @@
 
 from monai_fusenet.distillation.accepted import AcceptedMasks, find_accepted, read_accepted
 from monai_fusenet.distillation.agreement import consensus, mean_pairwise_dice, select_confident
+from monai_fusenet.distillation.candidates import CandidatePool, PoolMaker
 from monai_fusenet.distillation.passes import FolderPass
-from monai_fusenet.distillation.pool import CandidatePool, PoolMaker
 from monai_fusenet.distillation.student import Distiller, Round
 from monai_fusenet.distillation.teacher import Teacher
 

@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 
 from monai_fusenet.data import load_labels, load_labels_on_grid_of
 from monai_fusenet.data.mask_folder import PairedMasks, pair_masks
+from monai_fusenet.distillation.known import count_objects
 from monai_fusenet.utils.errors import failure_reason, printable
 
 __all__ = ["AcceptedMasks", "find_accepted", "read_accepted"]
@@ -33,11 +34,13 @@ class AcceptedMasks(NamedTuple):
         paths: the mask of each image that has one, by the image's `name`.
         classes: what the label maps call the classes, ascending; (1,) where all foreground is one class.
         digest: changes with the labels, their places, and which images they belong to.
+        objects: how many connected parts the foreground of an image has at most; `None`: more than three.
     """
 
     paths: dict[str, str]
     classes: tuple[int, ...]
     digest: str
+    objects: int | None
 
     def load(self, name: str, image: MetaTensor) -> MetaTensor:
         """The accepted mask of an image, on its grid.
@@ -104,15 +107,19 @@ def read_accepted(paths: Mapping[str, str]) -> AcceptedMasks:
     """
     found: dict[str, set[int]] = {}
     digest = hashlib.sha256()
+    parts: list[int | None] = []
     for name, path in paths.items():
         labels = load_labels(path)
         values = np.asarray(labels)
         found[path] = {int(value) for value in np.unique(values)} - {0}
         digest.update(f"{name} {values.shape} {np.asarray(labels.affine).tolist()}".encode())
         digest.update(values.tobytes())
+        if values.any():
+            parts.append(count_objects([values[0] > 0]))
     classes = _classes_of(found)
     logger.info("%s", _told(found, classes))
-    return AcceptedMasks(dict(paths), classes, digest.hexdigest())
+    objects = None if None in parts else max(count for count in parts if count)
+    return AcceptedMasks(dict(paths), classes, digest.hexdigest(), objects)
 
 
 def _one_each(paired: PairedMasks, items: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, str]:

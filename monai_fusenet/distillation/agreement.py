@@ -10,10 +10,10 @@ import torch
 from monai.metrics import compute_dice
 from torch import Tensor
 
-__all__ = ["LEAST_IMAGES", "consensus", "mean_pairwise_dice", "select_confident", "soft_dice"]
+__all__ = ["LEAST_IMAGES", "consensus", "mean_pairwise_dice", "select_confident", "soft_agreement"]
 
 LEAST_IMAGES = 5  # a network that sees fewer learns them by heart
-LEAST_SHARE = 1 / 3
+LEAST_SHARE = 0.7
 
 
 def mean_pairwise_dice(masks: Tensor) -> float:
@@ -33,10 +33,10 @@ def mean_pairwise_dice(masks: Tensor) -> float:
     return float(compute_dice(first, second, ignore_empty=False).mean())
 
 
-def soft_dice(mask: Tensor, probability: Tensor) -> float:
-    """The Dice of a mask with a probability, of the same shape: 1 where both are the same and certain, 0 of nothing."""
-    total = float(mask.sum() + probability.sum())
-    return 2 * float(probability[mask > 0].sum()) / total if total > 0 else 0.0
+def soft_agreement(first: Tensor, second: Tensor) -> float:
+    """The Dice of two probabilities of the same shape, 2 sum(min(a, b)) / sum(a + b): 1 where equal, 0 of nothing."""
+    total = float(first.sum() + second.sum())
+    return 2 * float(torch.minimum(first, second).sum()) / total if total > 0 else 0.0
 
 
 def consensus(masks: Tensor) -> Tensor:
@@ -53,11 +53,11 @@ def consensus(masks: Tensor) -> Tensor:
 
 
 def select_confident(confidences: Sequence[float | None], min_confidence: float) -> list[int]:
-    """The images to learn from: all that are sure enough, or else the surest third, at least five.
+    """The images to learn from: all that are sure enough, or else the surest seven tenths, at least five.
 
     Args:
         confidences: of each image, or `None` where there is nothing to learn.
-        min_confidence: what is sure enough; too few are a third of the images, or four.
+        min_confidence: what is sure enough; too few are less than seven tenths of the images, or five.
 
     Returns:
         indices in ascending order; none of an image whose confidence is `None`.

@@ -1,10 +1,17 @@
-"""What masks that a person accepted say about a training on them, by leaving out some of them in turn."""
+"""What masks that a person accepted say of all other images, and how far that can be trusted.
+
+Two kinds of models learn from them: one of what candidates look like, one of pixels, a network. Each accepted mask is
+left out in turn, so that both are asked of an image which they have not seen; the better has more say.
+"""
 
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,32 +19,54 @@ import torch
 from monai.metrics import compute_dice
 from torch import Tensor, nn
 
-from monai_fusenet.distillation.agreement import mean_pairwise_dice, select_confident
-from monai_fusenet.distillation.lesson import Folder, Lesson, foreground, lesson_of_network
-from monai_fusenet.distillation.pool import CandidatePool
+from monai_fusenet.distillation.agreement import soft_agreement
+from monai_fusenet.distillation.lesson import Folder, Lesson, foreground, mix
+from monai_fusenet.distillation.ranker import Ranker, Vote
 from monai_fusenet.distillation.schooling import Schooling
+from monai_fusenet.utils.files import atomic_path
 
-__all__ = ["Advice", "Expectation", "Folds", "dice_of", "expect", "split"]
+__all__ = ["Expectation", "Folds", "Opening", "dice_of", "expect", "split"]
 
 logger = logging.getLogger(__name__)
 
-Pools = Sequence[CandidatePool] | None
-
 MOST_FOLDS = 5
-PRIOR = 4  # pairs of Dice and agreement that the prior, a slope of 1, counts as
+SCALE = 0.05  # of Dice: one kind of model that is so much better has e times the say
 
 
 class Expectation(NamedTuple):
-    """What to expect of the masks of all other images.
+    """What to expect of the masks of images that no person has drawn.
 
     Attributes:
         dice: mean Dice.
         spread: standard deviation of the Dice of single images.
-        held_out: Dice of each accepted mask with what networks that have not seen it say, by place.
+        held_out: Dice of each accepted mask with what models say that have not seen it, by `name`.
     """
 
     dice: float
     spread: float
+    held_out: dict[str, float]
+
+    def write(self, path: str | Path) -> None:
+        """Writes `expected_dice`, `spread` and `held_out` as JSON."""
+        told = {
+            "expected_dice": round(self.dice, 4),
+            "spread": round(self.spread, 4),
+            "held_out": {name: round(value, 4) for name, value in self.held_out.items()},
+        }
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+class Opening(NamedTuple):
+    """What teaches in the first round.
+
+    Attributes:
+        lesson: what all images teach.
+        held_out: Dice of each accepted mask, by place, with what the lesson says when it is left out; empty where
+            only one was accepted.
+    """
+
+    lesson: Lesson
     held_out: dict[int, float]
 
 
@@ -54,167 +83,108 @@ def split(places: Sequence[int]) -> list[list[int]]:
 
 
 def dice_of(mask: Tensor, target: Tensor) -> float:
-    """The mean over classes of the Dice of a mask (C, *size) with an accepted one; two empty ones count 1.
-
-    Args:
-        mask: boolean.
-        target: in [0, 1], certain above a half.
-    """
-    one, other = (foreground(part).float().unsqueeze(0) for part in (mask, (target > 0.5)))
-    scores = compute_dice(one, other, ignore_empty=False)
-    return float(scores.mean())
+    """The mean over classes of the Dice of two masks (K, *size), foreground above a half; two empty ones count 1."""
+    one, other = ((foreground(part) > 0.5).float().unsqueeze(0) for part in (mask, target))
+    return float(compute_dice(one, other, ignore_empty=False).mean())
 
 
-def expect(held_out: dict[int, float], masks: Sequence[Tensor]) -> Expectation:
+def expect(held_out: Mapping[str, float], agreements: Sequence[float]) -> Expectation:
     """What Dice to expect of images without a mask.
 
-    Five images are a small sample. Where networks that saw different masks agree on an image, they are mostly right;
-    so the mean over the accepted ones is moved by how much better or worse networks agree on all others.
+    A handful of masks is a small sample, and the models that left one out had one less to learn from; but where the
+    network and what taught it agree, both are mostly right. Each of the two is half of the answer.
 
     Args:
-        held_out: Dice of each accepted mask, by place, one at least.
-        masks: of each image, those of all networks (M, C, *size), boolean.
+        held_out: Dice of each accepted mask, one at least.
+        agreements: of all other images, between what the network says and what it was taught, in [0, 1]; none: what
+            was held out alone.
     """
-    agreements = np.array([mean_pairwise_dice(foreground(one, axis=1)) for one in masks])
-    places = list(held_out)
-    others = np.setdiff1d(np.arange(len(masks)), places)
     dice = np.array(list(held_out.values()))
-    moved = 0.0
-    if len(others):
-        agreed = agreements[places]
-        spread = float(((agreed - agreed.mean()) ** 2).sum())
-        common = float(((agreed - agreed.mean()) * (dice - dice.mean())).sum())
-        prior = PRIOR * float(agreements.var())
-        slope = (common + prior) / (spread + prior) if spread + prior > 0 else 0.0
-        moved = float(np.clip(slope, 0, 2)) * float(agreements[others].mean() - agreed.mean())
-    return Expectation(float(np.clip(dice.mean() + moved, 0, 1)), float(dice.std()), held_out)
-
-
-class Advice(NamedTuple):
-    """How a network is best trained on a folder.
-
-    Attributes:
-        lesson: what teaches in the first round.
-        pools: candidates that correct it; `None`: none.
-        self_training: whether images without a mask teach.
-        expectation: what Dice to expect of them; `None` where nobody can say.
-    """
-
-    lesson: Lesson
-    pools: Pools
-    self_training: bool
-    expectation: Expectation | None
+    mean = float(dice.mean())
+    if len(agreements):
+        mean = (mean + float(np.mean(agreements))) / 2
+    return Expectation(mean, float(dice.std(ddof=1)) if len(dice) > 1 else 0.0, dict(held_out))
 
 
 class Folds:
-    """Networks that each leave out some accepted masks, and what these say of them.
-
-    Each is trained twice: on the masks that it does not leave out alone, and then on what it says itself of all other
-    images, too.
+    """Models that learn from accepted masks, each leaving some of them out.
 
     Args:
         schooling: how networks are trained.
-        steps: of each training.
-        min_confidence: agreement from which on an image teaches.
+        steps: of each network.
         settings: what the trainings depend on.
     """
 
-    def __init__(self, schooling: Schooling, steps: int, min_confidence: float, settings: Mapping[str, Any]) -> None:
+    def __init__(self, schooling: Schooling, steps: int, settings: Mapping[str, Any]) -> None:
         self.schooling = schooling
         self.steps = steps
-        self.min_confidence = min_confidence
         self.settings = settings
 
-    def advise(self, network: nn.Module, folder: Folder) -> Advice:
+    def open(self, network: nn.Module, folder: Folder) -> Opening:
         """Asks the accepted masks of a folder.
 
         Args:
             network: as it was made; it stays so.
             folder: all images, with one accepted mask at least.
         """
-        left_out = split(list(folder.accepted)) or [[]]
-        networks = [copy.deepcopy(network) for _ in left_out]
-        pools = folder.pools
-        looks = [self._alone(*fold, folder) for fold in zip(range(len(networks)), networks, left_out, strict=True)]
-        alone = self._held_out(looks, left_out, folder)
-        if pools is not None and alone:
-            corrected = self._held_out(
-                [(one, lesson_of_network(one, masks, pools).masks) for one, masks in looks], left_out, folder
-            )
-            logger.info("held-out masks: Dice %.3f alone, %.3f corrected by candidates", _mean(alone), _mean(corrected))
-            pools = pools if _mean(corrected) > _mean(alone) else None
-        looks = [
-            self._again(number, networks[number], left_out[number], looks[number], folder, pools)
-            for number in range(len(networks))
+        groups = split(list(folder.accepted))
+        said = [self._ask(network, number, group, folder) for number, group in enumerate(groups or [[]])]
+        alone = {place: one[place] for one, group in zip(said, groups, strict=False) for place in group}
+        mean = torch.stack(said).mean(dim=0)
+        sure: list[float | None]
+        if folder.pools is None:
+            sure = [float(np.mean([agreement(one[place], mean[place]) for one in said])) for place in range(len(mean))]
+            return self._opening(Lesson(mean, sure), alone, folder)
+        votes = vote(folder, list(folder.accepted), range(len(folder.samples)))
+        rest = {place: one for group in groups for place, one in self._vote_without(group, folder).items()}
+        share = self._share_of_votes(rest, alone, folder)
+        lesson = mix(torch.stack([one.probability for one in votes]), mean, share)
+        known = zip(lesson.confidences, votes, strict=True)
+        sure = [None if value is None else value * one.confidence for value, one in known]
+        left = {place: share * rest[place] + (1 - share) * alone[place] for place in alone}
+        return self._opening(lesson._replace(confidences=sure), left, folder)
+
+    def _ask(self, network: nn.Module, number: int, left_out: Sequence[int], folder: Folder) -> Tensor:
+        """What a network says of all images that has learnt from all accepted masks but some: (N, K, *size)."""
+        network = copy.deepcopy(network)
+        persons = {place: target for place, target in folder.accepted.items() if place not in left_out}
+        samples = self.schooling.lessons(folder, None, [], persons)
+        name = f"without_{number + 1}" if left_out else "accepted"
+        self.schooling.teach(network, name, 1000 + number, samples, self.steps, self.settings)
+        return self.schooling.ask(network, folder.samples)
+
+    @staticmethod
+    def _vote_without(left_out: Sequence[int], folder: Folder) -> dict[int, Tensor]:
+        """What candidates say of accepted masks that none of them was ranked by, by place."""
+        places = [place for place in folder.accepted if place not in left_out]
+        return dict(zip(left_out, (one.probability for one in vote(folder, places, left_out)), strict=True))
+
+    @staticmethod
+    def _share_of_votes(votes: Mapping[int, Tensor], networks: Mapping[int, Tensor], folder: Folder) -> float:
+        """The share that candidates have beside networks, by what both say of images that they have not learnt from."""
+        if not votes:
+            return 0.5
+        scores = [
+            float(np.mean([dice_of(one, folder.accepted[place]) for place, one in said.items()]))
+            for said in (votes, networks)
         ]
-        taught = self._held_out(looks, left_out, folder)
-        if alone:
-            logger.info("held-out masks: Dice %.3f after self-training", _mean(taught))
-        helps = not alone or _mean(taught) >= _mean(alone)
-        masks = torch.stack([look[1] for look in looks], dim=1)
-        probabilities = torch.stack([look[0] for look in looks]).mean(dim=0)
-        lesson = lesson_of_network(probabilities, self.schooling.decide(probabilities), pools)
-        if len(looks) > 1:
-            agreed = [mean_pairwise_dice(foreground(one, axis=1)) for one in masks]
-            known = zip(agreed, lesson.confidences, strict=True)
-            lesson = lesson._replace(confidences=[None if own is None else value for value, own in known])
-        if not helps:
-            lesson = lesson._replace(confidences=[None] * len(masks))
-        expectation = expect(taught if helps else alone, list(masks)) if alone else None
-        return Advice(lesson.with_accepted(folder.accepted), pools, helps, expectation)
-
-    def _alone(self, number: int, network: nn.Module, left_out: Sequence[int], folder: Folder) -> tuple[Tensor, Tensor]:
-        """Trains on accepted masks; returns probabilities and masks of all images."""
-        empty = Lesson(torch.empty(0), torch.empty(0), [])
-        return self._train(number, "alone", network, self._persons(left_out, folder), folder, empty, [])
-
-    def _again(
-        self,
-        number: int,
-        network: nn.Module,
-        left_out: Sequence[int],
-        look: tuple[Tensor, Tensor],
-        folder: Folder,
-        pools: Pools,
-    ) -> tuple[Tensor, Tensor]:
-        """Trains on what the network says itself, too; returns probabilities and masks of all images."""
-        persons = self._persons(left_out, folder)
-        lesson = lesson_of_network(*look, pools)
-        chosen = select_confident(lesson.confidences, self.min_confidence)
-        return self._train(number, "all", network, persons, folder, lesson, chosen)
-
-    def _train(
-        self,
-        number: int,
-        kind: str,
-        network: nn.Module,
-        persons: Mapping[int, Tensor],
-        folder: Folder,
-        lesson: Lesson,
-        chosen: Sequence[int],
-    ) -> tuple[Tensor, Tensor]:
-        samples = self.schooling.lessons(folder, lesson, chosen, persons)
-        place = 1000 + 2 * number + (kind == "all")
-        name = f"without_{number + 1}_{kind}"
-        self.schooling.teach(network, name, place, samples, self.steps, self.settings)
-        probabilities = self.schooling.ask(network, folder.samples)
-        return probabilities, self.schooling.decide(probabilities)
+        share = 1 / (1 + math.exp((scores[1] - scores[0]) / SCALE))
+        logger.info("held-out masks: Dice %.3f by candidates, %.3f by networks", *scores)
+        return share
 
     @staticmethod
-    def _persons(left_out: Sequence[int], folder: Folder) -> dict[int, Tensor]:
-        return {place: target for place, target in folder.accepted.items() if place not in left_out}
-
-    @staticmethod
-    def _held_out(
-        looks: Sequence[tuple[Tensor, Tensor]], left_out: Sequence[Sequence[int]], folder: Folder
-    ) -> dict[int, float]:
-        """The Dice of each accepted mask with that of the network that has not seen it."""
-        return {
-            place: dice_of(look[1][place], folder.accepted[place])
-            for look, places in zip(looks, left_out, strict=True)
-            for place in places
-        }
+    def _opening(lesson: Lesson, left_out: Mapping[int, Tensor], folder: Folder) -> Opening:
+        return Opening(lesson, {place: dice_of(one, folder.accepted[place]) for place, one in left_out.items()})
 
 
-def _mean(scores: Mapping[int, float]) -> float:
-    return float(np.mean(list(scores.values())))
+def vote(folder: Folder, taught: Sequence[int], asked: Sequence[int]) -> list[Vote]:
+    """What the candidates of some images say, ranked by what others of a folder show that have accepted masks."""
+    pools = folder.pools or []
+    ranker = Ranker(folder.objects).fit((pools[place], folder.accepted[place]) for place in taught)
+    size = folder.samples[0]["image"].shape[1:]
+    return [ranker.vote(pools[place], size) for place in asked]
+
+
+def agreement(first: Tensor, second: Tensor) -> float:
+    """How far two opinions (K, *size) on the foreground agree, in [0, 1]."""
+    return soft_agreement(foreground(first), foreground(second))

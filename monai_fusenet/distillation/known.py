@@ -12,7 +12,7 @@ from skimage.measure import label as connected_components
 from monai_fusenet.transforms.foreground import Rule
 from monai_fusenet.transforms.morphology import convex_hulls
 
-__all__ = ["rule_of_accepted"]
+__all__ = ["count_objects", "rule_of_accepted"]
 
 CRUMB = 0.1  # of a mask: a smaller part of it is no object of its own
 FEW = 3  # objects that are looked for one by one; more are any number
@@ -33,30 +33,35 @@ def rule_of_accepted(masks: Sequence[np.ndarray], images: Sequence[np.ndarray], 
     shown = [(mask, image.mean(axis=0)) for mask, image in zip(masks, images, strict=True) if mask.any()]
     if not shown:
         return rule
-    objects = max(_count(mask) for mask, _ in shown)
+    objects = count_objects([mask for mask, _ in shown])
     darker = [_contrast(mask, grey) < 0 for mask, grey in shown]
     fractions = [float(mask.mean()) for mask, _ in shown]
-    smallest = min(fractions) / objects if objects <= FEW else 0.01 * min(fractions)
+    smallest = min(fractions) / objects if objects else 0.01 * min(fractions)
     solid = np.mean([mask.sum() / convex_hulls(mask).sum() for mask, _ in shown])
     holes = np.mean([ndimage.binary_fill_holes(mask).sum() / mask.sum() - 1 for mask, _ in shown])
     return replace(
         rule,
-        objects=objects if objects <= FEW else None,
+        objects=objects,
         polarity="dark" if all(darker) else "any" if any(darker) else "bright",
         min_fraction=smallest / ROOM,
         max_fraction=min(0.95, max(fractions) * ROOM),
         fill_holes=bool(holes < 1 - SOLID),
         margin=0.0,
-        opening=OPENING if objects <= FEW else 0.0,
+        opening=OPENING if objects else 0.0,
         convex=bool(solid > SOLID),
         growth=0.0,
     )
 
 
+def count_objects(masks: Sequence[np.ndarray]) -> int | None:
+    """How many connected parts the masks (*spatial), bool, have at most, without crumbs; `None`: more than three."""
+    objects = max((_count(mask) for mask in masks if mask.any()), default=0)
+    return objects if 0 < objects <= FEW else None
+
+
 def _count(mask: np.ndarray) -> int:
-    """How many connected parts a mask has, without crumbs."""
     sizes = np.bincount(connected_components(mask, connectivity=1).ravel())[1:]
-    return int((sizes >= CRUMB * sizes.sum() / max(1, min(len(sizes), FEW))).sum()) or FEW + 1
+    return int((sizes >= CRUMB * sizes.sum() / min(len(sizes), FEW)).sum()) or FEW + 1
 
 
 def _contrast(mask: np.ndarray, grey: np.ndarray) -> float:

@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_fusenet.data import SeededCacheDataset
-from monai_fusenet.distillation.lesson import Folder, Lesson, lesson_of_network
-from monai_fusenet.distillation.pool import CandidatePool
+from monai_fusenet.distillation.lesson import Folder, Lesson
 from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResumableCheckpoint
 from monai_fusenet.utils.arrays import plain
 
 __all__ = ["Schooling", "follow_cosine", "prepare_taught"]
 
 DECAY = 1e-4
-ACCEPTED_SHARE = 0.4
+ACCEPTED_SHARE = 0.35
 LEAST_BATCHES = 8  # of an epoch that holds accepted masks: a handful is repeated, each time augmented otherwise
 
 
@@ -111,21 +110,22 @@ class Schooling:
         trainer.run()
 
     def lessons(
-        self, folder: Folder, lesson: Lesson, chosen: Sequence[int], persons: Mapping[int, Tensor] | None = None
+        self, folder: Folder, lesson: Lesson | None, chosen: Sequence[int], persons: Mapping[int, Tensor]
     ) -> list[dict[str, Any]]:
         """The samples of a training.
 
-        Masks of a person are few, and right: they are repeated until they are two fifths of all, and fill an epoch.
+        Masks of a person are few, and right: they are repeated until they are a third of all, and fill an epoch.
 
         Args:
             folder: all images.
-            lesson: what they teach.
+            lesson: what they teach; `None`: accepted masks alone teach.
             chosen: which of them teach.
-            persons: accepted masks that teach as well; `None`: all there are.
+            persons: accepted masks that teach as they are, by place.
         """
-        persons = folder.accepted if persons is None else persons
         others = [
-            {**folder.samples[place], "target": lesson.targets[place]} for place in chosen if place not in persons
+            {**folder.samples[place], "target": lesson.targets[place]}
+            for place in chosen
+            if lesson is not None and place not in persons
         ]
         own = [{**folder.samples[place], "target": target} for place, target in persons.items()]
         if own:
@@ -134,12 +134,6 @@ class Schooling:
             )
             own = own * math.ceil(wanted / len(own))
         return others + own
-
-    def look(self, network: nn.Module, folder: Folder, pools: Sequence[CandidatePool] | None) -> tuple[Lesson, Tensor]:
-        """What a network makes of all images: what they teach next, and its own masks (N, K, *size), boolean."""
-        probabilities = self.ask(network, folder.samples)
-        masks = self.decide(probabilities)
-        return lesson_of_network(probabilities, masks, pools).with_accepted(folder.accepted), masks
 
     def decide(self, probabilities: Tensor) -> Tensor:
         """Masks (N, K, *size), boolean, of probabilities: by the rule where there is one class, else the likeliest."""

@@ -29,13 +29,15 @@ from monai_fusenet.data import SeededCacheDataset, load_image
 from monai_fusenet.data.grids import nearest_on_grid_of, shares_on_grid_of
 from monai_fusenet.distillation.accepted import AcceptedMasks
 from monai_fusenet.distillation.agreement import LEAST_IMAGES, select_confident
-from monai_fusenet.distillation.folds import Advice, Expectation, Folds, dice_of
+from monai_fusenet.distillation.candidates import PoolMaker
+from monai_fusenet.distillation.folds import Folds, Opening, agreement, dice_of, expect
 from monai_fusenet.distillation.known import rule_of_accepted
-from monai_fusenet.distillation.lesson import Folder, Lesson, foreground, lesson_of_teachers
-from monai_fusenet.distillation.pool import CandidatePool, PoolMaker
+from monai_fusenet.distillation.lesson import Folder, Lesson, foreground, lesson_of_teachers, mix
+from monai_fusenet.distillation.ranker import cross_votes
 from monai_fusenet.distillation.schooling import Schooling
 from monai_fusenet.handlers.checkpoint import changed_settings, load_checkpoint
 from monai_fusenet.results.layout import result_path
+from monai_fusenet.transforms.foreground import Rule
 from monai_fusenet.utils.arrays import plain
 from monai_fusenet.utils.checks import check_number, check_whole
 from monai_fusenet.utils.errors import failure_reason
@@ -47,6 +49,9 @@ __all__ = ["Distiller", "Round", "check_runs"]
 logger = logging.getLogger(__name__)
 
 Items = Sequence[Mapping[str, Any]]
+
+EXPECTATION = "expectation.json"
+RANKINGS = 2  # by what the sure images look like, and then by what those look like that are sure by then
 
 
 class Round(NamedTuple):
@@ -68,14 +73,15 @@ class Round(NamedTuple):
 class Distiller:
     """Trains one feed-forward network on the masks of a folder, and then on its own, corrected by candidates.
 
-    Every round trains on the images that are sure enough, see `select_confident`: in the first round those on which
-    the teachers agree, later those of which a candidate is what the network means. That candidate is then what the
-    image teaches; a pixel's target is the mean of the teachers' masks at first. The rounds end when the masks no
-    longer change. An interrupted run goes on in the epoch where it was.
+    The teachers' masks, or those that a person accepted, first show what the object looks like beside what surrounds
+    it; by that, all candidates of each image are ranked, and say together where the object is, see `Ranker`. In each
+    round the network learns from the images that are sure enough, see `select_confident`, and what it then says itself
+    is half of what teaches in the next round. The candidates remain the other half: they end where images have edges,
+    and keep it from drifting. The rounds end when the masks no longer change. An interrupted run goes on in the epoch
+    where it was.
 
-    Masks that a person accepted teach as they are, in every round, and weigh more. Some networks that each leave out
-    some of them are trained first: they say whether candidates and self-training bring the masks nearer to those that
-    were left out, what Dice to expect of the others, and by their agreement what the others teach in the first round.
+    Masks that a person accepted teach as they are, in every round, and weigh more. Each is left out in turn to see
+    whether candidates or networks say better what an image shows, and what Dice to expect, see `Folds`.
 
     Args:
         network: any network (B, C, *spatial) -> (B, K, *spatial), logits: K = 1, or one of each class and background;
@@ -87,10 +93,10 @@ class Distiller:
         inferer: how the network predicts.
         mask: dictionary transform of a probability (1, *spatial) in `pred` to a mask.
         loss_function: called with logits and target.
-        output_dir: where checkpoints and `rounds.csv` go.
+        pool: makes the candidates of an image.
+        output_dir: where checkpoints, `rounds.csv` and `expectation.json` go.
         device: where to run.
         settings: what the result depends on, as plain values; a run of other settings is not continued.
-        pool: makes the candidates of an image; `None`: the network corrects itself alone.
         rounds: most rounds.
         round_steps: optimisation steps of a round, filled up to whole epochs; half as many for each network that
             leaves out accepted masks.
@@ -101,10 +107,6 @@ class Distiller:
         seed: of everything random.
         overwrite: start anew, whatever lies there.
         num_workers: processes that augment images.
-
-    Attributes:
-        expectation: after a run on accepted masks, what to expect of the others; `None` where fewer than two were
-            accepted.
 
     Raises:
         ValueError: when a number is out of range, or the network does not run at `size`.
@@ -120,10 +122,10 @@ class Distiller:
         inferer: Inferer,
         mask: Callable,
         loss_function: Callable,
+        pool: PoolMaker,
         output_dir: str | Path,
         device: str | torch.device,
         settings: Mapping[str, Any],
-        pool: PoolMaker | None = None,
         rounds: int = 3,
         round_steps: int = 300,
         batch_size: int = 8,
@@ -155,7 +157,6 @@ class Distiller:
         self.min_confidence = min_confidence
         self.agreement = agreement
         self.overwrite = overwrite
-        self.expectation: Expectation | None = None
         self._schooling = Schooling(
             augmentation=augmentation,
             inferer=inferer,
@@ -189,7 +190,8 @@ class Distiller:
     def _refuse_rounds_of_others(self) -> None:
         rounds = self.output_dir / "rounds"
         first = next(
-            (path for name in ("1", "without_1_alone") if (path := rounds / name / "checkpoint.pt").is_file()), None
+            (path for name in ("1", "without_1", "accepted") if (path := rounds / name / "checkpoint.pt").is_file()),
+            None,
         )
         if self.overwrite or first is None:
             return
@@ -218,41 +220,70 @@ class Distiller:
         folder = self._load(items, teacher_dirs, accepted)
         self.settings |= {"images": [item["file"] for item in items], "teachers": _digest(folder, accepted)}
         self._refuse_rounds_of_others()
-        advice = self._advice(folder)
-        self.expectation, lesson = advice.expectation, advice.lesson
+        opening = self._open(folder)
+        lesson, masks = opening.lesson, self._schooling.decide(opening.lesson.targets)
         history: list[Round] = []
         for number in range(1, self.rounds + 1):
             start = time.perf_counter()
             chosen = self._choose(number, lesson)
-            samples = self._schooling.lessons(folder, lesson, chosen)
+            samples = self._schooling.lessons(folder, lesson, chosen, folder.accepted)
             self._schooling.teach(self.network, str(number), number, samples, self.round_steps, self.settings)
-            before = lesson.masks
-            lesson, masks = self._schooling.look(self.network, folder, advice.pools)
-            agreements = [dice_of(one, other) for one, other in zip(masks, before, strict=True)]
+            said, before = self._schooling.ask(self.network, folder.samples), masks
+            lesson, masks = mix(said, opening.lesson.targets), self._schooling.decide(said)
+            unchanged = float(np.mean([dice_of(one, other) for one, other in zip(masks, before, strict=True)]))
             seconds = time.perf_counter() - start
-            history.append(Round(number, len(chosen), float(np.mean(agreements)), round(seconds, 1)))
+            history.append(Round(number, len(chosen), unchanged, round(seconds, 1)))
             self._write(history)
             logger.info(
                 "round %d: %d of %d images taught, mean agreement %.3f, %.0f s",
-                *(number, len(chosen), len(folder.samples), history[-1].agreement, seconds),
+                *(number, len(chosen), len(folder.samples), unchanged, seconds),
             )
-            if history[-1].agreement > self.agreement or not advice.self_training:
+            if unchanged > self.agreement:
                 break
         else:
             logger.info("masks still changed in the last round by more than agreement (%g) allows", self.agreement)
-        if not foreground(lesson.masks, axis=1).any():
+        if not foreground(masks, axis=1).any():
             raise ValueError(
                 "the network has learnt that there is nothing in any image: more steps (--round_steps) or another "
                 "--seed may mend it"
             )
+        self._expect(folder, opening, said)
         return history
 
-    def _advice(self, folder: Folder) -> Advice:
-        """What teaches in the first round, and what corrects the network later."""
+    def _open(self, folder: Folder) -> Opening:
+        """What teaches in the first round, and anchors what the network teaches itself later."""
         if folder.accepted:
-            folds = Folds(self._schooling, self.round_steps // 2 or 1, self.min_confidence, self.settings)
-            return folds.advise(self.network, folder)
-        return Advice(lesson_of_teachers(folder.masks), folder.pools, True, None)
+            return Folds(self._schooling, max(1, self.round_steps // 3), self.settings).open(self.network, folder)
+        lesson = lesson_of_teachers(folder.masks)
+        for _ in range(RANKINGS):
+            lesson = self._rank(folder, lesson)
+        return Opening(lesson, {})
+
+    def _rank(self, folder: Folder, lesson: Lesson) -> Lesson:
+        """What the candidates of all images say, ranked by what the sure ones of other images look like."""
+        pools = folder.pools or []
+        sure = [place for place in select_confident(lesson.confidences, self.min_confidence) if len(pools[place])]
+        if len(sure) < LEAST_IMAGES:
+            return lesson
+        targets = {place: lesson.targets[place] for place in sure}
+        votes = cross_votes(pools, targets, folder.objects, self.size, seed=0)
+        confidences = [vote.confidence if bool((vote.probability > 0.5).any()) else None for vote in votes]
+        return Lesson(torch.stack([vote.probability for vote in votes]), confidences)
+
+    def _expect(self, folder: Folder, opening: Opening, said: Tensor) -> None:
+        """Says what Dice to expect, where accepted masks can tell."""
+        path = self.output_dir / EXPECTATION
+        if not opening.held_out:
+            path.unlink(missing_ok=True)
+            return
+        held_out = {folder.samples[place]["name"]: dice for place, dice in opening.held_out.items()}
+        others = [place for place in range(len(said)) if place not in folder.accepted]
+        found = expect(held_out, [agreement(said[place], opening.lesson.targets[place]) for place in others])
+        logger.info(
+            "expected Dice of the masks of %d other images: %.3f, standard deviation %.3f (%d masks held out: %.3f)",
+            *(len(others), found.dice, found.spread, len(held_out), np.mean(list(held_out.values()))),
+        )
+        found.write(path)
 
     def _load(self, items: Items, teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None) -> Folder:
         """What is known of all images that can be read and, where nothing was accepted, have masks of all teachers."""
@@ -279,11 +310,14 @@ class Distiller:
         persons = {place: one["accepted"] for place, one in enumerate(loaded) if one["accepted"] is not None}
         if accepted and not persons:
             raise ValueError(f"none of the {len(accepted.paths)} accepted masks belongs to an image that can be read")
+        rule = self._rule(loaded, persons)
+        several = any(len(target) > 1 for target in persons.values())
         return Folder(
             samples=[{"image": one["image"], "name": one["name"]} for one in loaded],
             masks=[one["masks"] for one in loaded],
-            pools=self._pools(loaded, persons),
+            pools=None if several else [self.pool(one["image"], one["clusters"], rule) for one in loaded],
             accepted=persons,
+            objects=rule.objects,
         )
 
     def _look(self, sample: dict[str, Any], teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None) -> dict:
@@ -306,16 +340,15 @@ class Distiller:
             "accepted": target,
         }
 
-    def _pools(self, loaded: Sequence[Mapping[str, Any]], accepted: Mapping[int, Tensor]) -> list[CandidatePool] | None:
-        """The candidates of each image, by a rule that accepted masks change; `None` for several classes."""
-        if self.pool is None or any(len(target) > 1 for target in accepted.values()):
-            return None
-        masks = [target[0].numpy() > 0.5 for target in accepted.values()]
+    def _rule(self, loaded: Sequence[Mapping[str, Any]], accepted: Mapping[int, Tensor]) -> Rule:
+        """By what clusters become candidates: what accepted masks show, or else what the config says."""
+        if not accepted:
+            return self.pool.rule
+        masks = [foreground(target).amax(dim=0).numpy() > 0.5 for target in accepted.values()]
         images = [loaded[place]["image"].numpy() for place in accepted]
-        rule = rule_of_accepted(masks, images, self.pool.rule) if accepted else self.pool.rule
-        if accepted:
-            logger.info("the accepted masks say of the object: %s", rule)
-        return [self.pool(one["image"], one["clusters"], rule) for one in loaded]
+        rule = rule_of_accepted(masks, images, self.pool.rule)
+        logger.info("the accepted masks say of the object: %s", rule)
+        return rule
 
     def _choose(self, number: int, lesson: Lesson) -> list[int]:
         """Which images teach in a round."""
