@@ -1,5 +1,6 @@
 """The arithmetic of confidence, and what can be said without a training."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,16 @@ from monai.networks.nets import BasicUNet, DynUNet, SegResNet
 from monai.transforms import Identity
 
 from monai_fusenet.distillation import CandidatePool, FolderPass, consensus, mean_pairwise_dice, select_confident
-from monai_fusenet.distillation.lesson import lesson_of_network, lesson_of_teachers
+from monai_fusenet.distillation.candidates import PoolMaker
+from monai_fusenet.distillation.folds import dice_of, expect, split
+from monai_fusenet.distillation.lesson import lesson_of_teachers, mix
+from monai_fusenet.distillation.ranker import Ranker, cross_votes
+from monai_fusenet.distillation.regions import RegionDescriber
 from monai_fusenet.distillation.schooling import follow_cosine
 from monai_fusenet.distillation.student import check_runs
 from monai_fusenet.distillation.teacher import check_seeds
 from monai_fusenet.inferers import PerImageInferer
-from monai_fusenet.transforms import KMeansClustersd
+from monai_fusenet.transforms import ClustersToMaskd, KeepObjectsd, KMeansClustersd
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (1, 2, 2)])
@@ -50,7 +55,7 @@ def test_the_sure_ones_teach():
 def test_where_few_are_sure_the_surest_teach():
     assert select_confident([0.1, 0.9, None, 0.2, 0.3, 0.4, 0.5], 0.8) == [1, 3, 4, 5, 6]  # five
     many = [index / 100 for index in range(30)]
-    assert select_confident(many, 0.8) == list(range(20, 30))  # a third
+    assert select_confident(many, 0.8) == list(range(9, 30))  # seven tenths
     assert select_confident([0.1, None], 0.8) == [0]  # all there is
     assert select_confident([None, None], 0.8) == []
 
@@ -59,56 +64,162 @@ def test_teachers_teach_their_mean_as_sure_as_they_agree():
     masks = [torch.tensor([[[1.0, 1, 0]], [[1, 0, 0]]]), torch.zeros(2, 1, 3)]
     lesson = lesson_of_teachers(masks)
     assert lesson.targets.tolist() == [[[1, 0.5, 0]], [[0, 0, 0]]]
-    assert lesson.masks.tolist() == [[[True, False, False]], [[False] * 3]]
     assert lesson.confidences == [pytest.approx(2 / 3), None]
 
 
-def test_what_a_rule_took_away_or_filled_is_certain():
-    probabilities = torch.tensor([[[0.9, 0.8, 0.2, 0.1]]])
-    masks = torch.tensor([[[True, False, True, False]]])  # the second taken away, the third filled
-    lesson = lesson_of_network(probabilities, masks)
-    assert lesson.targets.tolist() == [[pytest.approx([0.9, 0, 1, 0.1])]]
-    assert torch.equal(lesson.masks, masks)
-    assert lesson.confidences == [pytest.approx(2 * (0.9 + 1) / (2 + 0.9 + 1 + 0.1))]
-    assert lesson_of_network(probabilities, torch.zeros_like(masks)).confidences == [None]  # there is nothing to learn
+def test_two_opinions_are_as_sure_as_they_agree():
+    first, second = torch.tensor([[[0.75, 0.0]], [[0.5, 0.0]]]), torch.tensor([[[1.0, 0.25]], [[0.0, 0.25]]])
+    lesson = mix(first, second, share=0.25)
+    assert lesson.targets.tolist() == [[[0.9375, 0.1875]], [[0.125, 0.1875]]]
+    assert lesson.confidences == [2 * 0.75 / 2, None]  # 2 (min + min) / (0.75 + 1.25), and nothing to learn
 
 
-def test_a_candidate_that_the_network_means_teaches_in_its_place():
-    probabilities = torch.tensor([[[0.9, 0.8, 0.2, 0.1]], [[0.9, 0.0, 0.0, 0.9]]])
-    masks = probabilities > 0.5
-    pools = [pool_of([[1, 1, 1, 0], [0, 0, 0, 1]]), pool_of([[0, 1, 1, 1]])]
-    lesson = lesson_of_network(probabilities, masks, pools)
-    # 2 (0.9 + 0.8 + 0.2) / (3 + 2) = 0.76 is enough; 2 * 0.9 / (3 + 1.8) = 0.375 is not
-    assert lesson.confidences == [pytest.approx(0.76), pytest.approx(0.375)]
-    assert lesson.targets.tolist() == [[[1, 1, 1, 0]], [pytest.approx([0.9, 0, 0, 0.9])]]
-    assert lesson.masks.tolist() == [[[True, True, True, False]], [[True, False, False, True]]]
+def test_background_is_no_opinion_on_the_foreground():
+    classes = torch.tensor([[[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]])  # background, and two classes
+    assert mix(classes, classes).confidences == [1]
+    assert mix(classes, classes.flip(1)).confidences == [pytest.approx(2 * 1 / (1 + 2))]
 
 
-def pool_of(masks, objects=1):
-    return CandidatePool([np.array(mask, dtype=bool) for mask in masks], objects)
+def pool_of(masks):
+    image = np.random.default_rng(0).random((1, *np.shape(masks)[1:])).astype(np.float32)
+    return CandidatePool([np.array(mask, dtype=bool) for mask in masks], image)
 
 
-def test_a_pool_gives_back_what_it_was_given():
-    masks = np.random.default_rng(0).random((5, 3, 7)) > 0.5
-    pool = CandidatePool([*masks, masks[0], np.zeros((3, 7), dtype=bool)], None)
-    assert len(pool) == 5  # once each, and none that is empty
-    assert np.array_equal(pool.masks, masks)
+@pytest.mark.parametrize("shape", [(5, 7), (4, 6, 3)])
+def test_a_pool_gives_back_what_it_was_given(shape):
+    masks = np.random.default_rng(0).random((5, *shape)) > 0.5
+    pool = pool_of([*masks, masks[0], np.zeros(shape, dtype=bool)])
+    assert len(pool) == len(pool.features) == 5  # once each, and none that is empty
+    assert np.array_equal(pool.masks.reshape(5, *shape), masks)
+    assert np.isfinite(pool.features).all()
 
 
-def test_so_many_objects_as_there_may_be_are_united():
-    masks, wanted = [[1, 0, 0, 0], [0, 0, 1, 0], [1, 1, 1, 1]], torch.tensor([[1.0, 0, 1, 0]])
-    union, agreement = pool_of(masks, 2).closest(wanted)
-    assert (union.tolist(), agreement) == ([[True, False, True, False]], 1)
-    union, agreement = pool_of(masks, 1).closest(wanted)
-    assert (union.tolist(), agreement) == ([[True, False, False, False]], pytest.approx(2 / 3))
-    union, agreement = pool_of(masks, 5).closest(torch.tensor([[1.0, 0, 0, 0]]))
-    assert (union.tolist(), agreement) == ([[True, False, False, False]], 1)  # no object that adds nothing
+def test_a_region_by_hand():
+    image = np.zeros((2, 8, 10), dtype=np.float32)
+    image[0, 2:6, 4:8] = 1
+    mask = image[0] > 0
+    values = RegionDescriber(image)(mask)
+    # side, centre (rows from 2 to 5 of 8: the middle; columns from 4 to 7 of 10), its distance, box, border, extent,
+    # solidity, roundness, outline
+    expected = [0.2**0.5, 0, 0.2, 0.2, 0.25, 0.4, 0.75, 0.8, 0, 1, 1, 1, 12 / 4]
+    assert values[:13].tolist() == pytest.approx(expected, abs=1e-6)
+    assert values[13:16].tolist() == [1, 0, 0.5]  # both channels, and the grey value
+    assert values[20:23].tolist() == [1, 0, 0.5]  # less what lies around it, which is nothing
 
 
-def test_an_empty_pool():
-    union, agreement = CandidatePool([], 1).closest(torch.ones(1, 2, 3))
-    assert (union.tolist(), agreement) == ([[[False] * 3] * 2], 0)
-    assert CandidatePool([], 1).masks.shape == (0,)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 9), (2, 3, 4)])
+def test_any_region_has_finite_features(shape):
+    describe = RegionDescriber(np.random.default_rng(1).random((3, *shape)).astype(np.float32))
+    lengths = set()
+    for mask in (np.ones(shape, dtype=bool), np.arange(np.prod(shape)).reshape(shape) == 0):
+        values = describe(mask)
+        lengths.add(len(values))
+        assert np.isfinite(values).all()
+    assert len(lengths) == 1
+
+
+def drawn(seed, objects=1):
+    """An image of dark noise with discs that are bright, and bright bars at its border; and where the discs are."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0.2, 0.03, (48, 56)).clip(0, 1)
+    rows, columns = np.mgrid[:48, :56]
+    disc = np.zeros((48, 56), dtype=bool)
+    for number in range(objects):
+        row, column = (
+            rng.uniform(18, 30),
+            (rng.uniform(20, 36), rng.uniform(12, 18), rng.uniform(38, 44))[0 if objects == 1 else number + 1],
+        )
+        disc |= (rows - row) ** 2 + (columns - column) ** 2 < rng.uniform(5, 8) ** 2
+    bar = rows < rng.integers(4, 8)
+    image[disc | bar] += 0.6
+    return torch.from_numpy(image[None].astype(np.float32)), disc, bar
+
+
+@pytest.mark.parametrize("objects", [1, 2])
+def test_a_ranker_tells_what_two_masks_show(objects):
+    maker = PoolMaker(ClustersToMaskd("clusters", objects=objects, border_weight=0, centre_weight=0, min_fraction=0.01))
+    images = [drawn(seed, objects) for seed in range(6)]
+    pools = [maker(image) for image, _, _ in images]
+    targets = [torch.from_numpy(disc[None].astype(np.float32)) for _, disc, _ in images]
+    ranker = Ranker(objects).fit(zip(pools[:2], targets[:2], strict=True))
+    for pool, (_, disc, bar) in zip(pools[2:], images[2:], strict=True):
+        vote = ranker.vote(pool, (48, 56))
+        found = vote.probability[0].numpy() > 0.5
+        assert vote.probability.shape == (1, 48, 56)
+        assert 2 * (found & disc).sum() / (found.sum() + disc.sum()) > 0.9
+        assert not (found & bar).any()
+        assert 0.7 < vote.confidence <= 1
+    assert ranker.vote(CandidatePool([], np.zeros((1, 4, 4))), (5, 7)).probability.tolist() == [[[0] * 7] * 5]
+    nothing = Ranker(objects).fit([]).vote(pools[0], (48, 56))
+    assert (float(nothing.probability.sum()), nothing.confidence) == (0, 0)
+
+
+def test_no_image_is_ranked_by_itself(monkeypatch):
+    """Each image is told by those of other folds."""
+    maker = PoolMaker(ClustersToMaskd("clusters", objects=1))
+    pools = [maker(drawn(seed)[0]) for seed in range(7)]
+    learnt, asked = {}, []
+
+    def fit(self, examples):
+        learnt[self] = {id(pool) for pool, _ in examples}
+        return self
+
+    def vote(self, pool, size):
+        asked.append((self, id(pool)))
+
+    monkeypatch.setattr(Ranker, "fit", fit)
+    monkeypatch.setattr(Ranker, "vote", vote)
+    cross_votes(pools, {place: torch.zeros(1, 48, 56) for place in (0, 1, 2, 5)}, 1, (48, 56), seed=0)
+    assert [pool for _, pool in asked] == list(map(id, pools))
+    assert len(learnt) == 4
+    assert all(pool not in learnt[ranker] and len(learnt[ranker]) == 3 for ranker, pool in asked)
+
+
+def test_who_is_left_out_in_turn():
+    assert split([4, 2, 9]) == [[2], [4], [9]]
+    assert split(range(12)) == [[0, 5, 10], [1, 6, 11], [2, 7], [3, 8], [4, 9]]
+    assert split([3]) == []
+
+
+def test_the_dice_of_classes_is_their_mean():
+    target = torch.tensor([[[1.0, 0, 0, 0]], [[0, 1, 1, 0]], [[0, 0, 0, 1]]])
+    said = torch.tensor([[[0.9, 0.1, 0, 0]], [[0.1, 0.9, 0, 0]], [[0, 0, 0, 1]]])
+    assert dice_of(said, target) == pytest.approx((2 / 3 + 1) / 2)
+    assert dice_of(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2)) == 1
+
+
+def test_half_of_what_is_expected_was_held_out_and_half_is_agreement():
+    found = expect({"a": 0.6, "b": 0.8}, [0.9, 1.0])
+    assert (found.dice, found.spread) == (pytest.approx((0.7 + 0.95) / 2), pytest.approx(0.02**0.5))
+    assert expect({"a": 0.6}, []) == ((0.6), 0, {"a": 0.6})
+
+
+def test_an_expectation_on_disk(tmp_path):
+    expect({"scan\u00e4": 0.61234}, []).write(tmp_path / "expectation.json")
+    told = json.loads((tmp_path / "expectation.json").read_text("utf-8"))
+    assert told == {"expected_dice": 0.6123, "spread": 0.0, "held_out": {"scan\u00e4": 0.6123}}
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (8, 9, 3)])
+def test_objects_that_weigh_most_are_kept(shape):
+    probability = torch.zeros(1, *shape)
+    probability[0, 2:5, 2:5] = 0.9
+    probability[0, 3, 3] = 0.1  # a hole
+    probability[0, 6:, :] = 0.8  # larger, along a whole side
+    probability[0, 2:5, 6:8] = 0.9
+    probability[0, 0, 0] = 0.6  # a crumb
+    for objects, kept in ((1, 9), (2, 9 + 6), (3, 9 + 6), (None, 8 + 18 + 6 + 1)):
+        mask = KeepObjectsd("pred", objects)({"pred": MetaTensor(probability, meta={"here": 1})})["pred"]
+        assert mask.shape == probability.shape
+        assert mask.meta["here"] == 1
+        assert len(shape) == 3 or int(mask.sum()) == kept
+    assert int(KeepObjectsd("pred", 1)({"pred": torch.zeros(1, *shape)})["pred"].sum()) == 0
+
+
+@pytest.mark.parametrize("objects", [0, -1, 1.0, True, "2"])
+def test_a_number_of_objects_that_is_none(objects):
+    with pytest.raises(ValueError, match=f"^objects must be None or a whole number of at least 1, got {objects}$"):
+        KeepObjectsd("pred", objects)
 
 
 def test_another_seed_changes_nothing_else():
