@@ -21,6 +21,7 @@ from monai_fusenet.transforms.color_jitter import (
     blur,
     shift_hue,
 )
+from monai_fusenet.transforms.confidence import MaskConfidenced
 from monai_fusenet.transforms.foreground import ClustersToMaskd, ConvexHullsd, Region, choose_foreground
 from monai_fusenet.transforms.kmeans import KMeansClustersd, kmeans_clusters
 from monai_fusenet.transforms.label_server import ForLabelServerd
@@ -39,6 +40,7 @@ __all__ = [
     "ForLabelServerd",
     "From8Bitd",
     "KMeansClustersd",
+    "MaskConfidenced",
     "MaskToObjectsd",
     "N4BiasFieldCorrectiond",
     "QuantizeTo8Bitd",
