@@ -21,6 +21,7 @@ from monai_fusenet.bundle.faults import edge
 from monai_fusenet.data.preparation import LARGEST
 from monai_fusenet.results.dicom import check_dicom_output
 from monai_fusenet.transforms import FIELD_SHAPES
+from monai_fusenet.transforms.foreground import check_partitions
 from monai_fusenet.utils.checks import check_number, check_switch, check_whole
 
 if TYPE_CHECKING:
@@ -140,6 +141,10 @@ def _check_field(name: str, field: Any, config: Config) -> None:
         raise ValueError(f'{name} must be null, "device" or "body", got {field}')
 
 
+def _check_partitions(name: str, partitions: Any, config: Config) -> None:
+    check_partitions(partitions)
+
+
 SWITCH = Kind("True or False", lambda name, value, _: check_switch(name, value))
 FOLDER, FILE, TEXT = Kind("folder"), Kind("file"), Kind("text")
 SEEDS = Kind("list of whole numbers", _check_seeds)
@@ -256,6 +261,13 @@ OPTIONS = (
         Kind("null, or ascending list", _check_resolutions),
         MASKS,
         "Shortest sides in pixels, or parts of the image's size, at which an image is fitted one after the other.",
+        part="fit",
+    ),
+    Option(
+        "partitions",
+        Kind("list of whole numbers, at least 2", _check_partitions),
+        ("inference", "evaluation"),
+        "Numbers of clusters of k-means whose masks vote beside that of the fit; []: the fit alone.",
         part="fit",
     ),
     Option("lr", number("number, at least 0"), WORKFLOWS, "Learning rate of the method."),

@@ -136,6 +136,7 @@ class ResultWriter:
             regions=sample.get("regions"),
             objects_wanted=sample.get("objects_wanted", 0),
             field=field_of(read, "field"),
+            confidence=sample.get("confidence"),
         )
         no_dicom = self._files.write(item, result, read.get("content"))
         messages = [*result.oddities(), *_notes_of_fit(record), no_dicom]
@@ -150,6 +151,7 @@ class ResultWriter:
                 "peak_mib": "" if peak is None else f"{peak:.0f}",
                 "mask_fraction": f"{result.mask_fraction:.4f}",
                 "objects": result.object_count,
+                "confidence": "" if result.confidence is None else f"{result.confidence:.3f}",
                 "choice": result.choice,
                 "message": "; ".join(filter(None, messages)),
             }

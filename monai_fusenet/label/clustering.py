@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 GENERIC = "generic"  # the shipped config without an overlay
 # Overlays that say how to fit or what lies in the files, not what is in the image.
 NO_PRESETS = {"paper", "feedforward", "adapt", "volume", "slices", "mr", "second_view"}
-RULE_KEYS = {"foreground"}  # what masks depend on, but not clusters
+RULE_KEYS = {"foreground", "partitions"}  # what masks depend on, but not clusters
 # What MONAI Label itself reads (server_mode), and what its own test suites hand to every app.
 MONAI_LABEL_CONF = {
     *("server_mode", "auto_update_scoring", "debug", "epistemic_enabled", "epistemic_samples", "heuristic_planner"),
@@ -178,7 +178,7 @@ class Clusterer:
         image = self.image(path)
         parser = self._parser(image.ndim - 1, check_preset(preset or self.preset), False)
         rule: ClustersToMaskd = parser.get_parsed_content("foreground")
-        return rule.choose(clusters, np.asarray(image))
+        return rule.agree(clusters, np.asarray(image))
 
     def _weights(self) -> Path:
         if self.trained is None or not self.trained.is_file():

@@ -47,6 +47,7 @@ class ImageResult(NamedTuple):
             cut the mask into objects.
         objects_wanted: how many objects the mask should hold; 0 where nobody has said.
         field: (*spatial), bool: the field of view; `None`: the whole image.
+        confidence: how sure the mask is, in [0, 1]; `None` where nobody has said.
     """
 
     image: np.ndarray
@@ -57,6 +58,7 @@ class ImageResult(NamedTuple):
     objects: MetaTensor | None = None
     objects_wanted: int = 0
     field: np.ndarray | None = None
+    confidence: float | None = None
 
     @property
     def cluster_count(self) -> int:
@@ -95,6 +97,7 @@ class ImageResult(NamedTuple):
     def panel_row(self) -> PanelRow:
         """What the panel shows: the outline of the mask, or those of its objects."""
         note, mask = self.choice, self.mask.cpu().numpy()[0]
+        sure = "" if self.confidence is None else f"confidence {self.confidence:.2f}"
         if self.objects is not None:
             mask = _apart(self.objects.cpu().numpy()[0])
             note = f"{self.object_count} object{'' if self.object_count == 1 else 's'}, {note}".rstrip(", ")
@@ -104,7 +107,7 @@ class ImageResult(NamedTuple):
             mask=mask,
             augmented=self.augmented,
             affine=affine_of(self.clusters),
-            note=note.replace("; ", "\n"),
+            note="\n".join(filter(None, [*note.split("; "), sure])),
             field=self.field,
         )
 

@@ -15,7 +15,7 @@ from monai_fusenet.utils.files import atomic_path
 
 __all__ = ["SUMMARY_COLUMNS", "Row", "Summary", "describe_choice", "read_summary", "read_summary_and_parts"]
 
-SUMMARY_COLUMNS = (*SUMMARY_HEAD, "peak_mib", "mask_fraction", "objects", "choice", "message")
+SUMMARY_COLUMNS = (*SUMMARY_HEAD, "peak_mib", "mask_fraction", "objects", "confidence", "choice", "message")
 
 Row = dict[str, Any]
 

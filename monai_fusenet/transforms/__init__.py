@@ -22,6 +22,7 @@ from monai_fusenet.transforms.color_jitter import (
     shift_hue,
 )
 from monai_fusenet.transforms.components import KeepObjectsd
+from monai_fusenet.transforms.confidence import MaskConfidenced
 from monai_fusenet.transforms.foreground import ClustersToMaskd, ConvexHullsd, Region, choose_foreground
 from monai_fusenet.transforms.kmeans import KMeansClustersd, kmeans_clusters
 from monai_fusenet.transforms.label_server import ForLabelServerd
@@ -41,6 +42,7 @@ __all__ = [
     "From8Bitd",
     "KMeansClustersd",
     "KeepObjectsd",
+    "MaskConfidenced",
     "MaskToObjectsd",
     "N4BiasFieldCorrectiond",
     "QuantizeTo8Bitd",

@@ -67,6 +67,10 @@ def test_what_a_distillation_leaves(done):
         for index in range(3):
             mask = Image.open(folder / f"scan{index}_mask.png")
             assert mask.size == Image.open(done[0] / "images" / f"scan{index}.png").size
+    for row in read_summary(output / "masks"):
+        assert 0 < float(row["confidence"]) <= 1 if float(row["mask_fraction"]) else row["confidence"] == ""
+    # Teachers do not vote: they are to be compared with each other.
+    assert [row["confidence"] for row in read_summary(output / "teacher" / "seed_0")] == [""] * 3
     rounds = read_rounds(output)
     assert [row["round"] for row in rounds] == ["1", "2"]
     assert all(row["images"] == "3" and 0 <= float(row["agreement"]) <= 1 for row in rounds)

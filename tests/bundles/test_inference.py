@@ -62,6 +62,17 @@ def test_summary(done):
         fraction = (pixels(done[1] / f"scan{index}_mask.png") > 0).mean()
         assert float(row["mask_fraction"]) == pytest.approx(fraction, abs=1e-4)
         assert row["choice"].startswith("chosen " if fraction else "no candidate")
+        assert 0 < float(row["confidence"]) <= 1 if fraction else row["confidence"] == ""
+
+
+def test_one_partition_says_nothing_of_confidence(done, tmp_path):
+    assert infer(done[0], tmp_path / "out", partitions=[]) == 0
+    assert [row["confidence"] for row in read_summary(tmp_path / "out")] == [""] * 3
+    # And masks of other partitions are not taken for these.
+    assert "come from another image or from other options" in infer(done[0], tmp_path / "out")
+    message = "partitions must be a list of different whole numbers of at least 2, as [2,3,4], got 3"
+    assert message in infer(done[0], tmp_path / "none", partitions=3)
+    assert not (tmp_path / "none").exists()
 
 
 def draw_discs(folder):

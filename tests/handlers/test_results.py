@@ -21,12 +21,13 @@ from monai_fusenet.data import LoadMedicalImaged, load_image
 from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
 from monai_fusenet.handlers import ResultWriter, result_path, write_label_map
 from monai_fusenet.inferers import FitRecord
+from monai_fusenet.results.image import ImageResult
 from monai_fusenet.results.summary import describe_choice
 from monai_fusenet.transforms import Region, ScoresToClustersd
 from monai_fusenet.utils.files import CannotWriteError
 from monai_fusenet.utils.memory import peak_memory
 
-COLUMNS = ["file", "status", "clusters", "steps", "seconds", "peak_mib", "mask_fraction", "objects"]
+COLUMNS = ["file", "status", "clusters", "steps", "seconds", "peak_mib", "mask_fraction", "objects", "confidence"]
 COLUMNS += ["choice", "message"]
 # NIfTI keeps the affine in 32 bits.
 OBLIQUE = np.array([[0, -2.5, 0.3, 10], [1.5, 0, 0.1, -20], [0.2, 0.1, 4, 30], [0, 0, 0, 1]], np.float32).astype(float)
@@ -347,9 +348,29 @@ def test_a_row_for_each_image(tmp_path):
             "steps": "11",
             "mask_fraction": f"{fraction:.4f}",
             "objects": "",
+            "confidence": "",
             "choice": "chosen 0.25; contrast 0.5, centre 0.2, border 0; rejected 0.031, 0.002",
             "message": "",
         }
+
+
+@pytest.mark.parametrize(("confidence", "cell"), [(None, ""), (0.12345, "0.123"), (1.0, "1.000")])
+def test_how_sure_a_mask_is_stands_in_the_summary(tmp_path, confidence, cell):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    rows = run(
+        items, tmp_path / "out", choose=lambda sample: {**mask_of_the_third_cluster(sample), "confidence": confidence}
+    )
+    assert rows[0]["confidence"] == cell
+    kept = run(items, tmp_path / "out")
+    assert (kept[0]["status"], kept[0]["confidence"]) == ("kept", cell)
+
+
+def test_the_panel_says_how_sure_a_mask_is():
+    mask = MetaTensor(torch.ones(1, 4, 5, dtype=torch.uint8))
+    result = ImageResult(np.zeros((1, 4, 5)), mask, mask, regions=[region(0.25, chosen=True)], confidence=0.875)
+    assert result.panel_row().note == "chosen 0.25\ncontrast 0.5, centre 0.2, border 0\nconfidence 0.88"
+    assert result._replace(regions=None).panel_row().note == "confidence 0.88"
+    assert result._replace(regions=None, confidence=None).panel_row().note == ""
 
 
 def test_an_inferer_without_a_record_took_no_steps(tmp_path):

@@ -80,19 +80,32 @@ def test_centre_shares_add_up():
     _, regions = choose_foreground(
         clusters, image, objects=35, min_fraction=1 / 35, max_fraction=1, border_weight=0, fill_holes=False
     )
-    for name in ("fraction", "centre", "border"):
+    for name in ("fraction", "centre"):
         assert sum(getattr(region, name) for region in regions) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("border_weight", [0.0, 1.0, 2.0])
 def test_touching_the_border_lowers_the_score(border_weight):
-    # A 5 x 8 image has 22 border pixels; the bright stripe has 5 + 2 of them.
+    # A 5 x 8 image has 22 border pixels; the bright stripe has 5 + 2 of them, and 5 + 5 pixels of outline.
     clusters = np.ones((5, 8), dtype=int)
     clusters[:, :2] = 2
     image = np.where(clusters == 2, 0.7, 0.2)[None]
     _, regions = choose_foreground(clusters, image, polarity="bright", centre_weight=0, border_weight=border_weight)
-    assert regions[0].border == pytest.approx(7 / 22)
-    assert regions[0].score == pytest.approx(0.5 * (15 / 22) ** border_weight)
+    assert regions[0].border == pytest.approx(7 / 10)
+    assert regions[0].score == pytest.approx(0.5 * 0.3**border_weight)
+
+
+def test_a_large_thing_is_measured_by_the_border_and_a_small_one_by_its_outline():
+    # Rows 0 to 6 of 8 x 6 pixels: 6 + 2 * 6 of the 24 border pixels, and of the 22 pixels of its outline.
+    clusters = np.ones((8, 6), dtype=int)
+    clusters[:7] = 2
+    _, regions = choose_foreground(clusters, clusters[None] / 2, max_fraction=1)
+    assert regions[0].border == pytest.approx(18 / 22)
+    # A frame with an opening: 23 of 24 border pixels.
+    frame = np.ones((8, 6), dtype=int)
+    frame[1:-1, 1:-1] = frame[7, 3] = 2
+    _, regions = choose_foreground(frame, frame[None] / 2, objects=1, polarity="dark", fill_holes=False)
+    assert regions == []  # nothing but border
 
 
 def test_contrast_is_taken_against_a_ring():
@@ -201,7 +214,8 @@ def test_sizes_at_the_limits_are_allowed():
     clusters = np.repeat([1, 2, 2, 2], 5).reshape(4, 5)
     image = clusters[None] / 2
     assert choose_foreground(clusters, image, min_fraction=0.75, max_fraction=0.75)[0].sum() == 15
-    assert choose_foreground(clusters, image, min_fraction=0.25, max_fraction=0.25)[0].sum() == 5
+    # All of it is border.
+    assert choose_foreground(clusters, image, min_fraction=0.25, max_fraction=0.25, border_weight=0)[0].sum() == 5
     assert not choose_foreground(clusters, image, min_fraction=0.76)[0].any()
 
 

@@ -26,6 +26,7 @@ from monai_fusenet.transforms import (
     ForLabelServerd,
     From8Bitd,
     KMeansClustersd,
+    MaskConfidenced,
     MaskToObjectsd,
     N4BiasFieldCorrectiond,
     QuantizeTo8Bitd,
@@ -58,6 +59,7 @@ CASES = {
     "CheckImaged": [(lambda: CheckImaged("image", 3, 5), {"image": VOLUME})],
     "ClustersToMaskd": [
         (ClustersToMaskd, {"clusters": CLUSTERS, "image": VOLUME}),
+        (lambda: ClustersToMaskd(partitions=[2]), {"clusters": MASK + 1, "image": FRAMED[:, :13, :9]}),
         (lambda: ClustersToMaskd(field_key="field"), {"clusters": CLUSTERS, "image": VOLUME, "field": VOLUME > 0.1}),
     ],
     "ConvexHullsd": [(lambda: ConvexHullsd("pred"), {"pred": MASK})],
@@ -73,6 +75,7 @@ CASES = {
     "ForLabelServerd": [(ForLabelServerd, {"pred": MASK, "image": IMAGE})],
     "From8Bitd": [(lambda: From8Bitd("image"), {"image": (255 * IMAGE).astype(np.uint8)})],
     "KMeansClustersd": [(KMeansClustersd, {"original": IMAGE}), (KMeansClustersd, {"original": VOLUME})],
+    "MaskConfidenced": [(MaskConfidenced, {"pred": MASK, "probability": IMAGE[:1]})],
     "MaskToObjectsd": [(MaskToObjectsd, {"pred": MASK}), (MaskToObjectsd, {"pred": CLUSTERS - 1})],
     "N4BiasFieldCorrectiond": [
         (N4BiasFieldCorrectiond, {"image": VOLUME}),

@@ -26,7 +26,8 @@ class Region(NamedTuple):
         score: what it is chosen by.
         fraction: share of the field of view, or else of the image, that it covers.
         centre: share of a Gaussian at the centre that it covers.
-        border: share of the border pixels of field or image that it covers.
+        border: share of the border pixels of field or image that it covers, or share of its own outline that lies on
+            that border, whichever is larger: a small thing that the border cuts, as a colour chip, covers few.
         contrast: mean grey value inside less that of a ring around it; for a dark object the other way round, and
             absolute when either will do.
         chosen: whether it is part of the foreground.
@@ -148,7 +149,8 @@ class _Judge:
             return None
         contrast = self._contrast(box, inside)
         centre = float(self.centre_prior[box][inside].sum() / self.centre_prior.sum())
-        border = float((self.border[box] & inside).sum() / self.border.sum())
+        on_border = int((self.border[box] & inside).sum())
+        border = float(max(on_border / self.border.sum(), on_border / border_of(inside).sum()))
         score = max(contrast, 0.0) * centre**self.rule.centre_weight * (1 - border) ** self.rule.border_weight
         return Candidate(Region(score, fraction, centre, border, contrast), box, inside) if score > 0 else None
 

@@ -1,23 +1,41 @@
-"""The foreground of one image, chosen among its clusters by a rule."""
+"""The foreground of one image, chosen among its clusters by a rule, or by what several partitions of it agree on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from monai_fusenet.transforms.acquisition.field import fill_outside
+from monai_fusenet.transforms.foreground.agreement import agree, dice
 from monai_fusenet.transforms.foreground.candidates import Candidate, Region, find_candidates
 from monai_fusenet.transforms.foreground.outline import finish, redraw
 from monai_fusenet.transforms.foreground.rule import Rule, shows_rule
+from monai_fusenet.transforms.kmeans import kmeans_clusters
 from monai_fusenet.transforms.morphology import Box
 from monai_fusenet.utils.arrays import box_of, count_labels, reduced_shape, resize_area, resize_nearest
 
-__all__ = ["apply_rule", "choose_foreground", "propose_masks"]
+__all__ = ["Choice", "apply_rule", "choose_foreground", "propose_masks"]
 
 JUDGED_PIXELS = {2: 2**17, 3: 2**18}  # by number of axes: an image of more is judged on a smaller grid, for time
+OWN_VOTES = 2  # of the clusters' mask; each k-means has one
+
+
+class Choice(NamedTuple):
+    """The foreground of one image.
+
+    Attributes:
+        mask: (*spatial), bool.
+        regions: all candidates, best first: of several partitions those of the one whose own mask is nearest to `mask`.
+        confidence: how well the masks of several partitions agree with `mask`: their mean Dice with it, weighted as
+            they vote, in [0, 1]; `None` where there is one partition only, or the mask is empty.
+    """
+
+    mask: np.ndarray
+    regions: list[Region]
+    confidence: float | None
 
 
 @shows_rule
@@ -51,13 +69,21 @@ def choose_foreground(
         ValueError: when clusters and image differ in shape, or a value of the rule makes no sense.
         TypeError: when the rule has no such name.
     """
-    return apply_rule(Rule(*args, **kwargs), clusters, image)
+    return apply_rule(Rule(*args, **kwargs), clusters, image)[:2]
 
 
 def apply_rule(
-    rule: Rule, clusters: np.ndarray, image: np.ndarray, field: np.ndarray | None = None
-) -> tuple[np.ndarray, list[Region]]:
-    """What `choose_foreground` does, for those who keep the rule.
+    rule: Rule,
+    clusters: np.ndarray,
+    image: np.ndarray,
+    field: np.ndarray | None = None,
+    partitions: Sequence[int] = (),
+) -> Choice:
+    """What `choose_foreground` does, for those who keep the rule, and for several partitions of one image.
+
+    With `partitions`, numbers of clusters, the rule makes a mask of the clusters and one of each k-means of the image
+    with so many, and the foreground is what they agree on, see `agree`. Each votes with the scores of what was chosen
+    for it, the clusters' own mask with twice as much.
 
     Nothing outside a field of view (*spatial), bool, is judged, chosen or drawn. Its border is that of the image, its
     box is what margins and the centre are of, and fractions are of its pixels. `None`: the whole image.
@@ -65,25 +91,33 @@ def apply_rule(
     if clusters.shape != image.shape[1:]:
         raise ValueError(f"clusters and image must have the same shape, got {clusters.shape} and {image.shape[1:]}")
     if field is None or field.all():
-        return _judge(rule, clusters if clusters.min() > 0 else count_labels(clusters).position + 1, image)
+        return _judge(rule, clusters if clusters.min() > 0 else count_labels(clusters).position + 1, image, partitions)
     if not field.any():
-        return np.zeros(field.shape, dtype=bool), []
+        return Choice(np.zeros(field.shape, dtype=bool), [], None)
     box = box_of(field)
     within = np.where(field, count_labels(clusters).position + 1, 0)[box]
+    choice = _judge(rule, within, fill_outside(image[(slice(None), *box)], field[box]), partitions)
     mask = np.zeros(field.shape, dtype=bool)
-    mask[box], regions = _judge(rule, within, fill_outside(image[(slice(None), *box)], field[box]))
-    return mask & field, regions
+    mask[box] = choice.mask
+    return choice._replace(mask=mask & field)
 
 
-def _judge(rule: Rule, clusters: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, list[Region]]:
+def _judge(rule: Rule, clusters: np.ndarray, image: np.ndarray, partitions: Sequence[int]) -> Choice:
     """The same for the box of a field: labels from 1, and 0 outside the field, where the image is filled."""
     shape = reduced_shape(clusters.shape, JUDGED_PIXELS.get(clusters.ndim, clusters.size))
     small_clusters, small_image = resize_nearest(clusters, shape), resize_area(image, shape)
-    chosen, regions = _choose(small_clusters, small_image, rule)
-    mask = finish(chosen, small_image.mean(axis=0), rule)
+    counts = partitions if small_clusters.any() else ()  # a thin field may have no pixel on the smaller grid
+    means = (kmeans_clusters(small_image, count, field=small_clusters > 0) for count in counts)
+    found = [_choose(one, small_image, rule) for one in (small_clusters, *means)]
+    masks = [finish(chosen, small_image.mean(axis=0), rule) for chosen, _ in found]
+    votes = np.array([sum(region.score for region in regions if region.chosen) for _, regions in found])
+    votes[0] *= OWN_VOTES
+    mask = agree(masks, votes.tolist(), rule)
+    likeness = np.array([dice(one, mask) for one in masks])
+    confidence = float(likeness @ votes / votes.sum()) if partitions and mask.any() else None
     if shape != clusters.shape:
-        mask = redraw(mask, small_clusters, clusters, image, rule)
-    return mask, regions
+        mask = redraw(mask, None if counts else small_clusters, clusters, image, rule)
+    return Choice(mask, found[int(likeness.argmax())][1], confidence)
 
 
 def propose_masks(rule: Rule, clusters: np.ndarray, image: np.ndarray, most: int) -> Iterator[np.ndarray]:

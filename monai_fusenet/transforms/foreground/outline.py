@@ -29,13 +29,13 @@ def finish(mask: np.ndarray, grey: np.ndarray, rule: Rule) -> np.ndarray:
 
 
 def redraw(
-    small: np.ndarray, small_clusters: np.ndarray, clusters: np.ndarray, image: np.ndarray, rule: Rule
+    small: np.ndarray, small_clusters: np.ndarray | None, clusters: np.ndarray, image: np.ndarray, rule: Rule
 ) -> np.ndarray:
     """A finished mask on the grid of the image, with the kind of contour that the rule has given it.
 
     Args:
         small: the mask on a smaller grid, bool.
-        small_clusters: the clusters on that grid.
+        small_clusters: the clusters on that grid; `None` where the mask is made of others, too.
         clusters: (*spatial), integer labels.
         image: (C, *spatial).
         rule: what the mask was finished by.
@@ -47,6 +47,8 @@ def redraw(
         return _enlarged(small, clusters.shape)
     if rule.refinement > 0:
         return _redrawn_by_grey(small, image.mean(axis=0))
+    if small_clusters is None:
+        return _enlarged(small, clusters.shape)
     return _redrawn_by_clusters(small, small_clusters, clusters)
 
 
