@@ -20,7 +20,7 @@ from monai.metrics import compute_dice
 from torch import Tensor, nn
 
 from monai_fusenet.distillation.agreement import soft_agreement
-from monai_fusenet.distillation.lesson import Folder, Lesson, foreground, mix
+from monai_fusenet.distillation.lesson import KnownFolder, Lesson, foreground, mix
 from monai_fusenet.distillation.ranker import Ranker, Vote
 from monai_fusenet.distillation.schooling import Schooling
 from monai_fusenet.utils.files import atomic_path
@@ -120,7 +120,7 @@ class Folds:
         self.steps = steps
         self.settings = settings
 
-    def open(self, network: nn.Module, folder: Folder) -> Opening:
+    def open(self, network: nn.Module, folder: KnownFolder) -> Opening:
         """Asks the accepted masks of a folder.
 
         Args:
@@ -144,7 +144,7 @@ class Folds:
         left = {place: share * rest[place] + (1 - share) * alone[place] for place in alone}
         return self._opening(lesson._replace(confidences=sure), left, folder)
 
-    def _ask(self, network: nn.Module, number: int, left_out: Sequence[int], folder: Folder) -> Tensor:
+    def _ask(self, network: nn.Module, number: int, left_out: Sequence[int], folder: KnownFolder) -> Tensor:
         """What a network says of all images that has learnt from all accepted masks but some: (N, K, *size)."""
         network = copy.deepcopy(network)
         persons = {place: target for place, target in folder.accepted.items() if place not in left_out}
@@ -154,13 +154,13 @@ class Folds:
         return self.schooling.ask(network, folder.samples)
 
     @staticmethod
-    def _vote_without(left_out: Sequence[int], folder: Folder) -> dict[int, Tensor]:
+    def _vote_without(left_out: Sequence[int], folder: KnownFolder) -> dict[int, Tensor]:
         """What candidates say of accepted masks that none of them was ranked by, by place."""
         places = [place for place in folder.accepted if place not in left_out]
         return dict(zip(left_out, (one.probability for one in vote(folder, places, left_out)), strict=True))
 
     @staticmethod
-    def _share_of_votes(votes: Mapping[int, Tensor], networks: Mapping[int, Tensor], folder: Folder) -> float:
+    def _share_of_votes(votes: Mapping[int, Tensor], networks: Mapping[int, Tensor], folder: KnownFolder) -> float:
         """The share that candidates have beside networks, by what both say of images that they have not learnt from."""
         if not votes:
             return 0.5
@@ -173,11 +173,11 @@ class Folds:
         return share
 
     @staticmethod
-    def _opening(lesson: Lesson, left_out: Mapping[int, Tensor], folder: Folder) -> Opening:
+    def _opening(lesson: Lesson, left_out: Mapping[int, Tensor], folder: KnownFolder) -> Opening:
         return Opening(lesson, {place: dice_of(one, folder.accepted[place]) for place, one in left_out.items()})
 
 
-def vote(folder: Folder, taught: Sequence[int], asked: Sequence[int]) -> list[Vote]:
+def vote(folder: KnownFolder, taught: Sequence[int], asked: Sequence[int]) -> list[Vote]:
     """What the candidates of some images say, ranked by what others of a folder show that have accepted masks."""
     pools = folder.pools or []
     ranker = Ranker(folder.objects).fit((pools[place], folder.accepted[place]) for place in taught)

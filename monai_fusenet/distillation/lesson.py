@@ -11,10 +11,10 @@ from torch import Tensor
 from monai_fusenet.distillation.agreement import consensus, mean_pairwise_dice, soft_agreement
 from monai_fusenet.distillation.candidates import CandidatePool
 
-__all__ = ["Folder", "Lesson", "foreground", "lesson_of_teachers", "mix"]
+__all__ = ["KnownFolder", "Lesson", "foreground", "lesson_of_teachers", "mix"]
 
 
-class Folder(NamedTuple):
+class KnownFolder(NamedTuple):
     """What is known of N images before any training, on the grid that the network works on.
 
     Attributes:

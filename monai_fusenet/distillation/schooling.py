@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_fusenet.data import SeededCacheDataset
-from monai_fusenet.distillation.lesson import Folder, Lesson
+from monai_fusenet.distillation.lesson import KnownFolder, Lesson
 from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResumableCheckpoint
 from monai_fusenet.utils.arrays import plain
 
@@ -110,7 +110,7 @@ class Schooling:
         trainer.run()
 
     def lessons(
-        self, folder: Folder, lesson: Lesson | None, chosen: Sequence[int], persons: Mapping[int, Tensor]
+        self, folder: KnownFolder, lesson: Lesson | None, chosen: Sequence[int], persons: Mapping[int, Tensor]
     ) -> list[dict[str, Any]]:
         """The samples of a training.
 

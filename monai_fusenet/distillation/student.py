@@ -32,7 +32,7 @@ from monai_fusenet.distillation.agreement import LEAST_IMAGES, select_confident
 from monai_fusenet.distillation.candidates import PoolMaker
 from monai_fusenet.distillation.folds import Folds, Opening, agreement, dice_of, expect
 from monai_fusenet.distillation.known import rule_of_accepted
-from monai_fusenet.distillation.lesson import Folder, Lesson, foreground, lesson_of_teachers, mix
+from monai_fusenet.distillation.lesson import KnownFolder, Lesson, foreground, lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import cross_votes
 from monai_fusenet.distillation.schooling import Schooling
 from monai_fusenet.handlers.checkpoint import changed_settings, load_checkpoint
@@ -250,7 +250,7 @@ class Distiller:
         self._expect(folder, opening, said)
         return history
 
-    def _open(self, folder: Folder) -> Opening:
+    def _open(self, folder: KnownFolder) -> Opening:
         """What teaches in the first round, and anchors what the network teaches itself later."""
         if folder.accepted:
             return Folds(self._schooling, max(1, self.round_steps // 3), self.settings).open(self.network, folder)
@@ -259,7 +259,7 @@ class Distiller:
             lesson = self._rank(folder, lesson)
         return Opening(lesson, {})
 
-    def _rank(self, folder: Folder, lesson: Lesson) -> Lesson:
+    def _rank(self, folder: KnownFolder, lesson: Lesson) -> Lesson:
         """What the candidates of all images say, ranked by what the sure ones of other images look like."""
         pools = folder.pools or []
         sure = [place for place in select_confident(lesson.confidences, self.min_confidence) if len(pools[place])]
@@ -270,7 +270,7 @@ class Distiller:
         confidences = [vote.confidence if bool((vote.probability > 0.5).any()) else None for vote in votes]
         return Lesson(torch.stack([vote.probability for vote in votes]), confidences)
 
-    def _expect(self, folder: Folder, opening: Opening, said: Tensor) -> None:
+    def _expect(self, folder: KnownFolder, opening: Opening, said: Tensor) -> None:
         """Says what Dice to expect, where accepted masks can tell."""
         path = self.output_dir / EXPECTATION
         if not opening.held_out:
@@ -285,7 +285,7 @@ class Distiller:
         )
         found.write(path)
 
-    def _load(self, items: Items, teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None) -> Folder:
+    def _load(self, items: Items, teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None) -> KnownFolder:
         """What is known of all images that can be read and, where nothing was accepted, have masks of all teachers."""
         of_persons = set(accepted.paths) if accepted else set()
         kinds = ("clusters",) if accepted else ("clusters", "mask")
@@ -312,7 +312,7 @@ class Distiller:
             raise ValueError(f"none of the {len(accepted.paths)} accepted masks belongs to an image that can be read")
         rule = self._rule(loaded, persons)
         several = any(len(target) > 1 for target in persons.values())
-        return Folder(
+        return KnownFolder(
             samples=[{"image": one["image"], "name": one["name"]} for one in loaded],
             masks=[one["masks"] for one in loaded],
             pools=None if several else [self.pool(one["image"], one["clusters"], rule) for one in loaded],
@@ -385,7 +385,7 @@ def check_runs(network: nn.Module, in_channels: int, size: Sequence[int], channe
         raise ValueError(f"student_def must put out {many} of the size of its input, {wanted}, got {came}")
 
 
-def _digest(folder: Folder, accepted: AcceptedMasks | None) -> str:
+def _digest(folder: KnownFolder, accepted: AcceptedMasks | None) -> str:
     """Changes with the masks that teach."""
     digest = hashlib.sha256((accepted.digest if accepted else "").encode())
     for one in folder.masks:
