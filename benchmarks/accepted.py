@@ -45,6 +45,26 @@ def clicked(selector: ClickSelector, truth: np.ndarray) -> tuple[np.ndarray, int
     return selector(*history[clicks - 1]), clicks
 
 
+def accept(
+    items: Sequence[Mapping[str, Any]], out: Path, preset: str = "generic", seed: int = 0, true: bool = False
+) -> list[float]:
+    """Writes the mask of each image, by clicks or as it is; returns the Dice of each."""
+    out.mkdir(parents=True, exist_ok=True)
+    scores = []
+    with tempfile.TemporaryDirectory() as scratch:
+        clusterer = Clusterer(ClusterCache(scratch), preset, seed=seed)
+        for item in items:
+            image = load_image(item["image"])
+            truth = np.asarray(load_mask_on_grid_of(item["label"], image))[0] > 0
+            mask, clicks = (truth, 0) if true else clicked(clusterer.clusters(item["image"]).selector, truth)
+            labels = MetaTensor(torch.from_numpy(mask[None].astype(np.uint8)), meta=image.meta)
+            write_label_map(labels, out, f"{item['name']}_mask", foreground=255)
+            scores.append(dice(mask, truth) if truth.any() else float(not mask.any()))
+            print(f"{item['name']}: Dice {scores[-1]:.3f} after {clicks} clicks", flush=True)
+    print(f"{len(scores)} masks in {out}: Dice {np.mean(scores):.3f}, worst {np.min(scores):.3f}")
+    return scores
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accepted", description=__doc__)
     parser.add_argument("dataset", help="folder of images and masks")
@@ -53,22 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", default="generic", help="overlay that the fits need, by name or as a file")
     parser.add_argument("--true", choices=("True", "False"), default="False", help="the true masks instead")
-    options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
-    scores = []
-    with tempfile.TemporaryDirectory() as scratch:
-        clusterer = Clusterer(ClusterCache(scratch), options.preset, seed=options.seed)
-        for item in draw(find_images(options.dataset), options.count, options.seed):
-            image = load_image(item["image"])
-            truth = np.asarray(load_mask_on_grid_of(item["label"], image))[0] > 0
-            mask, clicks = (
-                (truth, 0) if options.true == "True" else clicked(clusterer.clusters(item["image"]).selector, truth)
-            )
-            labels = MetaTensor(torch.from_numpy(mask[None].astype(np.uint8)), meta=image.meta)
-            write_label_map(labels, options.out, f"{item['name']}_mask", foreground=255)
-            scores.append(dice(mask, truth) if truth.any() else float(not mask.any()))
-            print(f"{item['name']}: Dice {scores[-1]:.3f} after {clicks} clicks", flush=True)
-    print(f"{len(scores)} masks in {options.out}: Dice {np.mean(scores):.3f}, worst {np.min(scores):.3f}")
+    given = parser.parse_args(arguments)
+    drawn = draw(find_images(given.dataset), given.count, given.seed)
+    accept(drawn, given.out, given.preset, given.seed, given.true == "True")
 
 
 if __name__ == "__main__":

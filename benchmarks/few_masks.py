@@ -1,0 +1,147 @@
+"""What a few accepted masks are worth: `python -m benchmarks.few_masks DATASET OUT --preset skin`.
+
+For each number of accepted masks and each seed, images with masks are drawn, an annotator of three clicks at most makes
+their masks (see `benchmarks.accepted`), and the workflow `distillation` learns from them and from all other images. The
+Dice of the masks of the others, on their own grids, stands beside that of the same network with the same augmentation
+that sees nothing but the accepted images (`alone`), and beside what the run itself expects. No other truth is read
+before the scores. Adds a row for each run to OUT/few_masks.csv, where what is there already is not measured again, and
+prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.bundle import run
+
+from benchmarks import accepted
+from benchmarks.clicks import dice
+from benchmarks.quality import INFERENCE, add_rows, mean, read_rows, spread, truth
+from monai_fusenet.data import find_images
+from monai_fusenet.results.layout import result_path
+
+COLUMNS = ("set", "masks", "seed", "images", "dice", "median", "below_half", "worst", "alone", "expected", "seconds")
+
+
+def distil(
+    dataset: Path, output: Path, masks: Path | None, overlays: Sequence[Path], options: Mapping[str, Any]
+) -> None:
+    """Runs the workflow as a user does."""
+    files = [str(path) for path in (INFERENCE.with_name("distill.json"), *overlays)]
+    given = {} if masks is None else {"accepted_dir": str(masks)}
+    run("distillation", config_file=files, dataset_dir=str(dataset), output_dir=str(output), **given, **options)
+
+
+def lay_out(items: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """A folder of the images alone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for item in items:
+        source = Path(item["image"]).resolve()
+        (folder / source.name).symlink_to(source)
+    return folder
+
+
+def scores_of(items: Sequence[Mapping[str, Any]], folder: Path) -> list[float]:
+    """The Dice of the masks in a folder; of an image that has none, 0."""
+    found = []
+    for item in items:
+        mask, right = result_path(folder, item["name"], "mask"), truth(item)
+        said = truth({**item, "label": str(mask)}) if mask else np.zeros_like(right)
+        found.append(dice(said, right) if said.any() or right.any() else 1.0)
+    return found
+
+
+def measure(
+    items: Sequence[Mapping[str, Any]], count: int, seed: int, out: Path, preset: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One run, and its row."""
+    images, masks = lay_out(items, out / "images"), None
+    drawn = accepted.draw(items, count, seed)
+    if count:
+        masks = out / "accepted"
+        accepted.accept(drawn, masks, preset, seed)
+    start = time.perf_counter()
+    distil(images, out / "all", masks, preset, {"seed": seed, **options})
+    seconds = time.perf_counter() - start
+    names = {item["name"] for item in drawn}
+    others = [item for item in items if item["name"] not in names]
+    dice = scores_of(others, out / "all" / "masks")
+    expectation = out / "all" / "expectation.json"
+    expected = json.loads(expectation.read_text("utf-8"))["expected_dice"] if expectation.is_file() else ""
+    alone: float | str = ""
+    if masks is not None:
+        distil(lay_out(drawn, out / "few"), out / "alone", masks, preset, {"seed": seed, **options})
+        config = out / "alone" / "model" / "configs" / "inference.json"
+        run(config_file=str(config), dataset_dir=str(images), output_dir=str(out / "alone_masks"))
+        alone = round(float(np.mean(scores_of(others, out / "alone_masks"))), 4)
+    return {
+        "masks": count,
+        "seed": seed,
+        "images": len(others),
+        "dice": round(float(np.mean(dice)), 4),
+        "median": round(float(np.median(dice)), 4),
+        "below_half": int(np.sum(np.array(dice) < 0.5)),
+        "worst": round(float(np.min(dice)), 4),
+        "alone": alone,
+        "expected": expected,
+        "seconds": round(seconds),
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Means over seeds, as Markdown."""
+    titles = [
+        "set",
+        "accepted masks",
+        "seeds",
+        "images",
+        "Dice, mean ± sd",
+        "below 0.5",
+        "these masks alone",
+        "expected",
+    ]
+    lines = [f"| {' | '.join([*titles, 'seconds'])} |", "|---" * (len(titles) + 1) + "|"]
+    for name, count in sorted({(row["set"], int(row["masks"])) for row in rows}):
+        own = [row for row in rows if (row["set"], int(row["masks"])) == (name, count)]
+        cells = [name, str(count), str(len(own)), own[0]["images"]]
+        cells += [f"{mean(own, 'dice'):.3f} ± {spread(own, 'dice'):.3f}", f"{mean(own, 'below_half'):.1f}"]
+        cells += [f"{mean(own, column):.3f}" if own[0][column] != "" else "" for column in ("alone", "expected")]
+        lines.append(f"| {' | '.join([*cells, format(mean(own, 'seconds'), '.0f')])} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.few_masks", description=__doc__)
+    parser.add_argument("dataset", type=Path, help="folder of images and masks")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--preset", default="generic")
+    parser.add_argument("--counts", type=json.loads, default=[0, 1, 3, 5, 10], help="as [1,5]")
+    parser.add_argument("--seeds", type=json.loads, default=[0, 1, 2])
+    parser.add_argument("--images", type=int, help="of the set, drawn once and for all; all by default")
+    parser.add_argument("--options", type=json.loads, default={}, help='of the workflow, as {"rounds": 2}')
+    given = parser.parse_args(arguments)
+    items = [item for item in find_images(given.dataset) if "label" in item]
+    if given.images is not None:
+        items = accepted.draw(items, min(given.images, len(items)), seed=99)
+    path = given.out / "few_masks.csv"
+    given.out.mkdir(parents=True, exist_ok=True)
+    done = {(row["set"], int(row["masks"]), int(row["seed"])) for row in read_rows(path)}
+    for seed in given.seeds:
+        for count in given.counts:
+            if (given.dataset.name, count, seed) not in done:
+                folder = given.out / f"{given.dataset.name}_{count}_{seed}"
+                row = measure(items, count, seed, folder, given.preset, given.options)
+                add_rows(path, COLUMNS, [{"set": given.dataset.name, **row}])
+    print(table(read_rows(path)))
+
+
+if __name__ == "__main__":
+    main()
