@@ -9,7 +9,8 @@ from bundle_tools import CONFIG_OF, CONFIGS, OVERLAYS, ROOT
 from monai.bundle import ConfigParser
 
 from monai_fusenet.bundle import OPTIONS, check_options
-from monai_fusenet.bundle.options import BLOCKS, ENTRIES, WORKFLOWS, check_values, references
+from monai_fusenet.bundle.checks import check_values, references
+from monai_fusenet.bundle.options import BLOCKS, ENTRIES, WORKFLOWS
 from monai_fusenet.bundle.options_page import options_page
 from monai_fusenet.bundle.student_bundle import student_config
 
