@@ -20,7 +20,7 @@ def test_the_fields_of_the_rule_stand_in_the_signature(function, own):
     parameters = inspect.signature(function).parameters
     assert [name for name in parameters if name != "field_key"] == [*own, *FIELDS]
     assert {name: parameters[name].default for name in FIELDS} == FIELDS
-    kinds = {parameter.kind for parameter in parameters.values()}
+    kinds = {parameters[name].kind for name in (*own, *FIELDS)}
     assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
 
