@@ -93,6 +93,25 @@ def test_a_cache_on_disk_keeps_what_the_inverse_needs(weights_only, tmp_path):
     np.testing.assert_array_equal(Invertd("pred", steps, "image")(sample)["pred"][0].numpy() > 0.5, field)
 
 
+@pytest.mark.parametrize("spacing", [3, (2, 4, 5)])
+def test_the_grid_in_millimetres_is_that_of_the_box(spacing, tmp_path):
+    item, field, affine = framed(tmp_path, True)
+    steps = Compose(
+        [LoadMedicalImaged("image"), Given(field), CropToFieldd(), WorkingGridd("image", (20, 20, 20), spacing)]
+    )
+    sample = steps(item)
+    voxel = np.linalg.norm(affine[:3, :3], axis=0)
+    box = np.array([39, 51, 24]) * voxel
+    assert sample["image"].shape[1:] == tuple(np.rint(box / spacing).astype(int))
+    np.testing.assert_allclose(
+        np.linalg.norm(np.asarray(sample["image"].affine)[:3, :3], axis=0) * sample["image"].shape[1:], box, rtol=1e-6
+    )
+    sample["pred"] = torch.ones_like(sample["image"])
+    pred = Invertd("pred", steps, "image")(sample)["pred"]
+    np.testing.assert_array_equal(pred[0].numpy() > 0.5, field)
+    np.testing.assert_allclose(pred.affine, affine, atol=1e-4)
+
+
 def test_where_a_cropped_image_lies_in_space(tmp_path):
     item, field, affine = framed(tmp_path, True)
     image = Compose([LoadMedicalImaged("image"), Given(field), CropToFieldd()])(item)["image"]
