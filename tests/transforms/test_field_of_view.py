@@ -144,7 +144,7 @@ def test_of_a_collimated_x_ray_the_body_is_left():
 # Frames of a few lines, fields of other shapes, and what is no field.
 
 
-@pytest.mark.parametrize("lines", [(1, 1, 1, 1), (2, 0, 0, 0), (0, 3, 1, 0), (5, 5, 5, 5), (0, 0, 0, 9)], ids=str)
+@pytest.mark.parametrize("lines", [(1, 1, 1, 1), (2, 0, 0, 0), (0, 3, 1, 0), (5, 5, 5, 5), (0, 0, 0, 4)], ids=str)
 @pytest.mark.parametrize("shape", [(47, 60), (201, 263), (801, 1003)], ids=str)
 @pytest.mark.parametrize(("ground", "quality"), [(0, None), (255, None), (0, 60), (255, 85)])
 def test_a_frame_of_a_few_lines(lines, shape, ground, quality):
@@ -192,6 +192,16 @@ def test_a_field_of_one_value_is_one():
     picture = np.where(FIELDS["circle"], 100, 0)[None].astype(np.float32)
     for kind in ("device", "body"):
         assert distances(find_field(picture, kind), FIELDS["circle"])[1] <= 2
+
+
+@pytest.mark.parametrize("shape", [(41, 53), (70, 64), (130, 97), (301, 342)], ids=str)
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.45, 0.6])
+def test_a_dark_thing_on_bright_ground_is_no_field_at_any_size(share, shape):
+    rows, columns = np.indices(shape)
+    axes = np.array(shape) * np.sqrt(share / np.pi)
+    ellipse = ((rows - 0.5 * shape[0]) / axes[0]) ** 2 + ((columns - 0.47 * shape[1]) / axes[1]) ** 2 < 1
+    picture = np.where(ellipse, 60, 200) + np.random.default_rng(0).normal(0, 8, (3, *shape))
+    assert find_field(picture.clip(0, 255).astype(np.float32), "device").all()
 
 
 @pytest.mark.parametrize("surround", [None, 255, 0])

@@ -35,7 +35,8 @@ SOFT = 0.85  # of the outline of a vignette has an edge, sharp or not
 ROUND = 1.5  # pixels by which a vignette may differ from an ellipse, and the rim of a probe from a circle
 WIDEST_CHORD = 1.3  # of the rim of a probe, in radii; a dark disk at the edge of a field has more
 STRAIGHT = 8  # most corners of a bright frame
-MOST_LINES = 0.05  # of a side: a wider frame shows on the grid that is searched
+LEAST_FRAMED, LEAST_FRAMED_SIDE = 0.4, 64  # of the image, and pixels: dark ellipses of less may have as few corners
+MOST_LINES, MOST_SHARE = 5, 0.05  # of a side, the larger: a wider frame shows on the grid that is searched
 ALONG = 0.98  # of a line of a frame has its value
 
 
@@ -80,7 +81,7 @@ def _picture(grey: np.ndarray) -> tuple[slice, ...]:
 
 def _frame(lines: np.ndarray) -> int:
     """How many of the first lines are dark, where a step that runs along most of the next one ends them."""
-    most = max(1, int(MOST_LINES * len(lines)))
+    most = max(MOST_LINES, int(MOST_SHARE * len(lines)))
     is_dark = (lines[: most + 1] <= DARK_LEVELS[2]).mean(axis=1) >= ALONG
     count = int(is_dark.argmin())
     if is_dark.all() or count == 0:
@@ -133,12 +134,15 @@ def _fields(values: np.ndarray) -> Iterator[_Found]:
     """The fields of a small picture, values in [0, 1], that a device may have made."""
     border = border_of(np.ones(values.shape, dtype=bool))
     for is_bright, levels in ((False, DARK_LEVELS), (True, BRIGHT_LEVELS)):
+        if is_bright and min(values.shape) < LEAST_FRAMED_SIDE:
+            continue
         for level in levels:
             inside = _inside(values, is_bright, level)
             if inside[border].mean() > 1 - LEAST_OUTSIDE:
                 continue
             field = _field_of(inside)
-            if field is None or not LEAST_FIELD < field.mean() < 1 - LEAST_OUTSIDE:
+            least = LEAST_FRAMED if is_bright else LEAST_FIELD
+            if field is None or not least < field.mean() < 1 - LEAST_OUTSIDE:
                 continue
             if inside[field].mean() < LEAST_FILLED or inside[~field].mean() > 1 - FLAT:
                 continue
