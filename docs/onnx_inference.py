@@ -2,7 +2,8 @@
 
     python docs/onnx_inference.py student.onnx output/distillation/model/configs/inference.json scan.png mask.png
 
-Prepares the picture and finishes the mask as the distilled bundle does, whose options it reads; see docs/export.md.
+Prepares the picture and finishes the mask as the distilled bundle does, whose options it reads; see docs/export.md. It
+looks for no field of view: the whole picture is taken, as with `--field null`.
 Needs onnxruntime, numpy, scipy and Pillow.
 """
 
@@ -67,8 +68,8 @@ def main() -> None:
         parser.add_argument(name)
     arguments = parser.parse_args()
     config = json.loads(Path(arguments.config).read_text(encoding="utf-8"))
-    if not config["scaling"]["_target_"].endswith(".ScaleByPercentilesd") or config["convex"]:
-        raise SystemExit("error: this example scales by percentiles and draws no convex hulls, unlike the given config")
+    if not config["scaling"]["_target_"].endswith(".ScaleByPercentilesd"):
+        raise SystemExit("error: this example scales by percentiles, unlike the given config")
 
     picture = load_picture(arguments.picture, config["in_channels"])
     image = scale(picture, config["scaling"]["lower"], config["scaling"]["upper"])

@@ -133,13 +133,17 @@ def test_the_example_makes_the_masks_of_the_bundle_without_torch(exported, monke
     assert not {"torch", "monai", "monai_fusenet"} & set(imported_by(script))
     monkeypatch.chdir(exported)
     (command,) = [line for line in COMMANDS if "onnx_inference.py" in line]
+    model = exported / "output" / "distillation" / "model" / "configs" / "inference.json"
+    assert (
+        call("inference", config=model, dataset_dir=exported / "data", output_dir=exported / "new", device="cpu") == 0
+    )
     for index in (0, 5):
         (exported / "scan.png").write_bytes((exported / f"data/images/scan{index}.png").read_bytes())
         arguments = [sys.executable, *shlex.split(command)[1:]]
         subprocess.run(arguments, check=True, env=ENVIRONMENT, timeout=60)
         with (
             Image.open("mask.png") as made,
-            Image.open(f"output/distillation/masks/scan{index}_mask.png") as expected,
+            Image.open(f"new/scan{index}_mask.png") as expected,
         ):
             assert made.size == expected.size
             made, expected = np.asarray(made), np.asarray(expected)

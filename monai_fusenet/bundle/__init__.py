@@ -1,9 +1,10 @@
 """What the bundle's configs call: options, images, weights and workflows; and a workflow for programs."""
 
+from monai_fusenet.bundle.checks import check_options, settings
 from monai_fusenet.bundle.context import Context, FuseNetWorkflow, current_workflow, find_bundle_root
 from monai_fusenet.bundle.evaluation import evaluate
 from monai_fusenet.bundle.faults import Interrupted, UnfinishedError
-from monai_fusenet.bundle.options import FIT_OPTIONS, OPTIONS, STUDENT_OPTIONS, check_options, settings
+from monai_fusenet.bundle.options import FIT_OPTIONS, OPTIONS, STUDENT_OPTIONS
 from monai_fusenet.bundle.startup import accepted_masks, images, images_or_phantoms, resolve_dir, start
 from monai_fusenet.bundle.weights import UnfitWeightsError, initial_network, load_network
 from monai_fusenet.bundle.workflows import distil, infer, train

@@ -13,9 +13,9 @@ import numpy as np
 from torch import nn
 
 from monai_fusenet import __version__
+from monai_fusenet.bundle.checks import settings
 from monai_fusenet.bundle.context import Context
 from monai_fusenet.bundle.faults import UnfinishedError, edge
-from monai_fusenet.bundle.options import settings
 from monai_fusenet.bundle.workflows import check_conflicts, make_masks
 from monai_fusenet.data import draw_phantoms, unmatched_masks
 from monai_fusenet.distillation import FolderPass

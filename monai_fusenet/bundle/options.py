@@ -1,35 +1,31 @@
-"""The options of the configs in one table, and what is made of it: checks of values, spelling, fingerprints."""
+"""The options of the configs in one table, and what their values may be."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
-import pydoc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from monai.bundle import ConfigComponent, ReferenceResolver
+from monai.bundle import ReferenceResolver
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundlePropertyConfig
 
-from monai_fusenet import __version__
-from monai_fusenet.bundle.faults import edge
 from monai_fusenet.data.preparation import LARGEST
 from monai_fusenet.results.dicom import check_dicom_output
 from monai_fusenet.transforms import FIELD_SHAPES
 from monai_fusenet.transforms.foreground import check_partitions
 from monai_fusenet.utils.checks import check_number, check_switch, check_whole
 
-if TYPE_CHECKING:
-    from monai_fusenet.bundle.context import Context
-
 __all__ = [
-    *("BLOCKS", "BOOKKEEPING", "FIT_OPTIONS", "OPTIONS", "STUDENT_OPTIONS", "WORKFLOWS", "Block", "Kind", "Option"),
-    *("check_options", "check_values", "references", "settings"),
+    "BLOCKS",
+    "BOOKKEEPING",
+    "FIT_OPTIONS",
+    "OPTIONS",
+    "STUDENT_OPTIONS",
+    "WORKFLOWS",
+    "Block",
+    "Kind",
+    "Option",
 ]
 
 Config = Mapping[str, Any]
@@ -57,11 +53,6 @@ def whole(least: int) -> Kind:
 def number(text: str) -> Kind:
     """A finite number of at least 0; tighter bounds are those of the part that takes it, which says so itself."""
     return Kind(text, lambda name, value, _: check_number(name, value, 0))
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value stands in the config as it is, and is no expression and no reference."""
-    return not (isinstance(value, str) and value.startswith(("$", "@")))
 
 
 def _is_whole(value: Any, least: int) -> bool:
@@ -192,7 +183,13 @@ OPTIONS = (
         "Masks <name>.* or <name>_mask.* that a person accepted, of any number of images: they teach, too.",
         False,
     ),
-    Option("predictions_dir", FOLDER, ("evaluation",), "Masks <name>_mask.* to score instead of making them.", False),
+    Option(
+        "predictions_dir",
+        FOLDER,
+        ("evaluation",),
+        "Masks <name>_mask.*, and objects <name>_objects.*, to score instead of making them.",
+        False,
+    ),
     Option("checkpoint", FILE, WORKFLOWS, "Weights to start from: the model.pt of a training."),
     Option("device", TEXT, WORKFLOWS, "Where to compute, as cpu or cuda:1; by default a GPU if there is one.", False),
     Option("amp", SWITCH, WORKFLOWS, "Mixed precision (bfloat16); by default on a GPU."),
@@ -376,119 +373,3 @@ PROPERTIES = {  # what MONAI asks a bundle for
     ReferenceResolver.split_id(str(value[BundlePropertyConfig.ID]))[0]
     for value in (*TrainProperties.values(), *InferProperties.values())
 }
-
-
-def _walk(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Each part of a config with its id."""
-    yield path, config
-    if isinstance(config, Mapping) or (isinstance(config, Sequence) and not isinstance(config, str)):
-        for _, below, value in ReferenceResolver.iter_subconfigs(path, config):
-            yield from _walk(value, below)
-
-
-def references(config: Any) -> set[str]:
-    """The top-level keys that a config, or a part of one, refers to."""
-    texts = [value for _, value in _walk(config) if isinstance(value, str)]
-    names = [name for text in texts for name in ReferenceResolver.match_refs_pattern(text)]
-    return {ReferenceResolver.split_id(name)[0] for name in names}
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
-
-
-def _left_without_effect(config: Config) -> set[str]:
-    """Names that a shipped config has, whether or not an overlay that replaces a block still refers to them.
-
-    A config that lacks some option of its workflow, such as that of a distilled network, is none that we ship: what it
-    does not refer to is none of its options.
-    """
-    for workflow in WORKFLOWS:
-        own = {option.name for option in OPTIONS if workflow in option.workflows and not option.overlays}
-        if workflow in config and own <= config.keys():
-            return own | {block.name for block in BLOCKS}
-    return set()
-
-
-def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
-    """Finds misspelt options, which MONAI's parser takes without a word.
-
-    A top-level key that is no option of this workflow and that nothing in the config refers to, and a component's
-    argument that it does not take. Options of a fit and of a student are passed over everywhere: a preset may bring
-    them. An overlay that replaces a block may leave options and blocks of a shipped config without effect.
-
-    Args:
-        config: the merged config, overrides included.
-        run_ids: further entry points of the config.
-
-    Raises:
-        ValueError: names the first such option and the nearest known one.
-    """
-    # Of no use, as `dataset_dir`, which is a property, where a program gives `items`.
-    entries = ENTRIES | PROPERTIES | {"sequences"} | set(run_ids)
-    welcome = references(config) | entries | _left_without_effect(config) | {*FIT_OPTIONS, *STUDENT_OPTIONS}
-    for key in config:
-        if key not in welcome:
-            # Plain values are options; blocks and what is computed from others are not.
-            known = [
-                name
-                for name, value in config.items()
-                if name not in {key, *ENTRIES} and not isinstance(value, Mapping) and "$fusenet" not in str(value)
-            ]
-            raise ValueError(f"unknown option {key}{_nearest(key, known)}")
-    for path, component in _walk(config):
-        target = pydoc.locate(str(component["_target_"])) if ConfigComponent.is_instantiable(component) else None
-        if not callable(target):
-            continue
-        try:
-            parameters = inspect.signature(target).parameters
-        except ValueError:  # of some functions written in C, nobody knows the arguments
-            continue
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            continue
-        for key in component:
-            if key not in parameters and key not in ConfigComponent.non_arg_keys:
-                nearest = _nearest(key, [name for name in parameters if name != "self"])
-                raise ValueError(f"unknown option {path.replace(ReferenceResolver.sep, '#')}#{key}{nearest}")
-
-
-def check_values(config: Config) -> None:
-    """Checks top-level values that would do harm later, or be misunderstood without a word.
-
-    Args:
-        config: the merged config; expressions and references are left alone.
-
-    Raises:
-        ValueError: says what was expected of which option, and what came.
-    """
-    for option in OPTIONS:
-        if option.name in config and _is_plain(config[option.name]):
-            option.kind.check(option.name, config[option.name], config)
-
-
-@edge
-def settings(workflow: Context, *without: str) -> dict[str, Any]:
-    """All of the config that is being run that results may depend on: everything but folders and bookkeeping.
-
-    What `multi_gpu_train.json` changes is left out, too: a checkpoint knows by how many ranks it was trained.
-
-    Args:
-        workflow: runs the config.
-        without: further keys that results do not depend on.
-
-    Returns:
-        plain values; a checkpoint is told by its content.
-    """
-    left_out = {*BOOKKEEPING, *ENTRIES, *without}
-    config = {key: value for key, value in workflow.config.items() if key not in left_out}
-    if isinstance(config.get("inferer"), Mapping):
-        config["inferer"] = {key: value for key, value in config["inferer"].items() if key != "progress"}
-    if "train" in config:
-        sampler = config["train"]["sampler"] | {"num_replicas": 1, "rank": 0}
-        trainer = config["train"]["trainer"] | {"network": "@network"}
-        config["train"] = config["train"] | {"sampler": sampler, "trainer": trainer}
-    checkpoint = Path(str(config.get("checkpoint"))).expanduser()
-    if checkpoint.is_file():
-        config["checkpoint"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    return json.loads(json.dumps({**config, "monai_fusenet": __version__}, default=str))

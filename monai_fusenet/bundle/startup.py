@@ -13,9 +13,10 @@ import torch
 from monai.bundle import ConfigExpression, ConfigParser
 from monai.utils import ensure_tuple, set_determinism
 
+from monai_fusenet.bundle.checks import check_options, check_values
 from monai_fusenet.bundle.context import Context
 from monai_fusenet.bundle.faults import cause_of, edge, end_on_signals, is_told
-from monai_fusenet.bundle.options import BLOCKS, check_options, check_values
+from monai_fusenet.bundle.options import BLOCKS
 from monai_fusenet.data import find_images, phantom_images, sample_images
 from monai_fusenet.data.datalist import unique_names
 from monai_fusenet.distillation import AcceptedMasks, find_accepted

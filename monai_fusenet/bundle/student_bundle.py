@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from monai_fusenet.bundle.checks import references
 from monai_fusenet.bundle.context import Context
-from monai_fusenet.bundle.options import ENTRIES, OPTIONS, PROPERTIES, references
+from monai_fusenet.bundle.options import ENTRIES, OPTIONS, PROPERTIES
 from monai_fusenet.handlers.checkpoint import save_tensors
 from monai_fusenet.utils.files import atomic_path
 

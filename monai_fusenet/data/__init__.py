@@ -12,12 +12,12 @@ from monai_fusenet.data.preparation import (
     ScaleByPercentilesd,
     ToChannelsd,
     WindowCTd,
-    WorkingGridd,
     fill_not_finite,
     without_alpha,
 )
 from monai_fusenet.data.reading import LoadMedicalImaged, load_image
 from monai_fusenet.data.samples import draw_phantoms, phantom_images, sample_images
+from monai_fusenet.data.working_grid import WorkingGridd
 from monai_fusenet.utils.geometry import affine_of, spacing_of
 
 __all__ = [

@@ -9,7 +9,8 @@ from bundle_tools import CONFIG_OF, CONFIGS, OVERLAYS, ROOT
 from monai.bundle import ConfigParser
 
 from monai_fusenet.bundle import OPTIONS, check_options
-from monai_fusenet.bundle.options import BLOCKS, ENTRIES, WORKFLOWS, check_values, references
+from monai_fusenet.bundle.checks import check_values, references
+from monai_fusenet.bundle.options import BLOCKS, ENTRIES, WORKFLOWS
 from monai_fusenet.bundle.options_page import options_page
 from monai_fusenet.bundle.student_bundle import student_config
 
@@ -113,7 +114,7 @@ def test_an_overlay_may_replace_a_block_and_leave_others_without_effect(replaced
 
 def test_a_distilled_network_has_none_of_the_options_of_a_fit():
     student = student_config(config_of("distillation"), config_of("inference"), {}, "weights")
-    values = {"student_size": [8, 8], "objects": None, "convex": False, "flip_axes": [0], "student_norm": "batch"}
+    values = {"student_size": [8, 8], "objects": None, "flip_axes": [0], "student_norm": "batch"}
     check_options({**student, **values}, ["inference"])
     for name in ("working_size", "lr", "min_clusters", "merge_twins"):
         with pytest.raises(ValueError, match=f"^unknown option {name}"):

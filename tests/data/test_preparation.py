@@ -397,7 +397,7 @@ def test_voxels_larger_than_the_image():
 
 
 def test_grids_larger_than_memory(monkeypatch):
-    monkeypatch.setattr("monai_fusenet.data.preparation.available_memory", lambda: 4 * 4 * 160 * 160 * 12 - 1)
+    monkeypatch.setattr("monai_fusenet.data.working_grid.available_memory", lambda: 4 * 4 * 160 * 160 * 12 - 1)
     image = volume_of((16, 16, 6), (1.0, 1.0, 1.0))
     message = (
         "a working grid of 160 x 160 x 12 takes 0.00114 GiB, more than a quarter of the 0.00458 GiB that are free: "

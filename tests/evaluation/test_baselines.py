@@ -13,6 +13,8 @@ from monai_fusenet.evaluation.baselines import (
     slic_clusters,
     whole_image_mask,
 )
+from monai_fusenet.evaluation.levels import score_baselines
+from monai_fusenet.transforms import ClustersToMaskd
 from monai_fusenet.transforms.kmeans import kmeans_clusters
 
 SHAPES = [(1, 33, 20), (3, 20, 33), (1, 12, 17, 9), (3, 12, 17, 9)]
@@ -228,3 +230,24 @@ def test_sequences_are_told_apart_though_their_mean_is_the_same(cluster, channel
     clusters = cluster(image, 2)
     assert len(np.unique(clusters)) == 2
     assert len(np.unique(clusters[: shape[0] // 2])) == len(np.unique(clusters[shape[0] // 2 :])) == 1
+
+
+def test_clusterings_are_given_the_field_of_view():
+    rows, columns = np.indices((60, 75))
+    field = np.hypot(rows - 30, columns - 37) < 26
+    label = np.hypot(rows - 24, columns - 33) < 9
+    image = np.where(label, 0.55, 0.75) * field + np.random.default_rng(0).uniform(0, 0.02, field.shape)
+    image = image[None].astype(np.float32)
+    choose = ClustersToMaskd(objects=1, polarity="dark").choose
+
+    def dice(**options):
+        scored = score_baselines(image, label, choose, **options)
+        return {(row["method"], row["level"]): row["dice"] for row in scored}
+
+    without, within = dice(), dice(field=field)
+    assert within["2-means", "deployed"] > 0.99
+    assert within["SLIC merged to 3", "oracle"] > 0.9
+    assert without["2-means", "oracle"] < 0.6  # it parts the picture from what surrounds it
+    for method in ("whole image", "centred disk", "Otsu dark"):
+        assert within[method, "deployed"] == without[method, "deployed"]
+    assert dice(field=np.ones_like(field)) == without

@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from monai_fusenet.handlers import PanelRow, draw_panels
@@ -232,3 +233,19 @@ def test_pixels_have_the_shape_that_their_spacing_says(affine, aspect):
     row = PanelRow(np.zeros((1, 6, 5, 4)), volume, volume, affine=affine)
     figure = draw_panels([row], ["a"])
     assert {ax.get_aspect() for ax in figure.axes} == {aspect}
+
+
+@pytest.mark.parametrize("spatial", [(24, 17), (12, 9, 7)])
+def test_the_field_of_view_is_a_thin_line_on_the_mask_alone(spatial):
+    field = np.zeros(spatial, bool)
+    field[tuple(slice(1, -1) for _ in spatial)] = True
+    mask = box(spatial)
+    with_field = draw_panels([PanelRow(draw((1, *spatial)), halves(spatial), mask, field=field)], ["a"])
+    lines = [len(axes.collections) for axes in with_field.axes]
+    assert lines == [0] * (len(lines) - 1) + [2]
+    first, last = with_field.axes[-1].collections
+    assert first.get_linewidth() < last.get_linewidth()
+    assert to_hex(first.get_edgecolor()[0]) != to_hex(last.get_edgecolor()[0])
+    for whole in (None, np.ones(spatial, bool)):
+        figure = draw_panels([PanelRow(draw((1, *spatial)), halves(spatial), mask, field=whole)], ["a"])
+        assert len(figure.axes[-1].collections) == 1

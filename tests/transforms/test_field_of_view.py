@@ -1,107 +1,16 @@
-"""The field of view: found within two pixels wherever a device has drawn it, cropped to, and put back."""
+"""The field of view: found within two pixels wherever a device has drawn it, and nowhere else."""
 
 import io
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader, Dataset, MetaTensor, PersistentDataset, decollate_batch
-from monai.transforms import Compose, Invertd, Resized
+from field_tools import FIELDS, acquired, box, circle, distances, smooth_noise, x_ray
 from PIL import Image
 from scipy import ndimage
 
-from monai_fusenet.data import LoadMedicalImaged, ScaleByPercentilesd, WorkingGridd
-from monai_fusenet.transforms import (
-    ClustersToMaskd,
-    CropToFieldd,
-    FieldOfViewd,
-    KMeansClustersd,
-    ScoresToClustersd,
-    find_field,
-)
-
-
-def circle(shape, centre, radius):
-    rows, columns = np.ogrid[: shape[0], : shape[1]]
-    return np.hypot(rows - centre[0], columns - centre[1]) < radius
-
-
-def box(shape, centre, sides, degrees):
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    turn = np.deg2rad(degrees)
-    along = (rows - centre[0]) * np.cos(turn) + (columns - centre[1]) * np.sin(turn)
-    across = (columns - centre[1]) * np.cos(turn) - (rows - centre[0]) * np.sin(turn)
-    return (abs(along) < sides[0] / 2) & (abs(across) < sides[1] / 2)
-
-
-def fan(shape, apex, near, far, degrees):
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    distance = np.hypot(rows - apex[0], columns - apex[1])
-    angle = np.rad2deg(np.arctan2(columns - apex[1], rows - apex[0]))
-    return (near < distance) & (distance < far) & (abs(angle) < degrees / 2)
-
-
-FIELDS = {
-    "collimated": box((311, 402), (150, 190), (220, 260), 0),
-    "collimated and turned": box((311, 402), (160, 205), (230, 280), 9),
-    "collimated to a part": box((420, 350), (120, 250), (130, 110), -20),
-    "turned and cut by the border": box((311, 402), (155, 201), (290, 420), 6),
-    "bars at two sides": box((300, 451), (150, 225), (400, 371), 0),
-    "a thin border": box((300, 451), (149.5, 225), (292, 443), 0),
-    "a bar at one side": box((257, 301), (200, 150), (360, 500), 0),
-    "circle": circle((311, 402), (150, 210), 140),
-    "circle cut by the border": circle((311, 402), (150, 210), 190),
-    "half a circle": circle((260, 390), (240, 100), 180),
-    "small circle": circle((300, 280), (90, 180), 55),
-    "fan": fan((402, 511), (-30, 255), 70, 400, 70),
-    "fan of a point": fan((350, 401), (8, 200), 0, 320, 60),
-    "large": circle((1030, 1391), (500, 700), 480),
-}
-
-
-def smooth_noise(random, shape, sigma):
-    noise = ndimage.gaussian_filter(random.normal(size=shape), sigma, mode="wrap")
-    return noise / noise.std()
-
-
-def acquired(field, seed=0, ground=8, inverted=False, vignette=0.0, text=False, quality=None):
-    """A picture (3, H, W), 8 bits, with a bright texture in its field, and a dark thing in it that touches its edge."""
-    random = np.random.default_rng(seed)
-    rows, columns = np.nonzero(field)
-    inside = 150 + 18 * smooth_noise(random, field.shape, 6) + random.normal(0, 6, field.shape)
-    row = int(np.quantile(rows, 0.35))
-    inside[circle(field.shape, (row, columns[rows == row].min()), 14)] = 25  # dark, at the edge on the left
-    inside[circle(field.shape, (rows.mean(), columns.mean()), 20)] = 40
-    if vignette:
-        middle = np.array([rows.mean(), columns.mean()])
-        far = np.hypot(*(np.indices(field.shape) - middle[:, None, None]))
-        inside *= 1 - vignette * (far / far[field].max()) ** 2
-    outside = ground + random.normal(0, 1.5, field.shape)
-    if text:
-        for row, column in ((6, 8), (6, 20), (field.shape[0] - 14, field.shape[1] - 30)):
-            letter = np.s_[row : row + 8, column : column + 3]
-            outside[letter] = np.where(field[letter], outside[letter], 230)
-    softened = ndimage.gaussian_filter(field.astype(float), 0.6)
-    grey = softened * inside + (1 - softened) * outside
-    picture = np.clip(255 - grey if inverted else grey, 0, 255).astype(np.uint8)
-    if quality:
-        packed = io.BytesIO()
-        Image.fromarray(picture).save(packed, "JPEG", quality=quality)
-        picture = np.asarray(Image.open(packed))
-    return np.repeat(picture[None].astype(np.float32), 3, axis=0)
-
-
-def distances(found, truth):
-    """How far the outlines of two masks are apart, both ways, the image border left out: mean, 95th percentile."""
-    rims = []
-    for mask in (found, truth):
-        rim = mask & ~ndimage.binary_erosion(mask, border_value=1)
-        rims.append(rim)
-    assert all(rim.any() for rim in rims)
-    both = [ndimage.distance_transform_edt(~other)[rim] for rim, other in (rims, rims[::-1])]
-    both = np.concatenate(both)
-    return both.mean(), np.percentile(both, 95)
+from monai_fusenet.data import CheckImaged, LoadMedicalImaged, ToChannelsd
+from monai_fusenet.transforms import CropToFieldd, FieldOfViewd, find_field
 
 
 @pytest.mark.parametrize(
@@ -212,20 +121,6 @@ def test_the_cylinder_of_a_ct(along):
     assert (find_field(volume, "body") ^ body).sum() < 0.05 * body.sum()
 
 
-def x_ray(shape=(300, 341), lungs_at_border=False, seed=0):
-    """A body between air, with two lungs that are nearly as dark as air; body and lungs."""
-    random = np.random.default_rng(seed)
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    body = abs(columns - shape[1] / 2) < 110 + 20 * np.sin(rows / 60)
-    lungs = np.zeros(shape, bool)
-    top = -20 if lungs_at_border else 60
-    for side in (-1, 1):
-        lungs |= (((rows - top - 90) / 100) ** 2 + ((columns - shape[1] / 2 - side * 50) / 34) ** 2) < 1
-    grey = np.where(body, 170, 6) + 8 * smooth_noise(random, shape, 6) * body
-    grey = np.where(lungs & body, 45, grey)
-    return (ndimage.gaussian_filter(grey, 2) + random.normal(0, 2, shape)).astype(np.float32)[None], body, lungs
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_air_beside_a_body_is_outside(seed):
     image, body, lungs = x_ray(seed=seed)
@@ -246,214 +141,124 @@ def test_of_a_collimated_x_ray_the_body_is_left():
     assert distances(find_field(image, "body"), body & field)[1] <= 4
 
 
-# Cropped, and put back.
+# Frames of a few lines, fields of other shapes, and what is no field.
 
 
-class Given:
-    """Puts a field (*spatial) into a sample."""
-
-    def __init__(self, field):
-        self.field = torch.from_numpy(field).unsqueeze(0)
-
-    def __call__(self, sample):
-        return {**sample, "field": self.field}
-
-
-def framed(tmp_path, volume):
-    """An image on disk, its field and its affine."""
-    random = np.random.default_rng(0)
-    shape = (60, 71, 24) if volume else (90, 121)
-    pixels = random.uniform(100, 200, shape).astype(np.float32)
-    field = np.zeros(shape, bool)
-    field[9:-12, 13:-7] = True
-    field[9:20, 13:30] = False
-    if volume:
-        affine = np.array([[-1.0, 0.1, 0, 30], [0.1, 1.2, 0, -20], [0, 0, 2.0, 5], [0, 0, 0, 1]])
-        path = tmp_path / "scan.nii.gz"
-        nib.save(nib.Nifti1Image(pixels, affine), path)
-    else:
-        affine, path = np.eye(4), tmp_path / "scan.png"
-        Image.fromarray(pixels.astype(np.uint8)).save(path)
-    return {"image": str(path)}, field, affine
+@pytest.mark.parametrize("lines", [(1, 1, 1, 1), (2, 0, 0, 0), (0, 3, 1, 0), (5, 5, 5, 5), (0, 0, 0, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(47, 60), (201, 263), (801, 1003)], ids=str)
+@pytest.mark.parametrize(("ground", "quality"), [(0, None), (255, None), (0, 60), (255, 85)])
+def test_a_frame_of_a_few_lines(lines, shape, ground, quality):
+    top, bottom, left, right = lines
+    inner = np.zeros(shape, bool)
+    inner[top : shape[0] - bottom, left : shape[1] - right] = True
+    picture = np.where(inner, acquired(np.ones(shape, bool)), ground).astype(np.uint8)
+    if quality:
+        packed = io.BytesIO()
+        Image.fromarray(picture.transpose(1, 2, 0)).save(packed, "JPEG", quality=quality)
+        picture = np.asarray(Image.open(packed)).transpose(2, 0, 1)
+    rows, columns = np.nonzero(find_field(picture.astype(np.float32), "device"))
+    found = (rows.min(), shape[0] - 1 - rows.max(), columns.min(), shape[1] - 1 - columns.max())
+    assert np.abs(np.subtract(found, lines)).max() <= (0 if quality is None else 1)
 
 
-def cropping(field):
-    resize = WorkingGridd("image", (20, 20, 20)) if field.ndim == 3 else Resized("image", (32, 40))
-    return Compose([LoadMedicalImaged("image"), Given(field), CropToFieldd(), resize])
+def test_a_field_in_a_frame():
+    picture = np.pad(acquired(FIELDS["circle"], ground=40), ((0, 0), (2, 2), (2, 2)), constant_values=250)
+    assert distances(find_field(picture, "device"), np.pad(FIELDS["circle"], 2))[1] <= 2
 
 
-@pytest.mark.parametrize("volume", [False, True])
-def test_the_inverse_is_exact_in_the_field_and_0_outside(volume, tmp_path):
-    item, field, affine = framed(tmp_path, volume)
-    steps = Compose([LoadMedicalImaged("image"), Given(field), CropToFieldd()])
-    loaded, sample = LoadMedicalImaged("image")(item)["image"], steps(item)
-    assert sample["image"].shape[1:] == ((39, 51, 24) if volume else (69, 101))
-    sample["pred"] = sample["image"].clone()
-    pred = Invertd("pred", steps, "image")(sample)["pred"]
-    assert torch.equal(pred.as_tensor(), loaded.as_tensor() * torch.from_numpy(field))
-    np.testing.assert_allclose(pred.affine, affine, atol=1e-6)
-    assert pred.applied_operations == []
-    back = steps.inverse(steps(item))["image"]
-    assert torch.equal(torch.as_tensor(back), torch.as_tensor(pred))
+def test_a_black_frame_before_a_dark_scene_of_soft_edges_is_none():
+    rows = np.linspace(0, 1, 200)[:, None]
+    picture = np.broadcast_to(255 * rows, (200, 150))[None].astype(np.float32)  # brighter from line to line
+    assert find_field(picture, "device").all()
 
 
-@pytest.mark.parametrize("volume", [False, True])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_batch_is_undone_item_by_item(workers, volume, tmp_path):
-    item, field, affine = framed(tmp_path, volume)
-    steps = cropping(field)
-    (batch,) = DataLoader(Dataset([item] * 2, steps), batch_size=2, num_workers=workers)
-    batch["pred"] = torch.ones_like(batch["image"])
-    for one in decollate_batch(batch):
-        pred = Invertd("pred", steps, "image", nearest_interp=False)(one)["pred"]
-        np.testing.assert_array_equal(pred[0].numpy() > 0.5, field)
-        np.testing.assert_allclose(pred.affine, affine, atol=1e-4)
+@pytest.mark.parametrize("name", ["octagon", "circle"])
+def test_a_field_that_touches_all_borders(name):
+    rows, columns = np.mgrid[:240, :300]
+    octagon = abs(rows - 119.5) + abs(columns - 149.5) < 200
+    field = octagon if name == "octagon" else circle((301, 301), (150, 150), 151)
+    assert all(side.any() for side in (field[0], field[-1], field[:, 0], field[:, -1]))
+    assert distances(find_field(acquired(field), "device"), field)[1] <= 2
 
 
-@pytest.mark.parametrize("weights_only", [True, False])
-def test_a_cache_on_disk_keeps_what_the_inverse_needs(weights_only, tmp_path):
-    item, field, _ = framed(tmp_path, False)
-    options = {"cache_dir": tmp_path / "cache", "track_meta": True, "weights_only": weights_only}
-    steps = cropping(field)
-    PersistentDataset([item], steps, **options)[0]
-    sample = PersistentDataset([item], steps, **options)[0]
-    sample["pred"] = torch.ones_like(sample["image"])
-    np.testing.assert_array_equal(Invertd("pred", steps, "image")(sample)["pred"][0].numpy() > 0.5, field)
+@pytest.mark.parametrize("second", [(200, 160), (120, 100)])
+def test_two_pictures_on_one_film_stay_whole(second):
+    shape = (260, 420)
+    field = box(shape, (130, 105), (200, 160), 0) | box(shape, (130, 315), second, 0)
+    assert find_field(acquired(field), "device").all()
 
 
-def test_where_a_cropped_image_lies_in_space(tmp_path):
-    item, field, affine = framed(tmp_path, True)
-    image = Compose([LoadMedicalImaged("image"), Given(field), CropToFieldd()])(item)["image"]
-    expected = affine @ [9, 13, 0, 1]
-    np.testing.assert_allclose(np.asarray(image.affine)[:, 3], expected, atol=1e-6)
+def test_a_field_of_one_value_is_one():
+    picture = np.where(FIELDS["circle"], 100, 0)[None].astype(np.float32)
+    for kind in ("device", "body"):
+        assert distances(find_field(picture, kind), FIELDS["circle"])[1] <= 2
 
 
-def test_what_is_left_outside_gets_values_from_inside():
-    field = torch.from_numpy(circle((81, 90), (40, 45), 38)).unsqueeze(0)
-    columns = torch.arange(90.0).expand(1, 81, 90)
-    cropped = CropToFieldd()({"image": torch.where(field, columns + 100, 0), "field": field})["image"]
-    assert cropped.shape == (1, 75, 75)
-    assert 105 < cropped.min() < cropped.max() < 185  # of columns 8 to 82
-    corner = cropped[0, :8, :8]
-    assert (corner > 108).all()
-    assert (corner < 130).all()
+@pytest.mark.parametrize("shape", [(41, 53), (70, 64), (130, 97), (301, 342)], ids=str)
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.45, 0.6])
+def test_a_dark_thing_on_bright_ground_is_no_field_at_any_size(share, shape):
+    rows, columns = np.indices(shape)
+    axes = np.array(shape) * np.sqrt(share / np.pi)
+    ellipse = ((rows - 0.5 * shape[0]) / axes[0]) ** 2 + ((columns - 0.47 * shape[1]) / axes[1]) ** 2 < 1
+    picture = np.where(ellipse, 60, 200) + np.random.default_rng(0).normal(0, 8, (3, *shape))
+    assert find_field(picture.clip(0, 255).astype(np.float32), "device").all()
 
 
-def test_values_are_scaled_by_what_the_field_holds():
-    field = torch.zeros(1, 20, 30, dtype=torch.bool)
-    field[:, 5:, 3:] = True
-    image = torch.where(field, torch.linspace(100, 200, 600).view(1, 20, 30), 0)
-    scaled = ScaleByPercentilesd("image", 0, 100, field_key="field")({"image": image, "field": field})["image"]
-    assert scaled[field].min() == 0
-    assert scaled[field].max() == 1
-    assert torch.equal(
-        ScaleByPercentilesd("image", field_key="field")({"image": image})["image"],
-        ScaleByPercentilesd("image")({"image": image})["image"],
-    )
+@pytest.mark.parametrize("surround", [None, 255, 0])
+def test_an_inverted_x_ray_loses_no_lung(surround):
+    image, body, lungs = x_ray()
+    field = np.ones(body.shape, bool) if surround is None else box(body.shape, (150, 175), (250, 300), 4)
+    inverted = np.where(field, 255 - image - 12, 0 if surround is None else surround).astype(np.float32)
+    assert find_field(inverted, "body")[lungs & field].all()
+    found = find_field(inverted, "device")
+    assert found.all() if surround is None else distances(found, field)[1] <= 2
 
 
-@pytest.mark.parametrize("volume", [False, True])
-def test_clusters_lie_on_the_grid_of_the_file_and_are_0_outside(volume, tmp_path):
-    item, field, affine = framed(tmp_path, volume)
-    sample = cropping(field)(item)
-    halves = torch.zeros(2, *sample["image"].shape[1:])
-    halves[0, : halves.shape[1] // 3] = halves[1, halves.shape[1] // 3 :] = 1
-    clusters = ScoresToClustersd(field_key="field")({**sample, "scores": halves})["clusters"]
-    np.testing.assert_array_equal(clusters[0].numpy() > 0, field)
-    np.testing.assert_allclose(clusters.affine, affine, atol=1e-6)
-    first = 9 + (field.any(axis=tuple(range(1, field.ndim))).sum()) / 3  # the smaller cluster is the upper third
-    expected = field & (np.arange(field.shape[0]).reshape(-1, *[1] * (field.ndim - 1)) < first)
-    assert ((clusters[0].numpy() == 2) ^ expected).mean() < 0.02
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("padding", [-2048, -1024])
+@pytest.mark.parametrize("table", [-700, -300, 200])
+def test_the_table_of_a_ct_is_outside_the_body(table, padding, dims):
+    shape, random = (200, 220), np.random.default_rng(0)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    body = ((rows - 95) / 60) ** 2 + ((columns - 110) / 85) ** 2 < 1
+    lungs = ((rows - 90) / 30) ** 2 + ((abs(columns - 110) - 40) / 22) ** 2 < 1
+    plate = (abs(np.hypot(rows - 60, columns - 110) - 120) < 3) & (rows > 160) & (abs(columns - 110) < 75)
+    values = np.select([lungs, body, plate], [-800, 40, table], -1000) + random.normal(0, 15, shape)
+    values = np.where(circle(shape, (100, 110), 99), values, padding)
+    volume = values[None] if dims == 2 else np.repeat(values[None, ..., None], 24, axis=3)
+    found = find_field(volume.astype(np.float32), "body")
+    truth = body if dims == 2 else np.repeat(body[..., None], 24, axis=2)
+    assert found[truth].mean() > 0.997
+    assert (found & ~truth).sum() < 0.04 * truth.sum()
+    assert not found[plate & (rows > 175)].any()
 
 
-def test_an_image_that_was_not_cropped_is_refused():
-    image = MetaTensor(torch.rand(1, 20, 30), meta={"spatial_shape": [20, 30], "loaded_affine": torch.eye(4)})
-    field = torch.ones(1, 20, 30, dtype=torch.bool)
-    field[:, :6] = False
-    with pytest.raises(ValueError, match="cropped or resampled since it was loaded"):
-        ScoresToClustersd(field_key="field")({"image": image, "field": field, "scores": torch.rand(2, 20, 30)})
+def test_a_table_that_touches_the_body_costs_none_of_it():
+    shape = (200, 220)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    body = ((rows - 95) / 60) ** 2 + ((columns - 110) / 85) ** 2 < 1
+    table = (abs(rows - 157) < 3) & (abs(columns - 110) < 80)
+    image = np.where(body | table, 40, -1000) + np.random.default_rng(0).normal(0, 15, shape)
+    found = find_field(image[None].astype(np.float32), "body")
+    assert found[body].mean() > 0.999
+    assert (found & ~(body | table)).mean() < 0.02
 
 
-def test_kmeans_sees_the_field_alone():
-    field = torch.zeros(1, 20, 30, dtype=torch.bool)
-    field[:, 5:, 3:] = True
-    image = torch.zeros(1, 20, 30)
-    image[:, 5:12] = 0.7
-    image[:, 12:] = 0.9
-    sample = KMeansClustersd("image", field_key="field")({"image": image, "field": field})
-    expected = np.where(np.arange(20)[:, None] < 12, 2, 1) * field[0].numpy()
-    np.testing.assert_array_equal(sample["clusters"][0].numpy(), expected)
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_no_light(mode, tmp_path):
+    field = FIELDS["circle"]
+    colours = acquired(field).transpose(1, 2, 0).astype(np.uint8)
+    alpha = np.where(circle(field.shape, (40, 40), 30), 255, 90).astype(np.uint8)  # of another shape
+    picture = Image.fromarray(colours).convert(mode)
+    picture.putalpha(Image.fromarray(alpha))
+    picture.save(tmp_path / "a.png")
+    sample = LoadMedicalImaged("image")({"image": str(tmp_path / "a.png")})
+    found = FieldOfViewd()(ToChannelsd("image", 3)(sample))["field"][0].numpy()
+    assert distances(found, field)[1] <= 2
 
 
-# The rule keeps to the field.
-
-
-def round_field():
-    """An image with two like dark disks in a circle of light, one of which touches its edge; their clusters."""
-    shape = (100, 120)
-    field = circle(shape, (50, 60), 48)
-    middle, edge = circle(shape, (50, 60), 12), circle(shape, (50, 16), 12) & field
-    image = np.where(middle | edge, 0.3, 0.8) * field
-    clusters = np.where(middle | edge, 2, 1) * field
-    return (
-        {
-            "clusters": torch.from_numpy(clusters)[None],
-            "image": torch.from_numpy(image)[None].float(),
-            "field": torch.from_numpy(field)[None],
-        },
-        middle,
-        edge,
-    )
-
-
-def test_the_edge_of_the_field_is_the_border_of_the_image():
-    sample, middle, _ = round_field()
-    rule = {"objects": 2, "polarity": "dark", "centre_weight": 0.0}
-    regions = ClustersToMaskd(field_key="field", **rule)(sample)["regions"]
-    (first, second) = (region for region in regions if region.chosen)
-    assert (first.border, second.border > 0.05) == (0, True)
-    field = sample["field"].numpy()
-    assert first.fraction == pytest.approx(middle.sum() / field.sum())
-    chosen = ClustersToMaskd(field_key="field", **{**rule, "objects": 1, "border_weight": 30.0})(sample)["pred"]
-    np.testing.assert_array_equal(chosen[0].numpy() > 0, middle)
-
-
-@pytest.mark.parametrize("options", [{"growth": 0.2}, {"convex": True, "objects": 1}, {"refinement": 0.1}])
-def test_nothing_is_drawn_outside_the_field(options):
-    sample, _, _ = round_field()
-    mask = ClustersToMaskd(field_key="field", polarity="dark", **options)(sample)["pred"]
-    assert mask.any()
-    assert not (mask[0].numpy() > 0)[~sample["field"][0].numpy()].any()
-
-
-def test_the_darkness_outside_is_no_contrast():
-    sample, middle, _ = round_field()
-    bright = sample["image"].clone()
-    bright[0][torch.from_numpy(middle)] = 0.8  # nothing dark is left but the disk at the edge
-    sample["clusters"][0][torch.from_numpy(middle)] = 1
-    chosen = ClustersToMaskd(field_key="field", polarity="bright")({**sample, "image": bright})
-    assert [region for region in chosen["regions"] if region.fraction > 0.9] == []
-
-
-def test_a_whole_field_changes_nothing():
-    sample, _, _ = round_field()
-    sample["clusters"] = sample["clusters"] + 1
-    sample["field"] = torch.ones_like(sample["field"])
-    expected, with_field = ClustersToMaskd(objects=1)(sample), ClustersToMaskd(objects=1, field_key="field")(sample)
-    assert torch.equal(expected["pred"], with_field["pred"])
-    assert expected["regions"] == with_field["regions"]
-
-
-def test_a_word_that_is_no_shape_is_refused():
-    with pytest.raises(ValueError, match=r'^field must be null, "device" or "body", got circle$'):
-        FieldOfViewd(shape="circle")
-
-
-def test_a_field_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"^image and field must have the same shape, got \(9, 8\) and \(8, 9\)$"):
-        CropToFieldd()({"image": torch.zeros(1, 9, 8), "field": torch.ones(1, 8, 9, dtype=torch.bool)})
-
-
-def test_an_empty_field_is_refused():
-    with pytest.raises(ValueError, match=r"^expected a mask with at least one pixel, got an empty one$"):
-        CropToFieldd()({"image": torch.zeros(1, 9, 8), "field": torch.zeros(1, 9, 8, dtype=torch.bool)})
+def test_what_nan_value_puts_in_is_outside():
+    field = FIELDS["circle"]
+    picture = torch.from_numpy(np.where(field, acquired(field), np.nan)).float()
+    sample = CheckImaged("image", 2, 8, nan_value=0)({"image": picture})
+    assert distances(FieldOfViewd()(sample)["field"][0].numpy(), field)[1] <= 2

@@ -35,6 +35,9 @@ SOFT = 0.85  # of the outline of a vignette has an edge, sharp or not
 ROUND = 1.5  # pixels by which a vignette may differ from an ellipse, and the rim of a probe from a circle
 WIDEST_CHORD = 1.3  # of the rim of a probe, in radii; a dark disk at the edge of a field has more
 STRAIGHT = 8  # most corners of a bright frame
+LEAST_FRAMED, LEAST_FRAMED_SIDE = 0.4, 64  # of the image, and pixels: dark ellipses of less may have as few corners
+MOST_LINES, MOST_SHARE = 5, 0.05  # of a side, the larger: a wider frame shows on the grid that is searched
+ALONG = 0.98  # of a line of a frame has its value
 
 
 class _Found(NamedTuple):
@@ -59,6 +62,38 @@ def device_field(grey: np.ndarray) -> np.ndarray:
     Returns:
         (H, W), bool; True everywhere where there is no such field.
     """
+    found = _exposed(grey)
+    picture = _picture(grey)
+    field = np.zeros(grey.shape, dtype=bool)
+    field[picture] = _exposed(grey[picture]) if found.all() else found[picture]
+    return field
+
+
+def _picture(grey: np.ndarray) -> tuple[slice, ...]:
+    """The box of what a frame of a few lines is around, dark or bright; such a frame is lost on a small grid."""
+    values = stretched(grey) if min(grey.shape) >= LEAST_SIDE else None
+    if values is None:
+        return tuple(slice(0, side) for side in grey.shape)
+    views = (values, values[::-1], values.T, values.T[::-1])
+    top, bottom, left, right = (max(_frame(lines), _frame(1 - lines)) for lines in views)
+    return slice(top, grey.shape[0] - bottom), slice(left, grey.shape[1] - right)
+
+
+def _frame(lines: np.ndarray) -> int:
+    """How many of the first lines are dark, where a step that runs along most of the next one ends them."""
+    most = max(MOST_LINES, int(MOST_SHARE * len(lines)))
+    is_dark = (lines[: most + 1] <= DARK_LEVELS[2]).mean(axis=1) >= ALONG
+    count = int(is_dark.argmin())
+    if is_dark.all() or count == 0:
+        return 0
+    outer, mixed, inner = lines[count - 1 : count + 2]
+    if (inner - outer > 2 * LEAST_STEP).mean() < SHARP:
+        return 0
+    return count + int(np.median(mixed - (outer + inner) / 2) < 0)
+
+
+def _exposed(grey: np.ndarray) -> np.ndarray:
+    """The field of a picture as it shows on a small grid."""
     shape = reduced_shape(grey.shape, SEARCHED_PIXELS)
     values = stretched(resize_area(grey[None], shape)[0])
     found = None
@@ -99,12 +134,15 @@ def _fields(values: np.ndarray) -> Iterator[_Found]:
     """The fields of a small picture, values in [0, 1], that a device may have made."""
     border = border_of(np.ones(values.shape, dtype=bool))
     for is_bright, levels in ((False, DARK_LEVELS), (True, BRIGHT_LEVELS)):
+        if is_bright and min(values.shape) < LEAST_FRAMED_SIDE:
+            continue
         for level in levels:
             inside = _inside(values, is_bright, level)
             if inside[border].mean() > 1 - LEAST_OUTSIDE:
                 continue
             field = _field_of(inside)
-            if field is None or not LEAST_FIELD < field.mean() < 1 - LEAST_OUTSIDE:
+            least = LEAST_FRAMED if is_bright else LEAST_FIELD
+            if field is None or not least < field.mean() < 1 - LEAST_OUTSIDE:
                 continue
             if inside[field].mean() < LEAST_FILLED or inside[~field].mean() > 1 - FLAT:
                 continue
