@@ -99,13 +99,13 @@ def edge(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def tell_interrupt(stop: Interrupted) -> SystemExit:
-    """Says it, and returns what ends the program."""
-    close_progress_bars()
-    if distributed.rank() == 0:
-        print(f"\ninterrupted; {stop.done}{AGAIN}", file=sys.stderr)  # after ^C, or half a bar
+    """Says it, which no second signal hinders, and returns what ends the program."""
     ending = signal.getsignal(signal.SIGTERM)
     if isinstance(ending, _Ending):
         ending.last()
+    close_progress_bars()
+    if distributed.rank() == 0:
+        print(f"\ninterrupted; {stop.done}{AGAIN}", file=sys.stderr)  # after ^C, or half a bar
     return SystemExit(stop.code)
 
 
@@ -170,7 +170,7 @@ class _Ending:
             os._exit(self.status)
 
     def last(self) -> None:
-        """Nothing is left to do: where the process has not ended by the next time, it ends there and then."""
+        """Nothing is left but to say so: where the process has not ended by the next time, it ends there and then."""
         self.is_last = True
         self._come_again()
 
