@@ -172,6 +172,8 @@ class _Ending:
     def last(self) -> None:
         """Nothing is left but to say so: where the process has not ended by the next time, it ends there and then."""
         self.is_last = True
+        if hasattr(signal, "SIGCHLD"):  # not on Windows; torch raises from it where a worker ends by the same signal
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._come_again()
 
     def _come_again(self) -> None:

@@ -327,6 +327,15 @@ def leaves_a_worker_that_will_not_end():
     signal.raise_signal(signal.SIGTERM)
 
 
+def hears_of_a_worker_as_it_ends():
+    def complain(number, frame):
+        raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly")
+
+    signal.signal(signal.SIGCHLD, complain)
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=[30], daemon=True).start()
+    signal.raise_signal(signal.SIGTERM)
+
+
 def is_told_again_as_it_ends():
     atexit = multiprocessing.util.Finalize(None, signal.raise_signal, args=[signal.SIGINT], exitpriority=0)
     assert atexit.still_active()
@@ -341,6 +350,7 @@ def is_told_again_as_it_ends():
         waits_for_a_lock_on_the_way_out,
         fails_as_it_is_torn_apart,
         leaves_a_worker_that_will_not_end,
+        hears_of_a_worker_as_it_ends,
         is_told_again_as_it_ends,
     ],
 )
