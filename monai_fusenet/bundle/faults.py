@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import multiprocessing
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ __all__ = ["Interrupted", "UnfinishedError", "edge", "end_on_signals"]
 
 AGAIN = "run the same command again to go on"
 PROGRAM = "monai.bundle.__main__"
+FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 10.0  # seconds until an interrupt comes again; a loader that ends waits for a worker for up to 5
 Result = TypeVar("Result")
 
 
@@ -78,13 +81,13 @@ def edge(function: Callable[..., Result]) -> Callable[..., Result]:
         try:
             return call(*args, **kwargs)
         except Interrupted as stop:
-            close_progress_bars()
-            if distributed.rank() == 0:
-                print(f"\ninterrupted; {stop.done}{AGAIN}", file=sys.stderr)  # after ^C, or half a bar
-            raise SystemExit(stop.code) from None
+            raise tell_interrupt(stop) from None
         except UnfinishedError as error:  # every image was named already
             raise SystemExit(error.status) from error
         except Exception as error:
+            ending = signal.getsignal(signal.SIGTERM)
+            if isinstance(ending, _Ending) and ending.status:  # what an interrupt tears apart fails in any way
+                raise tell_interrupt(Interrupted(ending.status)) from None
             close_progress_bars()
             reason = describe(error)
             if reason is None:
@@ -93,6 +96,17 @@ def edge(function: Callable[..., Result]) -> Callable[..., Result]:
             raise SystemExit(line if distributed.first_to_say(line) else 1) from error
 
     return wrapper
+
+
+def tell_interrupt(stop: Interrupted) -> SystemExit:
+    """Says it, which no second signal hinders, and returns what ends the program."""
+    ending = signal.getsignal(signal.SIGTERM)
+    if isinstance(ending, _Ending):
+        ending.last()
+    close_progress_bars()
+    if distributed.rank() == 0:
+        print(f"\ninterrupted; {stop.done}{AGAIN}", file=sys.stderr)  # after ^C, or half a bar
+    return SystemExit(stop.code)
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -130,20 +144,50 @@ def close_progress_bars() -> None:
             bar.close()
 
 
+class _Ending:
+    """Handler of signals that raises `Interrupted` in this process, again and again until that has ended it.
+
+    An exception that comes in the midst of anything may be lost: Python forgets it in `__del__`, a library catches
+    all. It may also leave a lock taken for which the way out then waits.
+    """
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.status = 0  # until a signal has come
+        self.is_last = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if os.getpid() != self.process:  # a worker, which comes into being with the same handlers
+            if number == signal.SIGTERM:  # from this process, to a worker that has just begun
+                os._exit(128 + number)
+        elif not self.is_last:
+            self.status = self.status or 128 + number
+            self._come_again()
+            raise Interrupted(self.status)
+        elif number not in FROM_OUTSIDE:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            os._exit(self.status)
+
+    def last(self) -> None:
+        """Nothing is left but to say so: where the process has not ended by the next time, it ends there and then."""
+        self.is_last = True
+        if hasattr(signal, "SIGCHLD"):  # not on Windows; torch raises from it where a worker ends by the same signal
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._come_again()
+
+    def _come_again(self) -> None:
+        if hasattr(signal, "setitimer"):  # not on Windows
+            signal.signal(signal.SIGALRM, self)
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
+
+
 def end_on_signals() -> None:
     """Makes Ctrl-C and SIGTERM end this process by `Interrupted`, if it is `python -m monai.bundle` and nothing else.
 
-    Worker processes, which come into being with the same handlers, leave Ctrl-C to this one, which ends them.
+    Where something hinders that, it comes again. Worker processes leave Ctrl-C to this one, which ends them.
     """
-    if not is_program():
-        return
-    main_process = os.getpid()
-
-    def end(number: int, frame: Any) -> None:
-        if os.getpid() == main_process:
-            raise Interrupted(128 + number)
-        if number == signal.SIGTERM:  # from this process, to a worker that has just begun
-            os._exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+    if is_program():
+        ending = _Ending()
+        for number in FROM_OUTSIDE:
+            signal.signal(number, ending)

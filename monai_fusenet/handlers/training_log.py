@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from monai_fusenet.utils.files import atomic_path
 __all__ = ["TensorBoardMetrics", "ValidationPanel"]
 
 logger = logging.getLogger(__name__)
+
+CLOSING = 2.0  # seconds; a writer that can close does so within some milliseconds
 
 
 class TensorBoardMetrics:
@@ -56,7 +59,12 @@ class TensorBoardMetrics:
 
     def _close(self, engine: Engine, error: BaseException | None = None) -> None:
         if self._writer is not None:
-            self._writer.close()
+            if isinstance(error, Exception | None):
+                self._writer.close()
+            else:  # an interrupt in the midst of `_write` may leave a lock taken, for which closing waits for ever
+                closing = threading.Thread(target=self._writer.close, daemon=True)
+                closing.start()
+                closing.join(CLOSING)
             self._writer = None
         if error is not None:  # Ignite leaves it to the handlers of an exception to raise it
             raise error
