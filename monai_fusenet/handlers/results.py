@@ -136,6 +136,7 @@ class ResultWriter:
             regions=sample.get("regions"),
             objects_wanted=sample.get("objects_wanted", 0),
             field=field_of(read, "field"),
+            classes=sample.get("classes", (1,)),
         )
         no_dicom = self._files.write(item, result, read.get("content"))
         messages = [*result.oddities(), *_notes_of_fit(record), no_dicom]
