@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bundle_tools import call, read_summary
+from dicom_tools import write_ct_series
 from monai.bundle import ConfigParser, verify_net_in_out
 from PIL import Image
 from test_distillation_workflow import SMALL_STUDENT, assert_same_weights, weights
@@ -143,6 +144,19 @@ def test_volumes_become_label_maps_on_their_own_grid(tmp_path):
         assert (mask.shape, mask.get_data_dtype()) == (image.shape, np.uint8)
         np.testing.assert_allclose(mask.affine, image.affine)
         assert set(np.unique(mask.dataobj)) == {0, 1, 5}
+
+    # The student's bundle writes a DICOM segment for each class.
+    highdicom = pytest.importorskip("highdicom")
+    write_ct_series(tmp_path / "dicom" / "scan", draw((11, 25, 20), seed=9)[0].astype(np.uint16))
+    options = {"dataset_dir": tmp_path / "dicom", "output_dir": tmp_path / "seg", "device": "cpu"}
+    config = base / "out" / "model" / "configs" / "inference.json"
+    assert call("inference", config=config, dicom_output="seg", **options) == 0
+    values = np.asarray(nib.load(tmp_path / "seg" / "scan_mask.nii.gz").dataobj)
+    assert set(np.unique(values)) == {0, 1, 5}
+    seg = highdicom.seg.segread(tmp_path / "seg" / "scan_mask.dcm")
+    assert [one.SegmentLabel for one in seg.SegmentSequence] == ["class 1", "class 5"]
+    volume = seg.get_volume(combine_segments=True).array
+    assert [(volume == place).sum() for place in (1, 2)] == [(values == value).sum() for value in (1, 5)]
 
 
 def test_a_network_of_other_channels_is_refused_before_anything_is_written(tmp_path):
