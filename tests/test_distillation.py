@@ -23,7 +23,7 @@ from monai_fusenet.distillation.schooling import follow_cosine
 from monai_fusenet.distillation.student import check_runs
 from monai_fusenet.distillation.teacher import check_seeds
 from monai_fusenet.inferers import PerImageInferer
-from monai_fusenet.transforms import ClustersToMaskd, KeepObjectsd, KMeansClustersd
+from monai_fusenet.transforms import ClustersToMaskd, KMeansClustersd
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (1, 2, 2)])
@@ -200,28 +200,6 @@ def test_an_expectation_on_disk(tmp_path):
     assert told == {"expected_dice": 0.6123, "spread": 0.0, "held_out": {"scan\u00e4": 0.6123}}
 
 
-@pytest.mark.parametrize("shape", [(8, 9), (8, 9, 3)])
-def test_objects_that_weigh_most_are_kept(shape):
-    probability = torch.zeros(1, *shape)
-    probability[0, 2:5, 2:5] = 0.9
-    probability[0, 3, 3] = 0.1  # a hole
-    probability[0, 6:, :] = 0.8  # larger, along a whole side
-    probability[0, 2:5, 6:8] = 0.9
-    probability[0, 0, 0] = 0.6  # a crumb
-    for objects, kept in ((1, 9), (2, 9 + 6), (3, 9 + 6), (None, 8 + 18 + 6 + 1)):
-        mask = KeepObjectsd("pred", objects)({"pred": MetaTensor(probability, meta={"here": 1})})["pred"]
-        assert mask.shape == probability.shape
-        assert mask.meta["here"] == 1
-        assert len(shape) == 3 or int(mask.sum()) == kept
-    assert int(KeepObjectsd("pred", 1)({"pred": torch.zeros(1, *shape)})["pred"].sum()) == 0
-
-
-@pytest.mark.parametrize("objects", [0, -1, 1.0, True, "2"])
-def test_a_number_of_objects_that_is_none(objects):
-    with pytest.raises(ValueError, match=f"^objects must be None or a whole number of at least 1, got {objects}$"):
-        KeepObjectsd("pred", objects)
-
-
 def test_another_seed_changes_nothing_else():
     inferer = PerImageInferer(seed=3)
     parts = (lambda item: item, torch.nn.Identity(), inferer, Identity(), torch.device("cpu"), {"steps": 2})
@@ -255,8 +233,11 @@ def test_networks_of_monai_run(dims):
 
 def test_a_network_that_does_not_fit():
     network = BasicUNet(2, 3, 2, features=(4, 4, 4, 4, 4, 4))
-    with pytest.raises(ValueError, match=r"^student_def must put out one channel .* got \(2, 2, 32, 32\)$"):
+    with pytest.raises(ValueError, match=r"^student_def must put out one channel .* got \(1, 2, 32, 32\)$"):
         check_runs(network, 3, [32, 32])
+    told = r"^student_def must put out 3 channels of the size of its input, \(1, 3, 32, 32\), got \(1, 2, 32, 32\)$"
+    with pytest.raises(ValueError, match=told):
+        check_runs(network, 3, [32, 32], channels=3)
     with pytest.raises(ValueError, match=r"^student_def does not run at student_size \[16, 16\]: Expected more than 1"):
         check_runs(network, 3, [16, 16])
 

@@ -81,6 +81,12 @@ def _check_objects(name: str, objects: Any, config: Config) -> None:
         check_whole(name, objects, 1)
 
 
+def _check_classes(name: str, classes: Any, config: Config) -> None:
+    known = isinstance(classes, list) and all(_is_whole(value, 1) and value < 2**16 for value in classes)
+    if not known or not classes or classes != sorted(set(classes)):
+        raise ValueError(f"{name} must be a list of ascending whole numbers from 1 to 65535, got {classes}")
+
+
 def _check_accepted_dir(name: str, folder: Any, config: Config) -> None:
     if folder is not None and config.get("dataset_dir") is None:
         raise ValueError(f"{name} needs dataset_dir, the folder of the images whose masks were accepted")
@@ -323,6 +329,13 @@ OPTIONS = (
         Kind("null, or whole number, at least 1", _check_objects),
         ("distillation",),
         "Objects that a mask of the student keeps; null: any.",
+        part="student",
+    ),
+    Option(
+        "classes",
+        Kind("list of whole numbers, 1 to 65535", _check_classes),
+        ("distillation",),
+        "Values of the classes in a mask of the student; by default those of the accepted masks.",
         part="student",
     ),
 )

@@ -95,8 +95,12 @@ def student_metadata(parent: Mapping[str, Any], values: Mapping[str, Any]) -> di
         "spatial_shape": shape,
         "channel_def": {str(channel): "image" for channel in range(values["in_channels"])},
     }
-    pred = {**parent["network_data_format"]["outputs"]["pred"], "num_channels": 1}
-    pred |= {"type": "logits", "format": "segmentation", "spatial_shape": shape, "channel_def": {"0": "foreground"}}
+    classes = values["classes"]
+    several = len(classes) > 1
+    channels = ["background", *(f"class {value}" for value in classes)] if several else ["foreground"]
+    pred = {**parent["network_data_format"]["outputs"]["pred"], "num_channels": len(channels)}
+    pred |= {"type": "logits", "format": "segmentation", "spatial_shape": shape}
+    pred |= {"channel_def": {str(place): name for place, name in enumerate(channels)}}
     return {
         **parent,
         "changelog": {parent["version"]: "distilled from label-free masks"},
@@ -105,7 +109,7 @@ def student_metadata(parent: Mapping[str, Any], values: Mapping[str, Any]) -> di
         "description": "A feed-forward network trained on masks made and chosen without any label.",
         "data_source": "one folder of images, without their masks",
         "image_classes": f"{values['in_channels']} channels, intensities scaled to [0, 1] per image",
-        "pred_classes": "logit of the foreground",
+        "pred_classes": f"logits of {', '.join(channels)}" if several else "logit of the foreground",
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}},
     }
 
@@ -147,8 +151,9 @@ From the folder of this bundle:
 python -m monai.bundle run --config_file configs/inference.json --dataset_dir FOLDER --output_dir RESULTS
 ```
 
-writes `<name>_mask.png` (`.nii.gz` for everything with a geometry) of each image on its own grid. Reading files and
+writes `<name>_mask.png` (`.nii.gz` for everything with a geometry) of each image on its own grid; of several classes,
+a label map of the values that `configs/inference.json` lists under `classes`. Reading files and
 writing masks on their grid needs the package monai-fusenet; the network itself is MONAI's, and `models/model.pt` its
 plain state dict. Input: intensities scaled to [0, 1] as the block `scaling` says, resized to `student_size`; output:
-one channel, the logit of the foreground.
+one channel, the logit of the foreground, or, of several classes, the logits of the background and of each.
 """

@@ -37,6 +37,7 @@ from monai_fusenet.distillation.ranker import cross_votes
 from monai_fusenet.distillation.schooling import Schooling
 from monai_fusenet.handlers.checkpoint import changed_settings, load_checkpoint
 from monai_fusenet.results.layout import result_path
+from monai_fusenet.transforms import channels_of
 from monai_fusenet.transforms.foreground import Rule
 from monai_fusenet.utils.arrays import plain
 from monai_fusenet.utils.checks import check_number, check_whole
@@ -91,12 +92,13 @@ class Distiller:
         preprocessing: transform of an item to `image` (C, *size), a `MetaTensor` whose affine says where it lies.
         augmentation: random dictionary transform of `image` and `target`; the latter (K, *size).
         inferer: how the network predicts.
-        mask: dictionary transform of a probability (1, *spatial) in `pred` to a mask.
+        mask: dictionary transform of probabilities (K, *spatial) in `pred` to a mask.
         loss_function: called with logits and target.
         pool: makes the candidates of an image.
         output_dir: where checkpoints, `rounds.csv` and `expectation.json` go.
         device: where to run.
         settings: what the result depends on, as plain values; a run of other settings is not continued.
+        classes: what label maps call the classes that the network tells apart, see `AcceptedMasks`.
         rounds: most rounds.
         round_steps: optimisation steps of a round, filled up to whole epochs; half as many for each network that
             leaves out accepted masks.
@@ -126,6 +128,7 @@ class Distiller:
         output_dir: str | Path,
         device: str | torch.device,
         settings: Mapping[str, Any],
+        classes: Sequence[int] = (1,),
         rounds: int = 3,
         round_steps: int = 300,
         batch_size: int = 8,
@@ -143,10 +146,11 @@ class Distiller:
             raise ValueError("learning_rate must be above 0, got 0")
         check_whole("rounds", rounds, 1)
         check_whole("round_steps", round_steps, 1)
-        check_runs(network, in_channels, size)
+        check_runs(network, in_channels, size, channels_of(classes))
         self.network = network.to(device)
         self.inferer = inferer
         self.size = tuple(size)
+        self.classes = tuple(classes)
         self.preprocessing = preprocessing
         self.output_dir = Path(output_dir)
         self.device = torch.device(device)
@@ -215,8 +219,12 @@ class Distiller:
             what each round did; `rounds.csv` holds the same.
 
         Raises:
-            ValueError: when there is nothing to learn from, or the network has learnt that there is nothing.
+            ValueError: when there is nothing to learn from, the network has learnt that there is nothing, or the
+                accepted masks show other classes than it tells apart.
         """
+        shown = accepted.classes if accepted else (1,)
+        if shown != self.classes:
+            raise ValueError(f"classes must be those of the masks that teach, {list(shown)}, got {list(self.classes)}")
         folder = self._load(items, teacher_dirs, accepted)
         self.settings |= {"images": [item["file"] for item in items], "teachers": _digest(folder, accepted)}
         self._refuse_rounds_of_others()
@@ -372,13 +380,13 @@ class Distiller:
 
 def check_runs(network: nn.Module, in_channels: int, size: Sequence[int], channels: int = 1) -> None:
     """Raises `ValueError` unless the network, in training, makes channels of its input's size."""
-    image = torch.zeros(2, in_channels, *size)
+    image = torch.zeros(1, in_channels, *size)  # as the last batch of an epoch may be
     try:
         with torch.random.fork_rng([]), torch.no_grad():
             output = copy.deepcopy(network).cpu().train()(image)
     except Exception as error:
         raise ValueError(f"student_def does not run at student_size {list(size)}: {failure_reason(error)}") from None
-    wanted = (2, channels, *size)
+    wanted = (1, channels, *size)
     if not isinstance(output, Tensor) or output.shape != wanted:
         came = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
         many = "one channel" if channels == 1 else f"{channels} channels"

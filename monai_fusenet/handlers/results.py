@@ -137,6 +137,7 @@ class ResultWriter:
             objects_wanted=sample.get("objects_wanted", 0),
             field=field_of(read, "field"),
             confidence=sample.get("confidence"),
+            classes=sample.get("classes", (1,)),
         )
         no_dicom = self._files.write(item, result, read.get("content"))
         messages = [*result.oddities(), *_notes_of_fit(record), no_dicom]

@@ -35,6 +35,12 @@ def generalised_cross_entropy(probability: Tensor, target: Tensor, exponent: flo
     return (target * (1 - p**exponent) + (1 - target) * (1 - (1 - p) ** exponent)) / exponent
 
 
+def _cross_entropy_of_classes(probability: Tensor, target: Tensor, exponent: float) -> Tensor:
+    """As `generalised_cross_entropy`, of several classes: (B, K, *spatial) -> (B, 1, *spatial)."""
+    p = probability.clamp(EPSILON, 1 - EPSILON)
+    return (target * (1 - p**exponent)).sum(dim=1, keepdim=True) / exponent
+
+
 def soft_dice_distance(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """1 - 2 sum(w p t) / sum(w (p^2 + t^2)) over all pixels of each image; 0 where p = t.
 
@@ -52,6 +58,14 @@ def soft_dice_distance(probability: Tensor, target: Tensor, weight: Tensor) -> T
     return 1 - (2 * overlap + EPSILON) / (total + EPSILON)
 
 
+def _dice_of_classes(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """The mean of `soft_dice_distance` over all classes but the first, each where it is the likeliest of some pixel."""
+    present = (target == target.amax(dim=1, keepdim=True)).flatten(2).any(dim=2)[:, 1:].flatten()
+    one, other = (values[:, 1:].flatten(0, 1).unsqueeze(1) for values in (probability, target))
+    distances = soft_dice_distance(one, other, weight.repeat_interleave(target.shape[1] - 1, dim=0))
+    return (distances * present).sum() / present.sum().clamp(min=1)
+
+
 class NoisyMaskTerms(NamedTuple):
     """The weighted terms of a `NoisyMaskLoss`, and their sum."""
 
@@ -65,7 +79,9 @@ class NoisyMaskLoss(_Loss):
     """Generalised cross-entropy and soft Dice against uncertain masks, with the edge term as a regulariser.
 
     The target is the mean of several masks, or a probability. A pixel counts by how sure the target is of it,
-    |2 t - 1|: nothing where the masks are evenly divided.
+    |2 t - 1|: nothing where the masks are evenly divided. Of K classes, background among them, a pixel counts by
+    (K max t - 1) / (K - 1), which is the same for K = 2; the Dice distance is the mean over the foreground classes that
+    an image shows, and the edge term sees the foreground as a whole.
 
     Args:
         exponent: see `generalised_cross_entropy`.
@@ -74,9 +90,11 @@ class NoisyMaskLoss(_Loss):
         edge_factor: see `EdgeRefinementLoss`.
 
     Shape:
-        input (B, 1, *spatial), logits of the foreground, 2-D or 3-D; target of the same shape, values in [0, 1], of
-        any type. Computed in float32 at least, whatever both and autocast are. The values are not checked, as a GPU
-        would have to wait for that: masks of 0 and 255 must be divided by 255 first, and a NaN makes the loss NaN.
+        input (B, 1, *spatial), logits of the foreground, or (B, K, *spatial), logits of classes of which the first is
+        background, 2-D or 3-D; target of the same shape, values in [0, 1], of any type; of K classes they sum to 1, or
+        to 0 where nothing is known. Computed in float32 at least, whatever both and autocast are. The values are not
+        checked, as a GPU would have to wait for that: masks of 0 and 255 must be divided by 255 first, and a NaN makes
+        the loss NaN.
 
     Raises:
         ValueError: for an exponent or a weight out of range, or when input and target have not that shape.
@@ -96,17 +114,26 @@ class NoisyMaskLoss(_Loss):
 
     def terms(self, input: Tensor, target: Tensor) -> NoisyMaskTerms:
         """The weighted terms of logits `input`, each a mean over the batch."""
-        if input.shape != target.shape or input.ndim not in (4, 5) or input.shape[1] != 1:
+        if input.shape != target.shape or input.ndim not in (4, 5) or input.shape[1] < 1:
             raise ValueError(
-                "logits and target must both have the shape (B, 1, *spatial) in 2-D or 3-D, "
+                "logits and target must both have the shape (B, K, *spatial) in 2-D or 3-D, "
                 f"got {tuple(input.shape)} and {tuple(target.shape)}"
             )
         input, target = at_least_float32(input), at_least_float32(target)
-        probability, weight = input.sigmoid(), (2 * target - 1).abs()
-        pixels = generalised_cross_entropy(probability, target, self.exponent)
+        foreground, classes = input, input.shape[1]
+        if classes == 1:
+            probability, weight = input.sigmoid(), (2 * target - 1).abs()
+            pixels = generalised_cross_entropy(probability, target, self.exponent)
+            distance = soft_dice_distance(probability, target, weight).mean()
+        else:
+            foreground = input[:, 1:].logsumexp(dim=1, keepdim=True) - input[:, :1]
+            probability = input.softmax(dim=1)
+            weight = ((classes * target.amax(dim=1, keepdim=True) - 1) / (classes - 1)).clamp(min=0)
+            pixels = _cross_entropy_of_classes(probability, target, self.exponent)
+            distance = _dice_of_classes(probability, target, weight)
         cross_entropy = (weight * pixels).sum() / weight.sum().clamp(min=EPSILON)
-        dice = self.lambda_dice * soft_dice_distance(probability, target, weight).mean()
-        edge = self.lambda_edge * self.edge(input)
+        dice = self.lambda_dice * distance
+        edge = self.lambda_edge * self.edge(foreground)
         return NoisyMaskTerms(cross_entropy + dice + edge, cross_entropy, dice, edge)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

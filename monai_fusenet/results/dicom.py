@@ -17,6 +17,7 @@ from monai.data import MetaTensor
 from monai_fusenet import __version__
 from monai_fusenet.data.dicom_headers import is_dicom_file
 from monai_fusenet.data.dicom_series import series_files
+from monai_fusenet.utils.arrays import places_of_classes
 from monai_fusenet.utils.errors import failure_reason
 from monai_fusenet.utils.files import atomic_folder, atomic_path
 
@@ -86,20 +87,30 @@ def remove_dicom_masks(folder: Path, stem: str) -> None:
         shutil.rmtree(dicom_mask_path(folder, stem, "series"))
 
 
-def write_dicom_mask(mask: MetaTensor, source: str | os.PathLike, folder: Path, stem: str, kind: str) -> Path:
+def write_dicom_mask(
+    mask: MetaTensor,
+    source: str | os.PathLike,
+    folder: Path,
+    stem: str,
+    kind: str,
+    classes: Sequence[int] = (1,),
+) -> Path:
     """Writes a mask as DICOM, on the grid and with patient and study of the DICOM image that it was made of.
 
     "seg" is one binary DICOM-SEG object that refers to each source image, with a frame for each slice, empty ones
     included. "series" is a series of the source's own kind, each slice a copy of its source's attributes but for
     those that tell of its pixels: 0 and 1 in as many bits as the source has, with a window that shows them black and
-    white. Both have new UIDs each time.
+    white. Both have new UIDs each time. Of several classes, "seg" has a segment for each, in their order, and "series"
+    holds their values, in 16 bits where 8 do not suffice.
 
     Args:
-        mask: (1, *spatial), foreground above 0, with the `meta` of the image as `load_image` left it.
+        mask: (1, *spatial), foreground above 0, or of several classes 0 and their values, with the `meta` of the image
+            as `load_image` left it.
         source: the image: a file, or the folder of a series.
         folder: where to.
         stem: name without suffix, see `dicom_mask_path`.
         kind: "seg" or "series".
+        classes: values of the classes, ascending, up to 65535.
 
     Returns:
         the path of the file, or of the folder, which are complete or absent.
@@ -112,7 +123,8 @@ def write_dicom_mask(mask: MetaTensor, source: str | os.PathLike, folder: Path, 
     import pydicom
 
     grid = tuple(int(side) for side in mask.meta["grid_shape"])
-    planes = (mask.cpu().numpy() > 0).reshape(*grid[:2], -1).transpose(2, 1, 0)  # (slices, rows, columns)
+    places = places_of_classes(mask.cpu().numpy(), classes)
+    planes = places.reshape(*grid[:2], -1).transpose(2, 1, 0)  # (slices, rows, columns)
     files = series_files(source) if os.path.isdir(source) else [str(source)]
     path = dicom_mask_path(folder, stem, kind)
     try:
@@ -120,10 +132,11 @@ def write_dicom_mask(mask: MetaTensor, source: str | os.PathLike, folder: Path, 
         _check_sources(headers, len(planes), kind)
         if kind == "seg":
             with atomic_path(path) as temporary:
-                _segmentation(planes, headers).save_as(temporary, enforce_file_format=True)
+                _segmentation(planes, headers, classes).save_as(temporary, enforce_file_format=True)
         else:
+            values = np.array((0, *classes), dtype=np.uint16)[planes]
             with atomic_folder(path) as temporary:
-                for index, dataset in enumerate(_derived_series(planes, headers), start=1):
+                for index, dataset in enumerate(_derived_series(values, headers, max(classes)), start=1):
                     dataset.save_as(temporary / f"slice{index:04d}.dcm", enforce_file_format=True)
     except (OSError, UnfitSourceError):
         raise
@@ -147,8 +160,8 @@ def _check_sources(headers: Sequence[Dataset], slices: int, kind: str) -> None:
             raise UnfitSourceError("the slices of its source differ in ImageOrientationPatient")
 
 
-def _segmentation(planes: np.ndarray, headers: Sequence[Dataset]) -> Dataset:
-    """A binary DICOM-SEG object of planes (slices, rows, columns) that belong to these headers, one each."""
+def _segmentation(planes: np.ndarray, headers: Sequence[Dataset], classes: Sequence[int]) -> Dataset:
+    """A binary DICOM-SEG object of planes (slices, rows, columns), 1..n of n classes, one for each header."""
     import highdicom
     from pydicom.sr.codedict import codes
 
@@ -160,20 +173,24 @@ def _segmentation(planes: np.ndarray, headers: Sequence[Dataset]) -> Dataset:
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=MAKER, family=codes.DCM.ArtificialIntelligence, version=__version__
     )
-    segment = highdicom.seg.SegmentDescription(
-        segment_number=1,
-        segment_label=LABEL,
-        # No label says what it is: the property that general-purpose editors give to a nameless segment.
-        segmented_property_category=codes.SCT.Tissue,
-        segmented_property_type=codes.SCT.Tissue,
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=algorithm,
-    )
+    labels = [LABEL] if len(classes) == 1 else [f"class {value}" for value in classes]
+    segments = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=label,
+            # No label says what it is: the property that general-purpose editors give to a nameless segment.
+            segmented_property_category=codes.SCT.Tissue,
+            segmented_property_type=codes.SCT.Tissue,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number, label in enumerate(labels, start=1)
+    ]
     return highdicom.seg.Segmentation(
         source_images=headers,
-        pixel_array=planes.astype(np.uint8),
+        pixel_array=planes,
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[segment],
+        segment_descriptions=segments,
         series_instance_uid=highdicom.UID(),
         series_number=_series_number(headers[0]),
         sop_instance_uid=highdicom.UID(),
@@ -194,15 +211,15 @@ def _series_number(header: Dataset) -> int:
     return 9000 + max(0, int(header.get("SeriesNumber") or 0))
 
 
-def _derived_series(planes: np.ndarray, headers: Sequence[Dataset]) -> list[Dataset]:
-    """A dataset for each of the planes (slices, rows, columns), made of its source's header."""
+def _derived_series(planes: np.ndarray, headers: Sequence[Dataset], top: int) -> list[Dataset]:
+    """A dataset for each of the planes (slices, rows, columns), values up to `top`, made of its source's header."""
     from pydicom.uid import generate_uid
 
     series_uid, now = generate_uid(), datetime.now()
-    return [_derived(plane, header, series_uid, now) for plane, header in zip(planes, headers, strict=True)]
+    return [_derived(plane, header, series_uid, now, top) for plane, header in zip(planes, headers, strict=True)]
 
 
-def _derived(plane: np.ndarray, header: Dataset, series_uid: str, now: datetime) -> Dataset:
+def _derived(plane: np.ndarray, header: Dataset, series_uid: str, now: datetime, top: int) -> Dataset:
     from highdicom.sr import CodedConcept
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.sr.codedict import codes
@@ -213,7 +230,7 @@ def _derived(plane: np.ndarray, header: Dataset, series_uid: str, now: datetime)
     purpose = codes.DCM.SourceImageForImageProcessingOperation
     source.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(purpose)]
     image_type = list(header.get("ImageType") or [])[2:]
-    bits = 8 if header.get("BitsAllocated") == 8 else 16  # CT and MR must have 16
+    bits = 8 if header.get("BitsAllocated") == 8 and top < 2**8 else 16  # CT and MR must have 16
 
     header.decode()  # all of it, sequences included: files of the other byte order are written in this one
     header = Dataset(header)
@@ -240,7 +257,7 @@ def _derived(plane: np.ndarray, header: Dataset, series_uid: str, now: datetime)
     header.SamplesPerPixel, header.PhotometricInterpretation, header.PixelRepresentation = 1, "MONOCHROME2", 0
     header.BitsAllocated = header.BitsStored = bits
     header.HighBit = bits - 1
-    header.WindowCenter, header.WindowWidth = "0.5", "1"  # 0 is black, 1 white
+    header.WindowCenter, header.WindowWidth = f"{top / 2:g}", f"{top:g}"  # 0 is black, the greatest value white
     header.Rows, header.Columns = plane.shape
     header.PixelData = plane.astype(f"<u{bits // 8}").tobytes()
     if len(header.PixelData) % 2:

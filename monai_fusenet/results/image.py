@@ -26,6 +26,7 @@ from monai_fusenet.results.layout import placement_note, result_path, write_labe
 from monai_fusenet.results.panel import PanelRow, draw_panels
 from monai_fusenet.results.summary import describe_choice
 from monai_fusenet.transforms.foreground import Region
+from monai_fusenet.utils.arrays import count_labels, places_of_classes
 from monai_fusenet.utils.files import atomic_path, content_digest, writing
 from monai_fusenet.utils.geometry import affine_of
 
@@ -40,7 +41,7 @@ class ImageResult(NamedTuple):
     Attributes:
         image: what was segmented (C, *spatial), values in [0, 1].
         clusters: (1, *spatial), integers from 1, with the `meta` of the image as `load_image` left it.
-        mask: (1, *spatial), foreground above 0, with the same `meta`.
+        mask: (1, *spatial), 0 and 1, or of several classes 0 and their values, with the same `meta`.
         augmented: second view (C, *any spatial of as many axes), values in [0, 1].
         regions: candidates for the mask, best first; `None` where no rule chose among candidates.
         objects: (1, *spatial), the objects 1..n of the mask, 0 elsewhere, with the same `meta`; `None` where nobody
@@ -48,6 +49,7 @@ class ImageResult(NamedTuple):
         objects_wanted: how many objects the mask should hold; 0 where nobody has said.
         field: (*spatial), bool: the field of view; `None`: the whole image.
         confidence: how sure the mask is, in [0, 1]; `None` where nobody has said.
+        classes: what values the mask may hold, ascending.
     """
 
     image: np.ndarray
@@ -59,11 +61,12 @@ class ImageResult(NamedTuple):
     objects_wanted: int = 0
     field: np.ndarray | None = None
     confidence: float | None = None
+    classes: Sequence[int] = (1,)
 
     @property
     def cluster_count(self) -> int:
-        """The highest label: clusters are numbered without a gap."""
-        return int(self.clusters.cpu().numpy().max())  # torch knows no maximum of uint16
+        """How many labels there are."""
+        return int((count_labels(self.clusters.cpu().numpy()).values > 0).sum())
 
     @property
     def mask_fraction(self) -> float:
@@ -95,8 +98,9 @@ class ImageResult(NamedTuple):
         return oddities
 
     def panel_row(self) -> PanelRow:
-        """What the panel shows: the outline of the mask, or those of its objects."""
-        note, mask = self.choice, self.mask.cpu().numpy()[0]
+        """What the panel shows: the outline of the mask, or those of its objects or classes."""
+        note = self.choice
+        mask = places_of_classes(self.mask.cpu().numpy()[0], self.classes)
         sure = "" if self.confidence is None else f"confidence {self.confidence:.2f}"
         if self.objects is not None:
             mask = _apart(self.objects.cpu().numpy()[0])
@@ -171,7 +175,7 @@ class ImageFiles:
         with writing(panel):
             panel.unlink(missing_ok=True)
         write_label_map(result.clusters, self.folder, f"{name}_clusters")
-        write_label_map(result.mask, self.folder, f"{name}_mask", foreground=255)
+        write_label_map(result.mask, self.folder, f"{name}_mask", foreground=255 if len(result.classes) == 1 else 1)
         while stale := result_path(self.folder, name, "objects"):  # of an earlier run, perhaps of another format
             with writing(stale):
                 stale.unlink()
@@ -179,18 +183,18 @@ class ImageFiles:
         if result.objects is not None:
             write_label_map(result.objects, self.folder, f"{name}_objects")
             text["objects"] = str(result.object_count)
-        no_dicom = self._write_dicom(item, result.mask)
+        no_dicom = self._write_dicom(item, result)
         with atomic_path(panel) as temporary:
             draw_panels([row], [item["file"]]).savefig(temporary, metadata=text)
         return no_dicom
 
-    def _write_dicom(self, item: Mapping[str, Any], mask: MetaTensor) -> str:
+    def _write_dicom(self, item: Mapping[str, Any], result: ImageResult) -> str:
         """Writes the mask as DICOM if it is to be; returns what to say where the source does not permit it."""
         source, stem = _source(item), f"{item['name']}_mask"
         remove_dicom_masks(self.folder, stem)
         if self.dicom_output is not None and is_dicom(source):
             try:
-                write_dicom_mask(mask, source, self.folder, stem, self.dicom_output)
+                write_dicom_mask(result.mask, source, self.folder, stem, self.dicom_output, result.classes)
             except UnfitSourceError as error:
                 return f"{NO_DICOM.format(self.dicom_output)}{error}"
         return ""

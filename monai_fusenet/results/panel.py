@@ -14,7 +14,7 @@ from monai_fusenet.utils.arrays import count_labels
 
 __all__ = ["PanelRow", "draw_panels"]
 
-CONTOUR = "#00e676"
+CONTOURS = ("#00e676", "#ffea00", "#f50057", "#00e5ff", "#d500f9", "#76ff03", "#ff3d00", "#2979ff")  # of classes
 TRUTH = "#ff9100"
 FIELD = "#40c4ff"
 
@@ -29,7 +29,7 @@ class PanelRow:
     Args:
         image: (C, *spatial), values in [0, 1]; up to three channels are shown.
         clusters: (*spatial), integers from 1; 0, outside the field of view, is black.
-        mask: (*spatial), foreground above 0.
+        mask: (*spatial), foreground above 0; whole numbers 1..n are classes, each outlined in a colour of its own.
         augmented: second view (C, *any spatial of as many axes), values in [0, 1].
         label: ground truth (*spatial), foreground above 0.
         affine: 4 x 4, from indices to mm (RAS); `None`: a picture, whose first axis points down.
@@ -71,7 +71,7 @@ class PanelRow:
         rows, columns = reversed(spacing) if is_turned else spacing
         self.aspect = rows / columns  # height of a pixel over its width
         self.clusters = plane(clusters, clusters.ndim)
-        self.mask = plane(mask, mask.ndim) > 0
+        self.mask = plane(mask, mask.ndim)
         self.field = None if field is None else plane(field, field.ndim)
         self.label = None if label is None else plane(label, label.ndim) > 0
         self.augmented = None if augmented is None else picture(augmented)
@@ -130,7 +130,10 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
                 ax.imshow(pixels, interpolation="nearest", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
         for ax in axes:
             ax.set_aspect(row.aspect)
-        for region, color, line_width in ((row.field, FIELD, 0.6), (row.label, TRUTH, 1.5), (row.mask, CONTOUR, 1.5)):
+        outlines = [(row.field, FIELD, 0.6), (row.label, TRUTH, 1.5)]
+        classes = np.unique(row.mask[row.mask > 0]).astype(int)
+        outlines += [(row.mask == place, CONTOURS[(place - 1) % len(CONTOURS)], 1.5) for place in classes]
+        for region, color, line_width in outlines:
             if region is not None and region.any() and not region.all():
                 axes[-1].contour(region, levels=[0.5], colors=color, linewidths=line_width)
         if row.label is not None:

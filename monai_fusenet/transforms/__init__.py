@@ -21,7 +21,7 @@ from monai_fusenet.transforms.color_jitter import (
     blur,
     shift_hue,
 )
-from monai_fusenet.transforms.components import KeepObjectsd
+from monai_fusenet.transforms.components import ProbabilitiesToMaskd, channels_of
 from monai_fusenet.transforms.confidence import MaskConfidenced
 from monai_fusenet.transforms.foreground import ClustersToMaskd, ConvexHullsd, Region, choose_foreground
 from monai_fusenet.transforms.kmeans import KMeansClustersd, kmeans_clusters
@@ -41,10 +41,10 @@ __all__ = [
     "ForLabelServerd",
     "From8Bitd",
     "KMeansClustersd",
-    "KeepObjectsd",
     "MaskConfidenced",
     "MaskToObjectsd",
     "N4BiasFieldCorrectiond",
+    "ProbabilitiesToMaskd",
     "QuantizeTo8Bitd",
     "RandColorJitter",
     "RandColorJitterd",
@@ -55,6 +55,7 @@ __all__ = [
     "ShadingCorrectiond",
     "adjust_brightness",
     "blur",
+    "channels_of",
     "choose_foreground",
     "count_clusters",
     "find_bias",

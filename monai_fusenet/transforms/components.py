@@ -1,8 +1,8 @@
-"""The objects of a foreground that is a probability."""
+"""Masks and label maps of probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,40 +15,70 @@ from skimage.measure import label as connected_components
 from monai_fusenet.transforms.morphology import border_of
 from monai_fusenet.utils.arrays import array_of, put_back
 
-__all__ = ["KeepObjectsd"]
+__all__ = ["ProbabilitiesToMaskd", "channels_of"]
 
 DISTASTE = 8.0  # a component that covers an eighth of the image's border counts e times less
 NEXT = 0.2  # of the weight of the first object: what each further one must have
 
 
-class KeepObjectsd(MapTransform):
-    """Cuts a probability at a half, and keeps so many of its connected components as there are objects.
+def channels_of(classes: Sequence[int]) -> int:
+    """How many channels tell classes apart: one of a single class, else one of each and one of the background."""
+    return 1 if len(classes) == 1 else len(classes) + 1
 
-    The sum of a component's probability counts, and the border speaks against it: what a network takes for an object
-    by mistake, rulers and colour charts, mostly lies there. Holes are filled.
+
+class ProbabilitiesToMaskd(MapTransform):
+    """Makes a mask of the probability of a foreground, or a label map of those of several classes.
+
+    One probability is cut at a half, and so many of its connected components are kept as there are objects. The sum of
+    a component's probability counts, and the border speaks against it: what a network takes for an object by mistake,
+    rulers and colour charts, mostly lies there. Holes are filled.
+
+    Of several classes, each pixel belongs to the likeliest; to the background where nothing is known and all are 0.
 
     Args:
-        keys: of probabilities (1, *spatial), 2-D or 3-D, values in [0, 1]; a mask takes their place, 0 or 1.
-        objects: how many components are kept at most; `None`: all, as they are.
+        keys: of probabilities (1, *spatial), or (n + 1, *spatial) of background and n classes, 2-D or 3-D, values in
+            [0, 1]; a mask (1, *spatial), 0 or 1, or a label map, 0 and the values of the classes, takes their place.
+        objects: how many components are kept at most of one probability; `None`: all, as they are.
+        classes: the values of n classes in a label map, whole numbers above 0.
+        classes_key: where the classes go if there are several, so that writers know what a mask may hold.
         allow_missing_keys: see `MapTransform`.
 
     Raises:
-        ValueError: when `objects` is no whole number of at least 1.
+        ValueError: when `objects` is no whole number of at least 1, or probabilities are not of so many classes.
     """
 
-    def __init__(self, keys: KeysCollection, objects: int | None, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        objects: int | None = None,
+        classes: Sequence[int] = (1,),
+        classes_key: str = "classes",
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         if objects is not None and (not isinstance(objects, int) or isinstance(objects, bool) or objects < 1):
             raise ValueError(f"objects must be None or a whole number of at least 1, got {objects}")
         self.objects = objects
+        self.classes = tuple(classes)
+        self.classes_key = classes_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Puts a mask in the place of each probability."""
+        """Puts a mask in the place of probabilities."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            probability = sample[key]
-            mask = self._keep(array_of(probability)[0])[None].astype(np.float32)
-            sample[key] = put_back(torch.from_numpy(mask), probability)
+            probabilities = array_of(sample[key])
+            wanted = channels_of(self.classes)
+            if len(probabilities) != wanted:
+                raise ValueError(
+                    f"probabilities of the classes {list(self.classes)} must have {wanted} channels, "
+                    f"got {len(probabilities)}"
+                )
+            if wanted == 1:
+                mask = self._keep(probabilities[0]).astype(np.float32)
+            else:
+                mask = np.array([0, *self.classes], dtype=np.int32)[probabilities.argmax(axis=0)]
+                sample[self.classes_key] = self.classes
+            sample[key] = put_back(torch.from_numpy(mask[None]), sample[key])
         return sample
 
     def _keep(self, probability: np.ndarray) -> np.ndarray:

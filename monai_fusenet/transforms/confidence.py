@@ -21,8 +21,9 @@ class MaskConfidenced(MapTransform):
     lowers it. `None` for an empty mask, of which nothing can be said.
 
     Args:
-        keys: key of the mask (C, *spatial), foreground above 0.
-        probability_key: key of the probability (C, *spatial), in [0, 1].
+        keys: key of the mask (C, *spatial), or of a label map (1, *spatial); foreground above 0.
+        probability_key: key of the probability, of the shape of the mask, in [0, 1]; or, of n classes,
+            (n + 1, *spatial), the first of which is background: then how sure the foreground is.
         confidence_key: where the number goes.
 
     Raises:
@@ -45,6 +46,8 @@ class MaskConfidenced(MapTransform):
         probability = at_least_float32(plain(tensor_of(sample[self.probability_key])))
         for key in self.key_iterator(sample):
             mask = plain(tensor_of(sample[key])) > 0
+            if len(mask) == 1 and len(probability) > 1:
+                probability = 1 - probability[:1]
             if mask.shape != probability.shape:
                 raise ValueError(
                     f"mask and probability must have the same shape, got {tuple(mask.shape)} and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
@@ -46,7 +47,8 @@ class ForLabelServerd(MapTransform):
             return sample
         image = sample[self.image_key]
         is_picture = not image.meta["has_geometry"]
-        sample["result_dtype"] = sample.get("result_dtype") or "uint8"
+        largest = max((int(torch.as_tensor(sample[key]).max()) for key in self.key_iterator(sample)), default=0)
+        sample["result_dtype"] = sample.get("result_dtype") or np.min_scalar_type(largest).name
         extension = sample.get("result_extension") or (".png" if is_picture else ".nii.gz")
         sample["result_extension"] = f".{str(extension).lstrip('.')}"
         if sample["result_extension"].lower() in (".jpg", ".jpeg"):

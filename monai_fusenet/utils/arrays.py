@@ -19,6 +19,7 @@ __all__ = [
     "array_of",
     "box_of",
     "count_labels",
+    "places_of_classes",
     "plain",
     "put_back",
     "reduced_shape",
@@ -64,6 +65,23 @@ def count_labels(labels: np.ndarray) -> Labels:
     positions = np.zeros(len(counts), dtype=np.intp)
     positions[present] = np.arange(len(present))
     return Labels((present + lowest).astype(labels.dtype), positions[shifted], counts[present])
+
+
+def places_of_classes(mask: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """The classes of a mask by their place: n stands for `classes[n - 1]`, and 0 for background.
+
+    Args:
+        mask: any shape; of one class, foreground above 0, of several, 0 and their values.
+        classes: their values, at most 255 whole numbers above 0.
+
+    Returns:
+        the same shape, uint8.
+    """
+    if len(classes) == 1:
+        return (mask > 0).astype(np.uint8)
+    places = np.zeros(max(classes) + 1, dtype=np.uint8)
+    places[list(classes)] = np.arange(1, len(classes) + 1)
+    return places[mask]
 
 
 def relabel_by_size(labels: np.ndarray) -> np.ndarray:

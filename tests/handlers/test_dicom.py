@@ -177,6 +177,52 @@ def test_files_without_suffix_and_beside_other_objects(tmp_path, kind):
 # Series
 
 
+def classes_of(path):
+    """(1, *spatial) of 0, 2 and 300, by ranges of the values in the file."""
+    image = load_image(path)
+    values = (image.as_tensor() + 1024) / 2  # as the file rescales
+    labels = torch.where(values > 3000, 300, torch.where(values > 1500, 2, 0))
+    return MetaTensor(labels.to(torch.int32), meta=image.meta)
+
+
+SEVERAL = np.select([VOLUME > 3000, VOLUME > 1500], [300, 2])
+
+
+def test_a_segmentation_has_a_segment_for_each_class(series):
+    folder, paths, out = series
+    path = write_dicom_mask(classes_of(folder), folder, out, "a_mask", "seg", classes=(2, 7, 300))
+    seg = highdicom.seg.segread(path)
+    described = [(one.SegmentNumber, one.SegmentLabel) for one in seg.SegmentSequence]
+    assert described == [(1, "class 2"), (2, "class 7"), (3, "class 300")]
+    uids = [str(pydicom.dcmread(one).SOPInstanceUID) for one in paths]
+    pixels = seg.get_pixels_by_source_instance(uids, segment_numbers=[1, 2, 3])
+    for place, value in enumerate((2, 7, 300)):  # of 7 there is nothing
+        np.testing.assert_array_equal(pixels[..., place], value == SEVERAL)
+
+
+def test_a_series_holds_the_values_of_classes(series):
+    folder, paths, out = series
+    path = write_dicom_mask(classes_of(folder), folder, out, "a_mask", "series", classes=(2, 7, 300))
+    written = {str(one.SourceImageSequence[0].ReferencedSOPInstanceUID): one for one in read_headers(path)}
+    for source, labels in zip(paths, SEVERAL, strict=True):
+        one = written[str(pydicom.dcmread(source).SOPInstanceUID)]
+        np.testing.assert_array_equal(one.pixel_array, labels)
+        assert (one.WindowCenter, one.WindowWidth) == (150, 300)
+
+
+def test_classes_above_255_of_a_source_of_8_bits_have_16(tmp_path):
+    (path,) = write_ct_series(tmp_path / "us", VOLUME[:1], BitsAllocated=8, BitsStored=8, HighBit=7)
+    header = pydicom.dcmread(path)
+    header.PixelData = (VOLUME[0] // 16).astype(np.uint8).tobytes() + b"\0"
+    header.save_as(path)
+    for top, bits in ((5, 8), (300, 16)):
+        labels = torch.from_numpy(BRIGHT[0].T.astype(np.int32) * top)[None]
+        mask = MetaTensor(labels, meta=load_image(path).meta)
+        (one,) = read_headers(write_dicom_mask(mask, path, tmp_path, "a_mask", "series", classes=(1, top)))
+        assert one.BitsAllocated == bits
+        np.testing.assert_array_equal(one.pixel_array, BRIGHT[0] * top)
+
+
 def test_a_series_has_voxels_and_affine_of_its_source(series):
     folder, paths, out = series
     mask = mask_of(folder)

@@ -118,6 +118,18 @@ def test_the_mask_is_green_and_the_truth_orange():
     assert drawn == {"mask": (True, False), "both": (True, True)}
 
 
+def test_each_class_has_an_outline_of_its_own_colour():
+    mask = np.zeros((40, 30), dtype=np.uint8)
+    mask[5:35, 4:26], mask[12:28, 9:20] = 1, 2
+    shown = {}
+    for name, classes in (("both", mask), ("inner", mask // 2 * 2)):
+        picture = pixels(draw_panels([PanelRow(np.zeros((1, 40, 30)), halves((40, 30)), classes)], ["a"])).astype(int)
+        third = picture[:, 2 * picture.shape[1] // 3 :]
+        colours = ([0x00, 0xE6, 0x76], [0xFF, 0xEA, 0x00])
+        shown[name] = [bool((np.abs(third - colour).sum(-1) < 60).sum() > 50) for colour in colours]
+    assert shown == {"both": [True, True], "inner": [False, True]}
+
+
 def test_a_note_stands_under_the_mask():
     row = PanelRow(draw((1, 24, 17)), halves((24, 17)), box((24, 17)), note="chosen $0.5_1$")
     figure = draw_panels([row], ["a"])

@@ -251,6 +251,30 @@ def test_a_mask_is_made_visible_in_a_picture_only(tmp_path):
     np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), array)
 
 
+def test_classes_are_written_as_they_are_called(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("monai_fusenet.results.image.draw_panels", lambda rows, titles: shown.extend(rows) or Blank())
+
+    def classes_of_two_clusters(sample):
+        clusters = sample["clusters"]
+        values = torch.tensor([0, 0, 1, 300], dtype=torch.int32)[clusters.as_tensor().long()]
+        values[..., 0] = 0
+        # An image may lack some classes: the first of them alone is no mask to be made visible.
+        values[values == 300] *= sample["original"].shape[-1] == 17
+        return {**sample, "pred": MetaTensor(values, meta=clusters.meta), "classes": (1, 7, 300)}
+
+    items = write_pictures(tmp_path / "images", names=["a"])
+    items += [{**item, "name": "b"} for item in write_pictures(tmp_path / "images", ["b"], (24, 18))]
+    rows = run(items, tmp_path / "out", choose=classes_of_two_clusters)
+    for name, values, places, mode in (("a", {0, 1, 300}, {0, 1, 3}, "I;16"), ("b", {0, 1}, {0, 1}, "L")):
+        with Image.open(tmp_path / "out" / f"{name}_mask.png") as file:
+            assert file.mode == mode
+            assert set(np.unique(file)) == values
+            row = rows[0 if name == "a" else 1]
+            assert float(row["mask_fraction"]) == pytest.approx((np.asarray(file) > 0).mean(), abs=1e-4)
+        assert set(np.unique(shown.pop(0).mask)) == places
+
+
 # Objects.
 
 

@@ -17,6 +17,10 @@ def targets_of(logits):
     return (logits.detach() > 0).to(logits.dtype)
 
 
+def one_hot_of(scores):
+    return torch.nn.functional.one_hot(scores.detach().argmax(dim=1), scores.shape[1]).movedim(-1, 1)
+
+
 def probability(scores):
     """Numbers in [0, 1], as exact in half precision as the scores are."""
     return scores.abs().clamp(max=1)
@@ -55,6 +59,7 @@ CASES = {
     "NoisyMaskLoss": [
         on_logits(losses.NoisyMaskLoss()),
         on_logits(losses.NoisyMaskLoss(exponent=1, lambda_dice=0, lambda_edge=0)),
+        lambda scores: losses.NoisyMaskLoss()(scores, one_hot_of(scores)),
         lambda scores: losses.NoisyMaskLoss()(scores[:, :1], torch.zeros_like(scores[:, :1])),
         lambda scores: losses.NoisyMaskLoss()(scores[:, :1], torch.ones_like(scores[:, :1])),
         lambda scores: losses.NoisyMaskLoss()(scores[:, :1], torch.full_like(scores[:, :1], 0.5)),  # of weight 0

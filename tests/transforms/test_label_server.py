@@ -28,6 +28,13 @@ def test_a_picture_has_its_column_first():
     assert (after["result_dtype"], after["result_extension"]) == ("uint8", ".png")
 
 
+def test_classes_above_255_need_16_bits():
+    before = sample((5, 7), False, image_path="a.png")
+    before["pred"] = before["pred"].to(torch.int32) * 300
+    assert ForLabelServerd()(before)["result_dtype"] == "uint16"
+    assert ForLabelServerd()({**before, "result_dtype": "int32"})["result_dtype"] == "int32"
+
+
 @pytest.mark.parametrize("grid_shape", [(5, 7), (5, 7, 1), (5, 1, 7), (1, 5, 7)])
 def test_a_slice_is_a_volume_of_one_slice(grid_shape):
     after = ForLabelServerd()(sample((5, 7), True, grid_shape, image_path="a.nii"))
