@@ -237,6 +237,32 @@ def test_as_many_objects_are_found_as_accepted_masks_show_after_a_restart_too(tr
         assert label(mask).max() == 2
 
 
+def test_label_maps_of_classes_teach_a_network_that_answers_with_them(folder, tmp_path):
+    from monai_fusenet.label.infer import FeedForwardTask
+
+    overlay = tmp_path / "classes.yaml"
+    overlay.write_text(SMALL.replace("out_channels: 1", "out_channels: 3"))
+    for name in "abc":
+        mask = picture(name)[1].astype(int)
+        mask[: round(np.argwhere(mask)[:, 0].mean())] *= 5
+        accept(folder, name, mask)
+    training = accepted_masks_training(tmp_path, str(overlay))
+    train(training, folder, steps=150)
+    model = FeedForwardModel(training.path, str(overlay))  # as after a restart
+    assert model.classes == (1, 5)
+    file, told = FeedForwardTask(model, tmp_path / "results")({"image": str(folder / "d.BMP"), "device": "cpu"})
+    labels = np.asarray(Image.open(file))
+    assert told["label_names"] == {"class_1": 1, "class_5": 5}
+    assert set(np.unique(labels)) == {0, 1, 5}
+    assert dice(labels > 0, picture("d")[1]) > 0.5
+    accept(folder, "c").unlink()
+    accept(folder, "a")
+    accept(folder, "b")
+    message = r"knows the classes \(1, 5\), and the accepted masks show \(1,\); train with pretrained false to start"
+    with pytest.raises(ValueError, match=message):
+        train(training, folder)
+
+
 def test_a_training_goes_on_from_its_weights_unless_it_is_told_not_to(trained, tmp_path):
     folder, first, _ = trained
     shutil.copytree(first.path.parent, tmp_path / "model")
