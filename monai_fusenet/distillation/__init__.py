@@ -3,6 +3,7 @@
 from monai_fusenet.distillation.accepted import AcceptedMasks, find_accepted, read_accepted
 from monai_fusenet.distillation.agreement import consensus, mean_pairwise_dice, select_confident
 from monai_fusenet.distillation.candidates import CandidatePool, PoolMaker
+from monai_fusenet.distillation.folds import steps_of_round
 from monai_fusenet.distillation.passes import FolderPass
 from monai_fusenet.distillation.student import Distiller, Round
 from monai_fusenet.distillation.teacher import Teacher
@@ -20,4 +21,5 @@ __all__ = [
     "mean_pairwise_dice",
     "read_accepted",
     "select_confident",
+    "steps_of_round",
 ]

@@ -25,11 +25,12 @@ from monai_fusenet.distillation.ranker import Ranker, Vote
 from monai_fusenet.distillation.schooling import Schooling
 from monai_fusenet.utils.files import atomic_path
 
-__all__ = ["Expectation", "Folds", "Opening", "dice_of", "expect", "split"]
+__all__ = ["Expectation", "Folds", "Opening", "dice_of", "expect", "fold_steps", "split", "steps_of_round"]
 
 logger = logging.getLogger(__name__)
 
 MOST_FOLDS = 5
+PART = 3  # a network that leaves masks out learns for a third of a round: nobody uses it later
 SCALE = 0.05  # of Dice: one kind of model that is so much better has e times the say
 
 
@@ -80,6 +81,27 @@ def split(places: Sequence[int]) -> list[list[int]]:
     ordered = sorted(places)
     count = min(len(ordered), MOST_FOLDS)
     return [ordered[start::count] for start in range(count)] if len(ordered) > 1 else []
+
+
+def fold_steps(round_steps: int) -> int:
+    """Steps of a network that leaves masks out, where a round has so many."""
+    return max(1, round_steps // PART)
+
+
+def steps_of_round(steps: int, rounds: int, accepted: int) -> int:
+    """Steps of a round, one at least, so that all trainings together have no more than `steps`.
+
+    Args:
+        steps: of all rounds and of all networks that leave masks out.
+        rounds: how many there are at most.
+        accepted: how many masks were accepted.
+
+    Example:
+        >>> steps_of_round(300, rounds=3, accepted=5)  # 3 x 64 + 5 x 21
+        64
+    """
+    folds = max(1, len(split(range(accepted))))
+    return max(1, PART * steps // (PART * rounds + folds))
 
 
 def dice_of(mask: Tensor, target: Tensor) -> float:

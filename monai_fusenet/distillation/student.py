@@ -30,7 +30,7 @@ from monai_fusenet.data.grids import nearest_on_grid_of, shares_on_grid_of
 from monai_fusenet.distillation.accepted import AcceptedMasks
 from monai_fusenet.distillation.agreement import LEAST_IMAGES, select_confident
 from monai_fusenet.distillation.candidates import PoolMaker
-from monai_fusenet.distillation.folds import Folds, Opening, agreement, dice_of, expect
+from monai_fusenet.distillation.folds import Folds, Opening, agreement, dice_of, expect, fold_steps
 from monai_fusenet.distillation.known import rule_of_accepted
 from monai_fusenet.distillation.lesson import KnownFolder, Lesson, foreground, lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import cross_votes
@@ -100,8 +100,8 @@ class Distiller:
         settings: what the result depends on, as plain values; a run of other settings is not continued.
         classes: what label maps call the classes that the network tells apart, see `AcceptedMasks`.
         rounds: most rounds.
-        round_steps: optimisation steps of a round, filled up to whole epochs; half as many for each network that
-            leaves out accepted masks.
+        round_steps: optimisation steps of a round, filled up to whole epochs; a third of them for each network
+            that leaves out accepted masks.
         batch_size: images in a step.
         learning_rate: of AdamW at the start of a round; it falls to 0 along a cosine.
         min_confidence: agreement, in [0, 1], from which on an image teaches.
@@ -206,7 +206,13 @@ class Distiller:
                 "or delete that folder to train anew: teachers' masks that are there are kept"
             )
 
-    def run(self, items: Items, teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None = None) -> list[Round]:
+    def run(
+        self,
+        items: Items,
+        teacher_dirs: Sequence[Path],
+        accepted: AcceptedMasks | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> list[Round]:
         """Trains the network; of an item, only `image`, `file` and `name` are looked at.
 
         Args:
@@ -214,6 +220,8 @@ class Distiller:
             teacher_dirs: folders of `<name>_mask.*` and `<name>_clusters.*`; of one, all images count as sure.
                 With accepted masks there may be none, and only the clusters are looked at.
             accepted: masks that a person accepted.
+            weights: of an earlier training, for the first round to go on from; no network that leaves accepted masks
+                out starts from them, as they may know these masks.
 
         Returns:
             what each round did; `rounds.csv` holds the same.
@@ -230,6 +238,8 @@ class Distiller:
         self._refuse_rounds_of_others()
         opening = self._open(folder)
         lesson, masks = opening.lesson, self._schooling.decide(opening.lesson.targets)
+        if weights is not None:
+            self.network.load_state_dict(weights)
         history: list[Round] = []
         for number in range(1, self.rounds + 1):
             start = time.perf_counter()
@@ -261,7 +271,7 @@ class Distiller:
     def _open(self, folder: KnownFolder) -> Opening:
         """What teaches in the first round, and anchors what the network teaches itself later."""
         if folder.accepted:
-            return Folds(self._schooling, max(1, self.round_steps // 3), self.settings).open(self.network, folder)
+            return Folds(self._schooling, fold_steps(self.round_steps), self.settings).open(self.network, folder)
         lesson = lesson_of_teachers(folder.masks)
         for _ in range(RANKINGS):
             lesson = self._rank(folder, lesson)

@@ -56,7 +56,7 @@ class FuseNetApp(MONAILabelApp):
         cache = ClusterCache(options.cache_dir or folder / "cache", max_bytes=round(options.cache_gib * 2**30))
         self.results_dir = folder / "results"
         self.clusterer = Clusterer(cache, options.preset, folder / "model" / "fusenet_clusters.pt", options.seed)
-        self.model = FeedForwardModel(folder / "model" / "fusenet_feedforward.pt", self.clusterer.preset)
+        self.model = FeedForwardModel(folder / "model" / "fusenet_feedforward.pt", options.preset, options.seed)
         if "monailabel.app" in sys.modules:  # this is the server's process, whoever started it
             importlib.import_module("monai_fusenet.label.server")
         description = "Label-free clusters by FuseNet: one click chooses the object, on any new kind of image"

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
-import logging
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from torch import nn
 
+from monai_fusenet.bundle import UnfitWeightsError, initial_network
 from monai_fusenet.data import load_image
-from monai_fusenet.distillation import Distiller, Round
+from monai_fusenet.distillation import AcceptedMasks, Distiller, steps_of_round
 from monai_fusenet.handlers.checkpoint import load_tensors, save_tensors
 from monai_fusenet.label.clustering import bundle_configs, read_configs
 from monai_fusenet.utils.errors import failure_reason
 
 __all__ = ["FeedForwardModel"]
 
-logger = logging.getLogger(__name__)
+
+class Known(NamedTuple):
+    """What the weights on disk are for.
+
+    Attributes:
+        spatial_dims: number of axes of an image.
+        classes: what label maps call the classes, ascending; (1,) where all foreground is one class.
+        objects: how many objects the accepted masks showed in an image at most; `None`: any number.
+    """
+
+    spatial_dims: int
+    classes: tuple[int, ...]
+    objects: int | None
+
+
+class Loaded(NamedTuple):
+    """A network that was read from disk, by what and since when."""
+
+    changed: float
+    known: Known
+    parser: ConfigParser
+    network: nn.Module
 
 
 class FeedForwardModel:
@@ -29,30 +51,35 @@ class FeedForwardModel:
     Args:
         path: where the weights are, or will be after the first training.
         preset: what kind of image it is.
+        seed: of everything random in a training.
     """
 
-    def __init__(self, path: str | Path, preset: str) -> None:
+    def __init__(self, path: str | Path, preset: str, seed: int = 0) -> None:
         self.path = Path(path)
         self.preset = preset
-        self._loaded: tuple[float, int, nn.Module] | None = None
-        self._parsers: dict[int, ConfigParser] = {}
+        self.seed = seed
+        self._loaded: Loaded | None = None
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The values that `predict` answers with; raises `ValueError` as it does."""
+        return self._load().known.classes
 
     def predict(self, path: str | Path, device: str = "cpu") -> MetaTensor:
-        """The mask of an image on its own grid: (1, *spatial), 0 or 1.
+        """The mask of an image on its own grid: (1, *spatial), 0 and 1, or 0 and `classes` where there are several.
 
         Raises:
-            ValueError: when there are no weights, they were trained on images of another number of axes, or the image
-                cannot be read.
+            ValueError: when there are no weights that fit, they were trained on images of another number of axes, or
+                the image cannot be read.
         """
-        if not self.path.is_file():
-            raise ValueError("there is no trained network yet: accept some masks and run the training first")
-        spatial_dims = load_image(path).ndim - 1
-        parser, network = self._parser(spatial_dims), self._network(spatial_dims)
+        loaded = self._load()
+        check_axes(loaded.known, load_image(path).ndim - 1)
+        parser = loaded.parser
         try:
             sample = parser.get_parsed_content("student#preprocessing")({"image": str(path)})
             with torch.no_grad():
                 image = torch.as_tensor(sample["image"]).unsqueeze(0).to(device)
-                sample["pred"] = parser.get_parsed_content("student#inferer")(image, network.to(device))[0].cpu()
+                sample["pred"] = parser.get_parsed_content("student#inferer")(image, loaded.network.to(device))[0].cpu()
             return parser.get_parsed_content("student#postprocessing")(sample)["pred"]
         except RuntimeError as error:
             raise ValueError(failure_reason(error)) from error
@@ -60,65 +87,101 @@ class FeedForwardModel:
     def train(
         self,
         items: Sequence[Mapping[str, Any]],
-        masks_dir: str | Path,
+        accepted: AcceptedMasks,
+        spatial_dims: int,
         output_dir: str | Path,
         steps: int,
         device: str = "cpu",
         pretrained: bool = True,
-    ) -> Round:
-        """Trains on masks, from the weights that are there or from fresh ones, and puts the weights on disk.
+    ) -> dict[str, Any]:
+        """Trains as the workflow `distillation` does with accepted masks, and puts the weights on disk.
 
         Args:
-            items: images of one number of axes, each with `image`, `file` and `name`.
-            masks_dir: folder of their masks `<name>_mask.*`.
+            items: images, each with `image`, `file` and `name`, those with an accepted mask among them.
+            accepted: their masks.
+            spatial_dims: number of axes of an image; others are left out.
             output_dir: where the training keeps its state.
-            steps: optimisation steps.
+            steps: optimisation steps of all rounds and of all networks that leave masks out; each training among them
+                is filled up to whole epochs.
             device: where to run.
-            pretrained: go on from the weights that are there.
+            pretrained: go on from the weights that are there, if any.
+
+        Returns:
+            `images`: how many accepted masks taught; `agreement` of the last round, see `Round`; and where they were
+            two or more, `expected_dice` and `spread`, see `Expectation`.
+
+        Raises:
+            ValueError: when the weights that are there do not fit, or as `Distiller.run`.
         """
-        spatial_dims = load_image(items[0]["image"]).ndim - 1
-        parser = self._parser(spatial_dims)
-        parts = {
-            name: parser.get_parsed_content(f"student#{name}")
-            for name in ("preprocessing", "augmentation", "inferer", "mask", "loss_function")
-        }
-        network = parser.get_parsed_content("student_def")
-        if pretrained and self.path.is_file():
-            network = self._network(spatial_dims)
-        distiller = Distiller(
-            network=network,
-            in_channels=parser.get_parsed_content("in_channels"),
-            size=parser.get_parsed_content("student_size"),
-            output_dir=output_dir,
-            device=device,
-            settings={},
-            rounds=1,
-            round_steps=steps,
-            batch_size=parser.get_parsed_content("batch_size"),
-            learning_rate=parser.get_parsed_content("learning_rate"),
-            overwrite=True,
-            **parts,
-        )
-        (result,) = distiller.run(items, [Path(masks_dir)])
-        weights = {name: value.cpu() for name, value in network.state_dict().items()}
-        save_tensors({"spatial_dims": spatial_dims, "network": weights}, self.path)
-        return result
+        known = Known(spatial_dims, accepted.classes, accepted.objects)
+        weights = self._weights_to_go_on_from(known) if pretrained and self.path.is_file() else None
+        options = {"results_dir": str(output_dir), "device": device, "overwrite": True, "distiller#settings": {}}
+        parser = self._read(spatial_dims, accepted, **options)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self.seed)
+            distiller: Distiller = parser.get_parsed_content("distiller")
+        distiller.round_steps = steps_of_round(steps, distiller.rounds, len(accepted.paths))
+        distiller.check_continuable(items)
+        last = distiller.run(items, [], accepted, weights)[-1]
+        trained = {name: value.cpu() for name, value in distiller.network.state_dict().items()}
+        save_tensors({**known._asdict(), "network": trained}, self.path)
+        expected = read_expectation(Path(output_dir))
+        images = len(expected.pop("held_out", [])) or 1  # each mask that teaches is held out, unless it is alone
+        return {"images": images, "agreement": round(last.agreement, 4), **expected}
 
-    def _parser(self, spatial_dims: int) -> ConfigParser:
-        if spatial_dims not in self._parsers:
-            self._parsers[spatial_dims] = read_configs(bundle_configs("distill", self.preset, spatial_dims))
-        return self._parsers[spatial_dims]
+    def _read(self, spatial_dims: int, accepted: AcceptedMasks, **options: Any) -> ConfigParser:
+        """The config of the workflow, as it is with these accepted masks."""
+        files = bundle_configs("distill", self.preset, spatial_dims)
+        return read_configs(files, seed=self.seed, accepted=accepted, **options)
 
-    def _network(self, spatial_dims: int) -> nn.Module:
+    def _weights_to_go_on_from(self, known: Known) -> dict[str, torch.Tensor]:
+        try:
+            loaded = self._load()
+            check_axes(loaded.known, known.spatial_dims)
+            if loaded.known.classes != known.classes:
+                raise ValueError(
+                    f"the trained network knows the classes {loaded.known.classes}, and the accepted masks show "
+                    f"{known.classes}"
+                )
+        except ValueError as error:
+            raise ValueError(f"{error}; train with pretrained false to start anew") from error
+        return loaded.network.state_dict()
+
+    def _load(self) -> Loaded:
         """The network with the weights on disk, read again when these are new."""
+        if not self.path.is_file():
+            raise ValueError("there is no trained network yet: accept some masks and run the training first")
         changed = self.path.stat().st_mtime
-        if self._loaded is None or self._loaded[0] != changed:
-            state = load_tensors(self.path)
-            network = self._parser(state["spatial_dims"]).get_parsed_content("student_def")
-            network.load_state_dict(state["network"])
-            self._loaded = (changed, state["spatial_dims"], network.eval())
-        if self._loaded[1] != spatial_dims:
-            raise ValueError(
-                f"the trained network is for images of {self._loaded[1]} axes, and this one has {spatial_dims}"
-            )
-        return self._loaded[2]
+        if self._loaded is None or self._loaded.changed != changed:
+            known = read_known(self.path)
+            shown = AcceptedMasks(paths={}, classes=known.classes, digest="", objects=known.objects)
+            parser = self._read(known.spatial_dims, shown)
+            try:
+                network = initial_network(parser.get_parsed_content("student_def"), self.path, "cpu")
+            except UnfitWeightsError as error:
+                raise ValueError(f"the trained network is that of another preset: {error}") from error
+            self._loaded = Loaded(changed, known, parser, network.eval())
+        return self._loaded
+
+
+def read_known(path: Path) -> Known:
+    """What weights on disk are for; raises `ValueError` unless a training of this app has written them."""
+    state = load_tensors(path)
+    try:
+        return Known(state["spatial_dims"], tuple(state["classes"]), state["objects"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{path} was not written by this version: run the training anew") from error
+
+
+def check_axes(known: Known, axes: int) -> None:
+    """Raises `ValueError` unless the network is for images of so many axes."""
+    if known.spatial_dims != axes:
+        raise ValueError(f"the trained network is for images of {known.spatial_dims} axes, and this one has {axes}")
+
+
+def read_expectation(folder: Path) -> dict[str, Any]:
+    """What `Expectation.write` has left of a training; nothing where one mask alone taught."""
+    try:
+        return json.loads((folder / "expectation.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return {}

@@ -281,7 +281,9 @@ class FeedForwardTask(InferTask):
         start = time.perf_counter()
         path = str(request["image"])
         device, form, names = read_device(request), read_form(request, path), label_names(request)
-        mask = self.model.predict(path, device)
+        mask, classes = self.model.predict(path, device), self.model.classes
+        if len(classes) > 1:
+            names = {f"class_{label}": label for label in classes}
         file = write_answer(mask, self.results_dir, form, names, path)
         return str(file), {
             "label_names": names,

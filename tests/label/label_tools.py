@@ -19,8 +19,19 @@ ROOT = Path(__file__).parents[2]
 AFFINE = np.array(
     [[0, -1.5, 0, 10], [2, 0, 0, -20], [0, 0, 3, 5], [0, 0, 0, 1]], dtype=float
 )  # axes swapped, one turned
-# One dark object, fitted with a narrow network, for time.
-SMALL = "network_def#features: 16\nforeground#objects: 1\nforeground#polarity: dark\n"
+# One dark object, fitted with a narrow network and learnt by another one on a coarse grid, for time.
+SMALL = """network_def#features: 16
+foreground#objects: 1
+foreground#polarity: dark
+student_def:
+  _target_: monai.networks.nets.BasicUNet
+  spatial_dims: "@spatial_dims"
+  in_channels: "@in_channels"
+  out_channels: 1
+  features: [8, 8, 8, 8, 8, 8]
+student_size: "$[32] * @spatial_dims"
+rounds: 2
+"""
 
 
 def draw_studies(folder):

@@ -255,9 +255,11 @@ def test_trainings_and_what_they_are_for(server):
     stats = client.info()["train_stats"]["fusenet_clusters"]
     assert stats["images"] == 5  # the four pictures and the large one: labels or none, but no volume
 
-    client.train_start("fusenet_feedforward", {"steps": 30})
+    client.train_start("fusenet_feedforward", {"steps": 150})
     assert server.wait_for("train")["status"] == "DONE"
-    assert client.info()["train_stats"]["fusenet_feedforward"]["images"] == 1  # the one that was accepted
+    stats = client.info()["train_stats"]["fusenet_feedforward"]
+    assert (stats["images"], stats["left_out"]) == (1, 0)  # the one that was accepted
+    assert "left out damaged.png" in server.log.read_text()  # all others take part
     mask, told = server.infer("fusenet_feedforward", "a", {"label": "lesion", "result_dtype": "uint16"})
     assert (mask.shape, mask.dtype) == (picture("a")[1].shape, np.uint16)
     assert told["label_names"] == {"lesion": 1}
