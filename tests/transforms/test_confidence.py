@@ -35,3 +35,9 @@ def test_other_shapes_are_refused():
     message = r"^mask and probability must have the same shape, got \(1, 4, 5\) and \(1, 5, 4\)$"
     with pytest.raises(ValueError, match=message):
         confidence(torch.ones(1, 4, 5), torch.ones(1, 5, 4))
+
+
+def test_of_several_classes_the_foreground_counts():
+    probabilities = torch.tensor([[[0.9, 0.2, 0.4]], [[0.1, 0.5, 0.3]], [[0.0, 0.3, 0.3]]])  # background first
+    mask = torch.tensor([[[0, 5, 1]]])
+    assert confidence(mask, probabilities) == pytest.approx(2 * (0.8 + 0.6) / (2 + 0.1 + 0.8 + 0.6))
