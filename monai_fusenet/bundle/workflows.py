@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.transforms import Transform
+from monai.transforms import Compose, Transform
 from monai.utils import ensure_tuple
 
 from monai_fusenet.bundle.context import Context
@@ -17,7 +17,7 @@ from monai_fusenet.bundle.faults import Interrupted, UnfinishedError, edge
 from monai_fusenet.bundle.student_bundle import write_student
 from monai_fusenet.bundle.weights import fingerprint
 from monai_fusenet.data import draw_phantoms
-from monai_fusenet.distillation import AcceptedMasks, Distiller, FolderPass, Teacher
+from monai_fusenet.distillation import AcceptedMasks, Distiller, FolderPass, KeepAcceptedd, Teacher
 from monai_fusenet.engines import FolderEvaluator
 from monai_fusenet.handlers.results import ResultWriter
 from monai_fusenet.results.dicom import is_dicom
@@ -143,14 +143,19 @@ def distil(
     distributed.from_first(lambda: write_student(workflow, distiller.network, weights, bundle_root, model_dir))
     logger.info("the network, as a bundle: %s", model_dir)
 
+    kept = [] if accepted is None else [KeepAcceptedd(accepted)]
     own = FolderPass(
         distiller.output_dir / "masks",
         preprocessing,
         distiller.network,
         distiller.inferer,
-        postprocessing,
+        Compose([postprocessing, *kept]),
         distiller.device,
-        {"weights": weights, "split_objects": workflow.content("split_objects")},
+        {
+            "weights": weights,
+            "split_objects": workflow.content("split_objects"),
+            "accepted_masks": distiller.settings["accepted_masks"],
+        },
         distiller.overwrite,
     )
     evaluator, writer = own.build(items)

@@ -1,6 +1,6 @@
 """One feed-forward network for a folder, taught by masks that were made without any label."""
 
-from monai_fusenet.distillation.accepted import AcceptedMasks, find_accepted, read_accepted
+from monai_fusenet.distillation.accepted import AcceptedMasks, KeepAcceptedd, find_accepted, read_accepted
 from monai_fusenet.distillation.agreement import consensus, mean_pairwise_dice, select_confident
 from monai_fusenet.distillation.candidates import CandidatePool, PoolMaker
 from monai_fusenet.distillation.folds import steps_of_round
@@ -13,6 +13,7 @@ __all__ = [
     "CandidatePool",
     "Distiller",
     "FolderPass",
+    "KeepAcceptedd",
     "PoolMaker",
     "Round",
     "Teacher",

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Transform
 
 from monai_fusenet.data import load_labels, load_labels_on_grid_of
 from monai_fusenet.data.mask_folder import PairedMasks, pair_masks
 from monai_fusenet.distillation.known import count_objects
+from monai_fusenet.transforms import MaskToObjectsd
+from monai_fusenet.utils.arrays import put_back
 from monai_fusenet.utils.errors import failure_reason, printable
 
-__all__ = ["AcceptedMasks", "find_accepted", "read_accepted"]
+__all__ = ["AcceptedMasks", "KeepAcceptedd", "find_accepted", "read_accepted"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +73,36 @@ class AcceptedMasks(NamedTuple):
         if not torch.equal(known[places], labels.as_tensor()):
             raise ValueError(f"the accepted mask {_shown(path)} must hold labels of {self.classes}, and it has changed")
         return MetaTensor(places.to(torch.uint8), meta=labels.meta)
+
+
+class KeepAcceptedd(Transform):
+    """Puts the masks that a person accepted in the place of what a network says of these images.
+
+    Args:
+        accepted: the masks.
+
+    Of a sample, `name` and `original`, on the grid of the image as it was loaded, are looked at; `pred`, `clusters`,
+    `confidence`, and `objects` where there are some, change.
+    """
+
+    def __init__(self, accepted: AcceptedMasks) -> None:
+        self.accepted = accepted
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the sample, with its accepted mask if it has one."""
+        sample = dict(data)
+        if sample["name"] in self.accepted.paths:
+            places = self.accepted.load(sample["name"], sample["original"])
+            values = torch.tensor((0, *self.accepted.classes), dtype=torch.int32)
+            mask = values[places.as_tensor().long()]
+            sample["pred"], sample["clusters"] = (
+                put_back(mask, sample["pred"]),
+                put_back(places.as_tensor() + 1, sample["pred"]),
+            )
+            sample["confidence"] = 1.0
+            if "objects" in sample:
+                sample = MaskToObjectsd("pred")(sample)
+        return sample
 
 
 def find_accepted(

@@ -51,6 +51,18 @@ def test_with_the_option_only_masks_in_its_folder_are_opened(data, tmp_path, cap
     assert opened_in(tmp_path / "accepted") == {"scan1.png"}
 
 
+def test_accepted_masks_stay_as_they_are(data, tmp_path):
+    assert distil(data, tmp_path / "out", accepted_dir=tmp_path / "accepted") == 0
+    accepted, mask = (
+        np.asarray(Image.open(path)) > 0
+        for path in (tmp_path / "accepted" / "scan1.png", tmp_path / "out" / "masks" / "scan1_mask.png")
+    )
+    np.testing.assert_array_equal(mask, accepted)
+    rows = {row["file"]: row for row in read_summary(tmp_path / "out" / "masks")}
+    assert float(rows["images/scan1.png"]["confidence"]) == 1
+    assert float(rows["images/scan1.png"]["mask_fraction"]) == pytest.approx(accepted.mean(), abs=1e-4)
+
+
 def test_a_relative_folder_counts_from_the_current_one(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert distil("data", "out", accepted_dir="accepted") == 0
