@@ -29,7 +29,7 @@ __all__ = ["AcceptedMasksTraining", "SelfSupervisedTraining"]
 
 logger = logging.getLogger(__name__)
 
-STEPS = 300
+STEPS = 600
 MOST_OTHERS = 500  # images without a mask: more take long and say little more
 
 
