@@ -85,6 +85,35 @@ def test_many_labels_number_objects(folders, caplog):
     assert np.array_equal(loaded(accepted, folders, "a"), cells > 0)
 
 
+def numbered(count, step=1):
+    """So many squares in a row, numbered."""
+    mask = np.zeros((23, 31), int)
+    for place in range(count):
+        mask[4:8, 5 * place + 1 : 5 * place + 4] = 1 + step * place
+    return mask
+
+
+def test_a_few_labels_number_objects_where_each_mask_has_as_many_as_it_has_parts(folders, caplog):
+    caplog.set_level(logging.INFO, "monai_fusenet")
+    accepted = accept(folders, a=numbered(5), b=numbered(3), c=EMPTY)
+    assert accepted.classes == (1,)
+    assert caplog.messages == ["3 accepted masks, 1 of them empty, 1 class: their 5 labels number objects"]
+    assert np.array_equal(loaded(accepted, folders, "a"), numbered(5) > 0)
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        {"a": numbered(5), "b": numbered(5)},  # the same five in each
+        {"a": numbered(3), "b": numbered(2)},  # few
+        {"a": numbered(5), "b": numbered(3, step=2)},  # not from 1 on
+        {"a": numbered(5), "b": np.maximum(numbered(4), np.roll(numbered(1), 10, axis=0))},  # one of two parts
+    ],
+)
+def test_other_labels_are_classes(folders, masks):
+    assert accept(folders, **masks).classes == tuple(range(1, 1 + max(mask.max() for mask in masks.values())))
+
+
 def test_soft_masks_count_from_the_middle(folders):
     soft = np.clip(255 * (8 - np.hypot(ROWS - 11, COLUMNS - 14)) / 4, 0, 255).astype(np.uint8)
     accepted = accept(folders, a=soft)

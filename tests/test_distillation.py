@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from monai.transforms import Identity
 from monai_fusenet.distillation import CandidatePool, FolderPass, consensus, mean_pairwise_dice, select_confident
 from monai_fusenet.distillation.candidates import PoolMaker
 from monai_fusenet.distillation.folds import dice_of, expect, split
+from monai_fusenet.distillation.known import without_vanished
 from monai_fusenet.distillation.lesson import lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import Ranker, cross_votes
 from monai_fusenet.distillation.regions import RegionDescriber
@@ -188,10 +192,44 @@ def test_the_dice_of_classes_is_their_mean():
     assert dice_of(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2)) == 1
 
 
-def test_half_of_what_is_expected_was_held_out_and_half_is_agreement():
+def test_what_is_expected_lies_between_what_was_held_out_and_agreement():
     found = expect({"a": 0.6, "b": 0.8}, [0.9, 1.0])
-    assert (found.dice, found.spread) == (pytest.approx((0.7 + 0.95) / 2), pytest.approx(0.02**0.5))
-    assert expect({"a": 0.6}, []) == ((0.6), 0, {"a": 0.6})
+    assert (found.dice, found.spread) == (pytest.approx((0.7 * 0.95) ** 0.5), pytest.approx(0.02**0.5))
+    assert expect({"a": 0.6}, []) == (pytest.approx(0.6), 0, {"a": 0.6})
+    assert expect({"a": 0.0, "b": 0.0}, [1.0]).dice == 0  # agreement on what no accepted mask shows
+
+
+def test_candidates_come_in_one_order_whatever_words_hash_to():
+    code = """
+import hashlib, numpy as np, torch
+from monai_fusenet.distillation import PoolMaker
+from monai_fusenet.transforms import ClustersToMaskd
+image = torch.from_numpy(np.random.default_rng(0).random((1, 24, 26)).astype(np.float32))
+image[:, 6:15, 8:19] *= 0.3
+maker = PoolMaker(ClustersToMaskd("clusters", objects=1, polarity="dark", convex=True, growth=0.05), means=(2, 3))
+print(hashlib.sha256(maker(image).masks.tobytes()).hexdigest())
+"""
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in (0, 1, 3)
+    }
+    assert len(told) == 1
+    assert len(told.pop().strip()) == 64
+
+
+def test_accepted_objects_that_vanish_teach_nothing(caplog):
+    targets = {2: torch.full((1, 3, 4), 0.3), 5: torch.eye(4)[None], 6: torch.zeros(1, 4, 4)}
+    assert list(without_vanished(targets, list("abcdefg"))) == [5, 6]  # that there is nothing can be taught
+    assert caplog.messages == [
+        "1 accepted masks teach nothing, as their objects are smaller than a pixel at student_size (a larger one keeps "
+        "them): c"
+    ]
 
 
 def test_an_expectation_on_disk(tmp_path):

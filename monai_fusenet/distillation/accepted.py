@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
+from skimage.measure import label as connected_components
 
 from monai_fusenet.data import load_labels, load_labels_on_grid_of
 from monai_fusenet.data.mask_folder import PairedMasks, pair_masks
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 WHITES = frozenset({255, 2**16 - 1})  # what black-and-white pictures call their foreground
 MOST_CLASSES = 32  # more labels than these number objects, such as cells
+LEAST_NUMBERED = 4  # as many cells, at least, tell a numbering of them from classes
 SHOWN = 3
 
 
@@ -130,7 +132,8 @@ def read_accepted(paths: Mapping[str, str]) -> AcceptedMasks:
     """Reads the masks that a person accepted, and logs one line on them.
 
     Whether they show one class or several is decided by all of them together. One label, or black and white, is one
-    class. Several labels are classes, up to 32; more number objects, which are all of one class.
+    class. Several labels are classes, up to 32; more number objects, which are all of one class. So do labels that run
+    from 1 to another number in each mask, four at least in one, each of one connected part.
 
     Args:
         paths: the mask of each image that has one, of any form that `load_labels` reads, by the image's `name`.
@@ -141,6 +144,7 @@ def read_accepted(paths: Mapping[str, str]) -> AcceptedMasks:
     found: dict[str, set[int]] = {}
     digest = hashlib.sha256()
     parts: list[int | None] = []
+    numbers: list[int | None] = []
     for name, path in paths.items():
         labels = load_labels(path)
         values = np.asarray(labels)
@@ -149,10 +153,20 @@ def read_accepted(paths: Mapping[str, str]) -> AcceptedMasks:
         digest.update(values.tobytes())
         if values.any():
             parts.append(count_objects([values[0] > 0]))
-    classes = _classes_of(found)
+            numbers.append(_numbered(values[0], found[path]))
+    objects_only = None not in numbers and len(set(numbers)) > 1 and max(filter(None, numbers)) >= LEAST_NUMBERED
+    classes = (1,) if objects_only else _classes_of(found)
     logger.info("%s", _told(found, classes))
     objects = None if None in parts else max(count for count in parts if count)
     return AcceptedMasks(dict(paths), classes, digest.hexdigest(), objects)
+
+
+def _numbered(values: np.ndarray, labels: set[int]) -> int | None:
+    """How many connected parts a label map numbers, from 1 on; `None` where its labels are something else."""
+    count = len(labels)
+    if labels != set(range(1, count + 1)):
+        return None
+    return count if connected_components(values, connectivity=values.ndim, return_num=True)[1] == count else None
 
 
 def _one_each(paired: PairedMasks, items: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, str]:
@@ -199,7 +213,7 @@ def _told(found: Mapping[str, set[int]], classes: tuple[int, ...]) -> str:
     labels = len(set().union(*found.values()))
     if len(classes) > 1:
         return f"{masks}{without}, classes {', '.join(map(str, classes))}"
-    return f"{masks}{without}, 1 class{f': their {labels} labels number objects' if labels > MOST_CLASSES else ''}"
+    return f"{masks}{without}, 1 class{f': their {labels} labels number objects' if labels >= LEAST_NUMBERED else ''}"
 
 
 def _first(names: Sequence[str]) -> str:

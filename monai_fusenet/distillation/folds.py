@@ -40,7 +40,8 @@ class Expectation(NamedTuple):
     Attributes:
         dice: mean Dice.
         spread: standard deviation of the Dice of single images.
-        held_out: Dice of each accepted mask with what models say that have not seen it, by `name`.
+        held_out: Dice of each accepted mask, by `name`, with what models say that have not learnt from it. What kind of
+            object it is, and which kind of model has more say, all masks together have told.
     """
 
     dice: float
@@ -113,18 +114,19 @@ def dice_of(mask: Tensor, target: Tensor) -> float:
 def expect(held_out: Mapping[str, float], agreements: Sequence[float]) -> Expectation:
     """What Dice to expect of images without a mask.
 
-    A handful of masks is a small sample, and the models that left one out had one less to learn from; but where the
-    network and what taught it agree, both are mostly right. Each of the two is half of the answer.
+    A handful of masks is a small sample, and the models that left one out had less to learn from; but where the
+    network and what taught it agree, both are mostly right. The answer is the geometric mean of the two: agreement on
+    nothing that an accepted mask shows is worth nothing.
 
     Args:
         held_out: Dice of each accepted mask, one at least.
-        agreements: of all other images, between what the network says and what it was taught, in [0, 1]; none: what
-            was held out alone.
+        agreements: of all other images, the Dice of the network's mask with that of what it was taught first; none:
+            what was held out alone.
     """
     dice = np.array(list(held_out.values()))
     mean = float(dice.mean())
     if len(agreements):
-        mean = (mean + float(np.mean(agreements))) / 2
+        mean = math.sqrt(mean * float(np.mean(agreements)))
     return Expectation(mean, float(dice.std(ddof=1)) if len(dice) > 1 else 0.0, dict(held_out))
 
 
@@ -156,7 +158,7 @@ class Folds:
         sure: list[float | None]
         if folder.pools is None:
             sure = [float(np.mean([agreement(one[place], mean[place]) for one in said])) for place in range(len(mean))]
-            return self._opening(Lesson(mean, sure), alone, folder)
+            return Opening(Lesson(mean, sure), self._held_out(alone, folder))
         votes = vote(folder, list(folder.accepted), range(len(folder.samples)))
         rest = {place: one for group in groups for place, one in self._vote_without(group, folder).items()}
         share = self._share_of_votes(rest, alone, folder)
@@ -164,7 +166,7 @@ class Folds:
         known = zip(lesson.confidences, votes, strict=True)
         sure = [None if value is None else value * one.confidence for value, one in known]
         left = {place: share * rest[place] + (1 - share) * alone[place] for place in alone}
-        return self._opening(lesson._replace(confidences=sure), left, folder)
+        return Opening(lesson._replace(confidences=sure), self._held_out(left, folder))
 
     def _ask(self, network: nn.Module, number: int, left_out: Sequence[int], folder: KnownFolder) -> Tensor:
         """What a network says of all images that has learnt from all accepted masks but some: (N, K, *size)."""
@@ -181,22 +183,21 @@ class Folds:
         places = [place for place in folder.accepted if place not in left_out]
         return dict(zip(left_out, (one.probability for one in vote(folder, places, left_out)), strict=True))
 
-    @staticmethod
-    def _share_of_votes(votes: Mapping[int, Tensor], networks: Mapping[int, Tensor], folder: KnownFolder) -> float:
+    def _share_of_votes(
+        self, votes: Mapping[int, Tensor], networks: Mapping[int, Tensor], folder: KnownFolder
+    ) -> float:
         """The share that candidates have beside networks, by what both say of images that they have not learnt from."""
         if not votes:
             return 0.5
-        scores = [
-            float(np.mean([dice_of(one, folder.accepted[place]) for place, one in said.items()]))
-            for said in (votes, networks)
-        ]
+        scores = [float(np.mean(list(self._held_out(said, folder).values()))) for said in (votes, networks)]
         share = 1 / (1 + math.exp((scores[1] - scores[0]) / SCALE))
         logger.info("held-out masks: Dice %.3f by candidates, %.3f by networks", *scores)
         return share
 
-    @staticmethod
-    def _opening(lesson: Lesson, left_out: Mapping[int, Tensor], folder: KnownFolder) -> Opening:
-        return Opening(lesson, {place: dice_of(one, folder.accepted[place]) for place, one in left_out.items()})
+    def _held_out(self, said: Mapping[int, Tensor], folder: KnownFolder) -> dict[int, float]:
+        """The Dice of each accepted mask, by place, with the mask that is made of what was said without it."""
+        masks = self.schooling.decide(torch.stack(list(said.values()))) if said else ()
+        return {place: dice_of(mask, folder.accepted[place]) for place, mask in zip(said, masks, strict=True)}
 
 
 def vote(folder: KnownFolder, taught: Sequence[int], asked: Sequence[int]) -> list[Vote]:

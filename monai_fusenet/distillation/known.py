@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label as connected_components
+from torch import Tensor
 
+from monai_fusenet.distillation.lesson import foreground
 from monai_fusenet.transforms.foreground import Rule
 from monai_fusenet.transforms.morphology import convex_hulls
+from monai_fusenet.utils.errors import printable
 
-__all__ = ["count_objects", "rule_of_accepted"]
+__all__ = ["count_objects", "rule_of_accepted", "without_vanished"]
+
+logger = logging.getLogger(__name__)
 
 CRUMB = 0.1  # of a mask: a smaller part of it is no object of its own
 FEW = 3  # objects that are looked for one by one; more are any number
@@ -51,6 +57,24 @@ def rule_of_accepted(masks: Sequence[np.ndarray], images: Sequence[np.ndarray], 
         convex=bool(solid > SOLID),
         growth=0.0,
     )
+
+
+def without_vanished(targets: Mapping[int, Tensor], names: Sequence[str]) -> dict[int, Tensor]:
+    """Accepted masks without those that show an object of which nothing is left at the size that a network sees.
+
+    Args:
+        targets: (K, *size), in [0, 1], by the place of their image.
+        names: of all images.
+    """
+    vanished = [place for place, one in targets.items() if foreground(one).any() and not (foreground(one) > 0.5).any()]
+    if vanished:
+        logger.warning(
+            "%d accepted masks teach nothing, as their objects are smaller than a pixel at student_size (a larger one "
+            "keeps them): %s",
+            len(vanished),
+            ", ".join(printable(names[place]) for place in vanished[:FEW]) + (", ..." if vanished[FEW:] else ""),
+        )
+    return {place: target for place, target in targets.items() if place not in vanished}
 
 
 def count_objects(masks: Sequence[np.ndarray]) -> int | None:

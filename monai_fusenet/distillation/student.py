@@ -30,8 +30,8 @@ from monai_fusenet.data.grids import nearest_on_grid_of, shares_on_grid_of
 from monai_fusenet.distillation.accepted import AcceptedMasks
 from monai_fusenet.distillation.agreement import LEAST_IMAGES, select_confident
 from monai_fusenet.distillation.candidates import PoolMaker
-from monai_fusenet.distillation.folds import Folds, Opening, agreement, dice_of, expect, fold_steps
-from monai_fusenet.distillation.known import rule_of_accepted
+from monai_fusenet.distillation.folds import Folds, Opening, dice_of, expect, fold_steps
+from monai_fusenet.distillation.known import rule_of_accepted, without_vanished
 from monai_fusenet.distillation.lesson import KnownFolder, Lesson, foreground, lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import cross_votes
 from monai_fusenet.distillation.schooling import Schooling
@@ -238,23 +238,24 @@ class Distiller:
         self._refuse_rounds_of_others()
         opening = self._open(folder)
         lesson, masks = opening.lesson, self._schooling.decide(opening.lesson.targets)
+        first = masks
         if weights is not None:
             self.network.load_state_dict(weights)
         history: list[Round] = []
         for number in range(1, self.rounds + 1):
             start = time.perf_counter()
-            chosen = self._choose(number, lesson)
+            chosen = self._choose(number, lesson, folder)
             samples = self._schooling.lessons(folder, lesson, chosen, folder.accepted)
             self._schooling.teach(self.network, str(number), number, samples, self.round_steps, self.settings)
             said, before = self._schooling.ask(self.network, folder.samples), masks
             lesson, masks = mix(said, opening.lesson.targets), self._schooling.decide(said)
             unchanged = float(np.mean([dice_of(one, other) for one, other in zip(masks, before, strict=True)]))
             seconds = time.perf_counter() - start
-            history.append(Round(number, len(chosen), unchanged, round(seconds, 1)))
+            history.append(Round(number, len(chosen) + len(folder.accepted), unchanged, round(seconds, 1)))
             self._write(history)
             logger.info(
                 "round %d: %d of %d images taught, mean agreement %.3f, %.0f s",
-                *(number, len(chosen), len(folder.samples), unchanged, seconds),
+                *(number, history[-1].images, len(folder.samples), unchanged, seconds),
             )
             if unchanged > self.agreement:
                 break
@@ -265,7 +266,7 @@ class Distiller:
                 "the network has learnt that there is nothing in any image: more steps (--round_steps) or another "
                 "--seed may mend it"
             )
-        self._expect(folder, opening, said)
+        self._expect(folder, opening, [dice_of(one, other) for one, other in zip(masks, first, strict=True)])
         return history
 
     def _open(self, folder: KnownFolder) -> Opening:
@@ -288,15 +289,15 @@ class Distiller:
         confidences = [vote.confidence if bool((vote.probability > 0.5).any()) else None for vote in votes]
         return Lesson(torch.stack([vote.probability for vote in votes]), confidences)
 
-    def _expect(self, folder: KnownFolder, opening: Opening, said: Tensor) -> None:
+    def _expect(self, folder: KnownFolder, opening: Opening, agreements: Sequence[float]) -> None:
         """Says what Dice to expect, where accepted masks can tell."""
         path = self.output_dir / EXPECTATION
         if not opening.held_out:
             path.unlink(missing_ok=True)
             return
         held_out = {folder.samples[place]["name"]: dice for place, dice in opening.held_out.items()}
-        others = [place for place in range(len(said)) if place not in folder.accepted]
-        found = expect(held_out, [agreement(said[place], opening.lesson.targets[place]) for place in others])
+        others = [value for place, value in enumerate(agreements) if place not in folder.accepted]
+        found = expect(held_out, others)
         logger.info(
             "expected Dice of the masks of %d other images: %.3f, standard deviation %.3f (%d masks held out: %.3f)",
             *(len(others), found.dice, found.spread, len(held_out), np.mean(list(held_out.values()))),
@@ -325,9 +326,15 @@ class Distiller:
         images = SeededCacheDataset(taught, small, progress=True)
         images.prepare()
         loaded = [images[index] for index in range(len(images))]
-        persons = {place: one["accepted"] for place, one in enumerate(loaded) if one["accepted"] is not None}
+        persons = without_vanished(
+            {place: one["accepted"] for place, one in enumerate(loaded) if one["accepted"] is not None},
+            [one["name"] for one in loaded],
+        )
         if accepted and not persons:
-            raise ValueError(f"none of the {len(accepted.paths)} accepted masks belongs to an image that can be read")
+            raise ValueError(
+                f"none of the {len(accepted.paths)} accepted masks can teach: their images cannot be read, or their "
+                "objects are smaller than a pixel at --student_size"
+            )
         rule = self._rule(loaded, persons)
         several = any(len(target) > 1 for target in persons.values())
         return KnownFolder(
@@ -368,10 +375,11 @@ class Distiller:
         logger.info("the accepted masks say of the object: %s", rule)
         return rule
 
-    def _choose(self, number: int, lesson: Lesson) -> list[int]:
-        """Which images teach in a round."""
-        chosen = select_confident(lesson.confidences, self.min_confidence)
-        if not chosen:
+    def _choose(self, number: int, lesson: Lesson, folder: KnownFolder) -> list[int]:
+        """Which images teach in a round beside those with an accepted mask."""
+        known = [None if place in folder.accepted else value for place, value in enumerate(lesson.confidences)]
+        chosen = select_confident(known, self.min_confidence)
+        if not chosen and not folder.accepted:
             raise ValueError(
                 f"all {len(lesson.confidences)} masks are empty before round {number}: there is nothing to learn from; "
                 "say what kind of image it is, for example with configs/skin.yaml"

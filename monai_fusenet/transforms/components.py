@@ -18,6 +18,7 @@ from monai_fusenet.utils.arrays import array_of, put_back
 __all__ = ["ProbabilitiesToMaskd", "channels_of"]
 
 DISTASTE = 8.0  # a component that covers an eighth of the image's border counts e times less
+HOLE = 0.2  # of what is kept: a smaller hole is filled, a larger one is part of the object, as of a ring
 NEXT = 0.2  # of the weight of the first object: what each further one must have
 
 
@@ -31,7 +32,7 @@ class ProbabilitiesToMaskd(MapTransform):
 
     One probability is cut at a half, and so many of its connected components are kept as there are objects. The sum of
     a component's probability counts, and the border speaks against it: what a network takes for an object by mistake,
-    rulers and colour charts, mostly lies there. Holes are filled.
+    rulers and colour charts, mostly lies there. Holes of less than a fifth of what is kept are filled.
 
     Of several classes, each pixel belongs to the likeliest; to the background where nothing is known and all are 0.
 
@@ -44,7 +45,8 @@ class ProbabilitiesToMaskd(MapTransform):
         allow_missing_keys: see `MapTransform`.
 
     Raises:
-        ValueError: when `objects` is no whole number of at least 1, or probabilities are not of so many classes.
+        ValueError: when `objects` is no whole number of at least 1, `classes` are not different whole numbers above 0,
+            or probabilities are not of so many classes.
     """
 
     def __init__(
@@ -60,6 +62,11 @@ class ProbabilitiesToMaskd(MapTransform):
             raise ValueError(f"objects must be None or a whole number of at least 1, got {objects}")
         self.objects = objects
         self.classes = tuple(classes)
+        known = [
+            value for value in self.classes if isinstance(value, int) and not isinstance(value, bool) and value > 0
+        ]
+        if not self.classes or len(set(known)) < len(self.classes):
+            raise ValueError(f"classes must be different whole numbers above 0, got {list(classes)}")
         self.classes_key = classes_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -93,4 +100,12 @@ class ProbabilitiesToMaskd(MapTransform):
         weights[0] = 0
         best = np.argsort(-weights)[: self.objects]
         kept = best[weights[best] > NEXT * weights.max()]
-        return ndimage.binary_fill_holes(np.isin(components, kept))
+        return _without_small_holes(np.isin(components, kept))
+
+
+def _without_small_holes(mask: np.ndarray) -> np.ndarray:
+    holes = connected_components(ndimage.binary_fill_holes(mask) & ~mask, connectivity=1)
+    sizes = np.bincount(holes.ravel())
+    small = sizes < HOLE * mask.sum()
+    small[0] = False
+    return mask | small[holes]

@@ -59,3 +59,19 @@ def test_probabilities_of_other_classes(channels, classes, wanted):
     told = f"probabilities of the classes {classes} must have {wanted} channels, got {channels}"
     with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
         ProbabilitiesToMaskd("pred", classes=classes)({"pred": torch.zeros(channels, 3, 4)})
+
+
+def test_a_ring_stays_a_ring():
+    rows, columns = np.mgrid[:40, :44]
+    distance = np.hypot(rows - 20, columns - 21)
+    ring = (distance < 14) & (distance > 7)
+    probability = torch.from_numpy(np.where(ring, 0.9, 0.1)[None].astype(np.float32))
+    probability[0, 31, 21] = 0.2  # a hole in the ring itself
+    mask = ProbabilitiesToMaskd("pred", 1)({"pred": probability})["pred"]
+    np.testing.assert_array_equal(mask[0].numpy() > 0, ring)
+
+
+@pytest.mark.parametrize("classes", [[], [0, 1], [1, 1], [-1, 2], [1.5, 2], [True]])
+def test_classes_that_are_none(classes):
+    with pytest.raises(ValueError, match=r"^classes must be different whole numbers above 0, got "):
+        ProbabilitiesToMaskd("pred", classes=classes)

@@ -29,6 +29,7 @@ from monai_fusenet.transforms import (
     MaskConfidenced,
     MaskToObjectsd,
     N4BiasFieldCorrectiond,
+    ProbabilitiesToMaskd,
     QuantizeTo8Bitd,
     RandColorJitter,
     RandColorJitterd,
@@ -80,6 +81,10 @@ CASES = {
     "N4BiasFieldCorrectiond": [
         (N4BiasFieldCorrectiond, {"image": VOLUME}),
         (lambda: N4BiasFieldCorrectiond(field_key="field"), {"image": IMAGE[:2], "field": FIELD}),
+    ],
+    "ProbabilitiesToMaskd": [
+        (lambda: ProbabilitiesToMaskd("pred", objects=2), {"pred": IMAGE[:1]}),
+        (lambda: ProbabilitiesToMaskd("pred", classes=[1, 5]), {"pred": IMAGE}),
     ],
     "QuantizeTo8Bitd": [(lambda: QuantizeTo8Bitd("image"), {"image": 1.5 * IMAGE - 0.2})],
     "RandColorJitter": [(lambda: on("image", RandColorJitter().set_random_state(0)), {"image": IMAGE})],

@@ -136,7 +136,7 @@ def propose_masks(rule: Rule, clusters: np.ndarray, image: np.ndarray, most: int
     """
     within = _within(rule, clusters.shape)
     plainly = replace(rule, convex=False, growth=0.0)
-    ways = {plainly, rule}
+    ways = dict.fromkeys((plainly, rule))  # in this order, whatever the hashes of words
     for _, box, inside in _candidates(rule, within, clusters, image)[:most]:
         mask = np.zeros(clusters.shape, dtype=bool)
         mask[within][box] = inside
