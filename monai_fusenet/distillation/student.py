@@ -1,8 +1,8 @@
-"""The student: rounds of training on masks that agree, and then on its own.
+"""The student: rounds of training on what is known of each image, and then on what the network says itself.
 
-Masks of several fits and of k-means teach where they agree; masks that a person accepted teach as they are. The network
-then teaches itself for a few rounds, corrected by the candidates of each image, until its masks no longer change.
-Nothing here is ever given a ground truth.
+Masks of several fits and of k-means show what the object looks like where they agree; masks that a person accepted show
+it as it is. What is known of each image stays half of what teaches, so that the network does not drift. Nothing here is
+ever given a ground truth.
 """
 
 from __future__ import annotations
@@ -14,32 +14,24 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.transforms import Compose
 from torch import Tensor, nn
 
-from monai_fusenet.data import SeededCacheDataset, load_image
-from monai_fusenet.data.grids import nearest_on_grid_of, shares_on_grid_of
 from monai_fusenet.distillation.accepted import AcceptedMasks
 from monai_fusenet.distillation.agreement import LEAST_IMAGES, select_confident
 from monai_fusenet.distillation.candidates import PoolMaker
 from monai_fusenet.distillation.folds import Folds, Opening, dice_of, expect, fold_steps
-from monai_fusenet.distillation.known import rule_of_accepted, without_vanished
 from monai_fusenet.distillation.lesson import KnownFolder, Lesson, foreground, lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import cross_votes
 from monai_fusenet.distillation.schooling import Schooling
+from monai_fusenet.distillation.study import FolderStudy
 from monai_fusenet.handlers.checkpoint import changed_settings, load_checkpoint
-from monai_fusenet.results.layout import result_path
 from monai_fusenet.transforms import channels_of
-from monai_fusenet.transforms.foreground import Rule
-from monai_fusenet.utils.arrays import plain
 from monai_fusenet.utils.checks import check_number, check_whole
 from monai_fusenet.utils.errors import failure_reason
 from monai_fusenet.utils.files import atomic_path
@@ -151,11 +143,10 @@ class Distiller:
         self.inferer = inferer
         self.size = tuple(size)
         self.classes = tuple(classes)
-        self.preprocessing = preprocessing
         self.output_dir = Path(output_dir)
         self.device = torch.device(device)
         self.settings = dict(settings)
-        self.pool = pool
+        self._study = FolderStudy(preprocessing, pool, size)
         self.rounds = rounds
         self.round_steps = round_steps
         self.min_confidence = min_confidence
@@ -233,7 +224,7 @@ class Distiller:
         shown = accepted.classes if accepted else (1,)
         if shown != self.classes:
             raise ValueError(f"classes must be those of the masks that teach, {list(shown)}, got {list(self.classes)}")
-        folder = self._load(items, teacher_dirs, accepted)
+        folder = self._study(items, teacher_dirs, accepted)
         self.settings |= {"images": [item["file"] for item in items], "teachers": _digest(folder, accepted)}
         self._refuse_rounds_of_others()
         opening = self._open(folder)
@@ -303,77 +294,6 @@ class Distiller:
             *(len(others), found.dice, found.spread, len(held_out), np.mean(list(held_out.values()))),
         )
         found.write(path)
-
-    def _load(self, items: Items, teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None) -> KnownFolder:
-        """What is known of all images that can be read and, where nothing was accepted, have masks of all teachers."""
-        of_persons = set(accepted.paths) if accepted else set()
-        kinds = ("clusters",) if accepted else ("clusters", "mask")
-        taught = [
-            {**{key: item[key] for key in ("image", "file", "name")}, "path": item["image"]}
-            for item in items
-            if item["name"] in of_persons
-            or all(result_path(folder, item["name"], kind) for folder in teacher_dirs for kind in kinds)
-        ]
-        if not taught:
-            raise ValueError(
-                f"none of {len(items)} images has masks of all teachers, see summary.csv in {teacher_dirs[0]}: "
-                "there is nothing to learn from"
-            )
-        if len(taught) < LEAST_IMAGES:
-            logger.warning("a network that sees %d images learns these by heart: give it more", len(taught))
-        # Nothing but the small image is kept: what it was made from may be a hundred times as large.
-        small = Compose([self.preprocessing, partial(self._look, teacher_dirs=teacher_dirs, accepted=accepted)])
-        images = SeededCacheDataset(taught, small, progress=True)
-        images.prepare()
-        loaded = [images[index] for index in range(len(images))]
-        persons = without_vanished(
-            {place: one["accepted"] for place, one in enumerate(loaded) if one["accepted"] is not None},
-            [one["name"] for one in loaded],
-        )
-        if accepted and not persons:
-            raise ValueError(
-                f"none of the {len(accepted.paths)} accepted masks can teach: their images cannot be read, or their "
-                "objects are smaller than a pixel at --student_size"
-            )
-        rule = self._rule(loaded, persons)
-        several = any(len(target) > 1 for target in persons.values())
-        return KnownFolder(
-            samples=[{"image": one["image"], "name": one["name"]} for one in loaded],
-            masks=[one["masks"] for one in loaded],
-            pools=None if several else [self.pool(one["image"], one["clusters"], rule) for one in loaded],
-            accepted=persons,
-            objects=rule.objects,
-        )
-
-    def _look(self, sample: dict[str, Any], teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None) -> dict:
-        """What is known of one image, on the grid that the network works on."""
-        image, name = sample["image"], sample["name"]
-        found = [[result_path(folder, name, kind) for folder in teacher_dirs] for kind in ("clusters", "mask")]
-        clusters = [load_image(str(path)) for path in found[0] if path]
-        masks = [shares_on_grid_of(load_image(str(path)), image)[:1] for path in found[1] if path]
-        target = None
-        if accepted and name in accepted.paths:
-            labels = accepted.load(name, load_image(sample["path"]))
-            values = range(1, 2) if len(accepted.classes) == 1 else range(len(accepted.classes) + 1)
-            classes = torch.cat([(labels == value).to(torch.uint8) for value in values])
-            target = shares_on_grid_of(MetaTensor(classes, meta=labels.meta), image)
-        return {
-            "image": plain(image).clone(),
-            "name": name,
-            "clusters": [nearest_on_grid_of(one, image) for one in clusters],
-            "masks": torch.stack(masks) if masks else torch.zeros(0, 1, *self.size),
-            "accepted": target,
-        }
-
-    def _rule(self, loaded: Sequence[Mapping[str, Any]], accepted: Mapping[int, Tensor]) -> Rule:
-        """By what clusters become candidates: what accepted masks show, or else what the config says."""
-        if not accepted:
-            return self.pool.rule
-        masks = [foreground(target).amax(dim=0).numpy() > 0.5 for target in accepted.values()]
-        images = [loaded[place]["image"].numpy() for place in accepted]
-        rule = rule_of_accepted(masks, images, self.pool.rule)
-        logger.info("the accepted masks say of the object: %s", rule)
-        return rule
 
     def _choose(self, number: int, lesson: Lesson, folder: KnownFolder) -> list[int]:
         """Which images teach in a round beside those with an accepted mask."""
