@@ -3,7 +3,7 @@
     python docs/onnx_inference.py student.onnx output/distillation/model/configs/inference.json scan.png mask.png
 
 Prepares the picture and finishes the mask as the distilled bundle does, whose options it reads; see docs/export.md. It
-looks for no field of view: the whole picture is taken, as with `--field null`.
+looks for no field of view: the whole picture is taken, as with `--field None`.
 Needs onnxruntime, numpy, scipy and Pillow.
 """
 

@@ -124,6 +124,10 @@ def check_values(config: Config) -> None:
     """
     for option in OPTIONS:
         if option.name in config and _is_plain(config[option.name]):
+            if config[option.name] == "null":
+                raise ValueError(
+                    f"{option.name} is the word null; the null of a command line is None: --{option.name} None"
+                )
             option.kind.check(option.name, config[option.name], config)
 
 

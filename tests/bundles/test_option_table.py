@@ -98,6 +98,14 @@ def test_a_wrong_value_is_told_by_the_kind_of_its_option(name, value, message):
         check_values({**config_of("inference"), name: value})
 
 
+@pytest.mark.parametrize("name", ["field", "resolutions", "checkpoint"])
+def test_null_is_none_on_a_command_line(name):
+    told = f"{name} is the word null; the null of a command line is None: --{name} None"
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        check_values({**config_of("inference"), name: "null"})
+    check_values({**config_of("inference"), name: None})
+
+
 def test_expressions_are_left_alone():
     check_values({**config_of("inference"), "seed": "$1 - 2", "amp": "@overwrite"})
 
