@@ -23,17 +23,16 @@ from monai.bundle import run
 
 from benchmarks import accepted
 from benchmarks.clicks import dice
-from benchmarks.quality import INFERENCE, add_rows, mean, read_rows, spread, truth
+from benchmarks.quality import INFERENCE, ROOT, add_rows, mean, read_rows, spread, truth
 from monai_fusenet.data import find_images
 from monai_fusenet.results.layout import result_path
 
 COLUMNS = ("set", "masks", "seed", "images", "dice", "median", "below_half", "worst", "alone", "expected", "seconds")
 
 
-def distil(
-    dataset: Path, output: Path, masks: Path | None, overlays: Sequence[Path], options: Mapping[str, Any]
-) -> None:
+def distil(dataset: Path, output: Path, masks: Path | None, preset: str, options: Mapping[str, Any]) -> None:
     """Runs the workflow as a user does."""
+    overlays = [] if preset == "generic" else [ROOT / "configs" / f"{preset}.yaml"]
     files = [str(path) for path in (INFERENCE.with_name("distill.json"), *overlays)]
     given = {} if masks is None else {"accepted_dir": str(masks)}
     run("distillation", config_file=files, dataset_dir=str(dataset), output_dir=str(output), **given, **options)
