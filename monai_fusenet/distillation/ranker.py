@@ -7,15 +7,17 @@ than its pixels do: every candidate of an image with a mask is an example, a goo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from scipy import ndimage
-from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 
 from monai_fusenet.distillation.candidates import CandidatePool
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesRegressor
 
 __all__ = ["Ranker", "Vote", "cross_votes"]
 
@@ -50,12 +52,10 @@ class Ranker:
 
     Args:
         objects: how many objects the foreground of an image has, at most; `None`: one candidate holds all.
-        seed: of the trees.
     """
 
-    def __init__(self, objects: int | None, seed: int = 0) -> None:
+    def __init__(self, objects: int | None) -> None:
         self.objects = objects or 1
-        self.seed = seed
         self.trees: ExtraTreesRegressor | None = None
 
     def fit(self, examples: Iterable[tuple[CandidatePool, Tensor]]) -> Ranker:
@@ -65,15 +65,17 @@ class Ranker:
             examples: the pool of each image whose object is known, and how sure each pixel is the object, (1, *size),
                 in [0, 1].
         """
+        from sklearn.ensemble import ExtraTreesRegressor  # a tenth of a second, and most workflows rank nothing
+
         known = [(pool.features, self._scores(pool, target)) for pool, target in examples if len(pool)]
         if not known:
             self.trees = None
             return self
         features, scores = (np.concatenate(part) for part in zip(*known, strict=True))
         some = np.random.default_rng(0).permutation(len(scores))[:EXAMPLES]
-        self.trees = ExtraTreesRegressor(
-            TREES, min_samples_leaf=LEAF, max_features=FEATURES, random_state=self.seed
-        ).fit(features[some], scores[some])
+        self.trees = ExtraTreesRegressor(TREES, min_samples_leaf=LEAF, max_features=FEATURES, random_state=0).fit(
+            features[some], scores[some]
+        )
         return self
 
     def vote(self, pool: CandidatePool, size: Sequence[int]) -> Vote:
@@ -117,7 +119,7 @@ class Ranker:
 
 
 def cross_votes(
-    pools: Sequence[CandidatePool], targets: Mapping[int, Tensor], objects: int | None, size: Sequence[int], seed: int
+    pools: Sequence[CandidatePool], targets: Mapping[int, Tensor], objects: int | None, size: Sequence[int]
 ) -> list[Vote]:
     """What the candidates of all images say, each image by a ranker that has not learnt from it.
 
@@ -127,13 +129,12 @@ def cross_votes(
             least.
         objects: see `Ranker`.
         size: of the answers.
-        seed: see `Ranker`.
     """
     folds = min(FOLDS, len(targets))
     groups = {place: number % folds for number, place in enumerate(sorted(targets))}
     groups = {place: groups.get(place, place % folds) for place in range(len(pools))}
     rankers = [
-        Ranker(objects, seed).fit((pools[place], target) for place, target in targets.items() if groups[place] != fold)
+        Ranker(objects).fit((pools[place], target) for place, target in targets.items() if groups[place] != fold)
         for fold in range(folds)
     ]
     return [rankers[groups[place]].vote(pool, size) for place, pool in enumerate(pools)]

@@ -276,7 +276,7 @@ class Distiller:
         if len(sure) < LEAST_IMAGES:
             return lesson
         targets = {place: lesson.targets[place] for place in sure}
-        votes = cross_votes(pools, targets, folder.objects, self.size, seed=0)
+        votes = cross_votes(pools, targets, folder.objects, self.size)
         confidences = [vote.confidence if bool((vote.probability > 0.5).any()) else None for vote in votes]
         return Lesson(torch.stack([vote.probability for vote in votes]), confidences)
 
