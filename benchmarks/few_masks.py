@@ -25,6 +25,7 @@ from benchmarks import accepted
 from benchmarks.clicks import dice
 from benchmarks.quality import INFERENCE, ROOT, add_rows, mean, read_rows, spread, truth
 from monai_fusenet.data import find_images
+from monai_fusenet.label.clustering import presets
 from monai_fusenet.results.layout import result_path
 
 COLUMNS = ("set", "masks", "seed", "images", "dice", "median", "below_half", "worst", "alone", "expected", "seconds")
@@ -66,7 +67,7 @@ def measure(
     drawn = accepted.draw(items, count, seed)
     if count:
         masks = out / "accepted"
-        accepted.accept(drawn, masks, preset, seed)
+        accepted.accept(drawn, masks, preset if preset in presets() else "generic", seed)
     start = time.perf_counter()
     distil(images, out / "all", masks, preset, {"seed": seed, **options})
     seconds = time.perf_counter() - start

@@ -9,6 +9,7 @@ from monai_fusenet.bundle.startup import accepted_masks, images, images_or_phant
 from monai_fusenet.bundle.weights import UnfitWeightsError, initial_network, load_network
 from monai_fusenet.bundle.workflows import distil, infer, train
 from monai_fusenet.utils import distributed
+from monai_fusenet.utils.precision import has_fast_bfloat16
 
 __all__ = [
     "FIT_OPTIONS",
@@ -26,6 +27,7 @@ __all__ = [
     "distributed",
     "evaluate",
     "find_bundle_root",
+    "has_fast_bfloat16",
     "images",
     "images_or_phantoms",
     "infer",

@@ -300,6 +300,13 @@ OPTIONS = (
         "The size at which the student sees images, in pixels.",
         part="student",
     ),
+    Option(
+        "student_amp",
+        SWITCH,
+        ("distillation",),
+        "Mixed precision (bfloat16) of the student's training; by default where it is fast.",
+        part="student",
+    ),
     Option("student_norm", TEXT, ("distillation",), "Normalisation of the student, as MONAI names it.", part="student"),
     Option(
         "flip_axes",

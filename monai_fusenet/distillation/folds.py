@@ -29,8 +29,8 @@ __all__ = ["Expectation", "Folds", "Opening", "dice_of", "expect", "fold_steps",
 
 logger = logging.getLogger(__name__)
 
-MOST_FOLDS = 5
-PART = 3  # a network that leaves masks out learns for a third of a round: nobody uses it later
+MOST_FOLDS = 3
+PART = 0.75  # of a round: how long a network learns that leaves masks out
 SCALE = 0.05  # of Dice: one kind of model that is so much better has e times the say
 
 
@@ -66,14 +66,16 @@ class Opening(NamedTuple):
         lesson: what all images teach.
         held_out: Dice of each accepted mask, by place, with what the lesson says when it is left out; empty where
             only one was accepted.
+        weights: of a network that has learnt from accepted masks, for the first round to go on from.
     """
 
     lesson: Lesson
     held_out: dict[int, float]
+    weights: dict[str, Tensor] | None = None
 
 
 def split(places: Sequence[int]) -> list[list[int]]:
-    """Which places are held out in turn: each once, one by one or in five groups; none of a single place.
+    """Which places are held out in turn: each once, one by one or in three groups; none of a single place.
 
     Example:
         >>> split([7, 3, 5]), split([7])
@@ -86,7 +88,7 @@ def split(places: Sequence[int]) -> list[list[int]]:
 
 def fold_steps(round_steps: int) -> int:
     """Steps of a network that leaves masks out, where a round has so many."""
-    return max(1, round_steps // PART)
+    return max(1, int(round_steps * PART))
 
 
 def steps_of_round(steps: int, rounds: int, accepted: int) -> int:
@@ -98,11 +100,11 @@ def steps_of_round(steps: int, rounds: int, accepted: int) -> int:
         accepted: how many masks were accepted.
 
     Example:
-        >>> steps_of_round(300, rounds=3, accepted=5)  # 3 x 64 + 5 x 21
-        64
+        >>> steps_of_round(300, rounds=3, accepted=5)  # 3 x 57 + 3 x 42
+        57
     """
     folds = max(1, len(split(range(accepted))))
-    return max(1, PART * steps // (PART * rounds + folds))
+    return max(1, int(steps / (rounds + PART * folds)))
 
 
 def dice_of(mask: Tensor, target: Tensor) -> float:
@@ -152,13 +154,15 @@ class Folds:
             folder: all images, with one accepted mask at least.
         """
         groups = split(list(folder.accepted))
-        said = [self._ask(network, number, group, folder) for number, group in enumerate(groups or [[]])]
+        networks = [self._teach(network, number, group, folder) for number, group in enumerate(groups or [[]])]
+        said = [self.schooling.ask(one, folder.samples) for one in networks]
+        weights = networks[0].state_dict()
         alone = {place: one[place] for one, group in zip(said, groups, strict=False) for place in group}
         mean = torch.stack(said).mean(dim=0)
         sure: list[float | None]
         if folder.pools is None:
             sure = [float(np.mean([agreement(one[place], mean[place]) for one in said])) for place in range(len(mean))]
-            return Opening(Lesson(mean, sure), self._held_out(alone, folder))
+            return Opening(Lesson(mean, sure), self._held_out(alone, folder), weights)
         votes = vote(folder, list(folder.accepted), range(len(folder.samples)))
         rest = {place: one for group in groups for place, one in self._vote_without(group, folder).items()}
         share = self._share_of_votes(rest, alone, folder)
@@ -166,16 +170,16 @@ class Folds:
         known = zip(lesson.confidences, votes, strict=True)
         sure = [None if value is None else value * one.confidence for value, one in known]
         left = {place: share * rest[place] + (1 - share) * alone[place] for place in alone}
-        return Opening(lesson._replace(confidences=sure), self._held_out(left, folder))
+        return Opening(lesson._replace(confidences=sure), self._held_out(left, folder), weights)
 
-    def _ask(self, network: nn.Module, number: int, left_out: Sequence[int], folder: KnownFolder) -> Tensor:
-        """What a network says of all images that has learnt from all accepted masks but some: (N, K, *size)."""
+    def _teach(self, network: nn.Module, number: int, left_out: Sequence[int], folder: KnownFolder) -> nn.Module:
+        """A copy of a network that has learnt from all accepted masks but some."""
         network = copy.deepcopy(network)
         persons = {place: target for place, target in folder.accepted.items() if place not in left_out}
         samples = self.schooling.lessons(folder, None, [], persons)
         name = f"without_{number + 1}" if left_out else "accepted"
         self.schooling.teach(network, name, 1000 + number, samples, self.steps, self.settings)
-        return self.schooling.ask(network, folder.samples)
+        return network
 
     @staticmethod
     def _vote_without(left_out: Sequence[int], folder: KnownFolder) -> dict[int, Tensor]:

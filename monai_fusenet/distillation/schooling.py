@@ -20,7 +20,7 @@ from monai_fusenet.distillation.lesson import KnownFolder, Lesson
 from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResumableCheckpoint
 from monai_fusenet.utils.arrays import plain
 
-__all__ = ["Schooling", "follow_cosine", "prepare_taught"]
+__all__ = ["Schooling", "follow_cosine"]
 
 DECAY = 1e-4
 ACCEPTED_SHARE = 0.35
@@ -31,7 +31,7 @@ class Schooling:
     """How networks are trained on masks, and how they predict.
 
     Args:
-        augmentation: random dictionary transform of `image` and `target`, the latter (C, *size).
+        augmentation: random transform of images (B, C, *size) and targets (B, K, *size), as `AugmentBatch`.
         inferer: how a network predicts.
         mask: dictionary transform of a probability (1, *spatial) in `pred` to a mask.
         loss_function: called with logits and target.
@@ -41,7 +41,7 @@ class Schooling:
         learning_rate: of AdamW at the start of a training; it falls to 0 along a cosine.
         seed: of everything random.
         overwrite: start anew, whatever lies there.
-        num_workers: processes that augment images.
+        amp: whether networks compute in bfloat16 where that is enough, and keep channels last, as it is fastest.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Schooling:
         learning_rate: float,
         seed: int,
         overwrite: bool,
-        num_workers: int,
+        amp: bool,
     ) -> None:
         self.augmentation = augmentation
         self.inferer = inferer
@@ -68,7 +68,7 @@ class Schooling:
         self.learning_rate = learning_rate
         self.seed = seed
         self.overwrite = overwrite
-        self.num_workers = num_workers
+        self.amp = amp
 
     def teach(
         self,
@@ -90,24 +90,31 @@ class Schooling:
             settings: what the result depends on; a training of other settings is not continued.
         """
         seed = self.seed + 1_000_003 * number
-        dataset = SeededCacheDataset(list(samples), dict, self.augmentation, seed=seed, progress=False)
+        dataset = SeededCacheDataset(list(samples), dict, seed=seed, progress=False)
         sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=seed)
-        loader = DataLoader(dataset, self.num_workers, batch_size=self.batch_size, sampler=sampler)
+        loader = DataLoader(dataset, batch_size=self.batch_size, sampler=sampler)
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=DECAY)
         checkpoint = ResumableCheckpoint(self.output_dir / name, network, optimizer, settings, self.overwrite)
         trainer = SupervisedTrainer(
             device=self.device,
             max_epochs=math.ceil(steps / len(loader)),
             train_data_loader=loader,
-            network=network,
+            network=_InBfloat16(network) if self.amp else network,
             optimizer=optimizer,
             loss_function=self.loss_function,
-            prepare_batch=prepare_taught,
+            prepare_batch=self._augment,
             train_handlers=[EpochSeed(seed, dataset), checkpoint, ProgressHandler(desc=f"round {name}")],
             decollate=False,
         )
         trainer.add_event_handler(Events.ITERATION_STARTED, follow_cosine, optimizer, self.learning_rate)
         trainer.run()
+
+    def _augment(
+        self, batchdata: Mapping[str, Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Takes image and target out of a batch and onto the device, and augments them there."""
+        image, target = (plain(batchdata[key]).to(device, non_blocking=non_blocking) for key in ("image", "target"))
+        return self.augmentation(image, target)
 
     def lessons(
         self, folder: KnownFolder, lesson: Lesson | None, chosen: Sequence[int], persons: Mapping[int, Tensor]
@@ -145,18 +152,23 @@ class Schooling:
     @torch.no_grad()
     def ask(self, network: nn.Module, samples: Sequence[Mapping[str, Any]]) -> Tensor:
         """What a network says of each image: probabilities (N, K, *size), on the CPU; of several K, classes."""
-        network.eval()
+        network = _InBfloat16(network.eval()) if self.amp else network.eval()
         batches = torch.stack([sample["image"] for sample in samples]).split(self.batch_size)
         logits = torch.cat([self.inferer(batch.to(self.device), network).cpu() for batch in batches])
         return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
 
 
-def prepare_taught(
-    batchdata: Mapping[str, Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
-) -> tuple[Tensor, Tensor]:
-    """Takes image and target out of a batch and onto the device."""
-    image, target = (plain(batchdata[key]).to(device, non_blocking=non_blocking) for key in ("image", "target"))
-    return image, target
+class _InBfloat16(nn.Module):
+    """A network that computes in bfloat16 where that is enough; its logits are float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return self.network(images.contiguous(memory_format=layout)).float()
 
 
 def follow_cosine(engine: Engine, optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

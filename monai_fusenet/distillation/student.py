@@ -82,7 +82,7 @@ class Distiller:
         in_channels: image channels.
         size: spatial size to train at.
         preprocessing: transform of an item to `image` (C, *size), a `MetaTensor` whose affine says where it lies.
-        augmentation: random dictionary transform of `image` and `target`; the latter (K, *size).
+        augmentation: random transform of images (B, C, *size) and targets (B, K, *size), as `AugmentBatch`.
         inferer: how the network predicts.
         mask: dictionary transform of probabilities (K, *spatial) in `pred` to a mask.
         loss_function: called with logits and target.
@@ -92,7 +92,7 @@ class Distiller:
         settings: what the result depends on, as plain values; a run of other settings is not continued.
         classes: what label maps call the classes that the network tells apart, see `AcceptedMasks`.
         rounds: most rounds.
-        round_steps: optimisation steps of a round, filled up to whole epochs; a third of them for each network
+        round_steps: optimisation steps of a round, filled up to whole epochs; three quarters of them for each network
             that leaves out accepted masks.
         batch_size: images in a step.
         learning_rate: of AdamW at the start of a round; it falls to 0 along a cosine.
@@ -100,7 +100,7 @@ class Distiller:
         agreement: mean agreement, in [0, 1], from which on masks count as unchanged.
         seed: of everything random.
         overwrite: start anew, whatever lies there.
-        num_workers: processes that augment images.
+        amp: whether the network computes in bfloat16 where that is enough.
 
     Raises:
         ValueError: when a number is out of range, or the network does not run at `size`.
@@ -122,14 +122,14 @@ class Distiller:
         settings: Mapping[str, Any],
         classes: Sequence[int] = (1,),
         rounds: int = 3,
-        round_steps: int = 300,
+        round_steps: int = 400,
         batch_size: int = 8,
         learning_rate: float = 1e-3,
         min_confidence: float = 0.8,
         agreement: float = 0.98,
         seed: int = 0,
         overwrite: bool = False,
-        num_workers: int = 0,
+        amp: bool = False,
     ) -> None:
         check_number("min_confidence", min_confidence, 0, 1)
         check_number("agreement", agreement, 0, 1)
@@ -163,7 +163,7 @@ class Distiller:
             learning_rate=learning_rate,
             seed=seed,
             overwrite=overwrite,
-            num_workers=num_workers,
+            amp=amp,
         )
 
     def check_continuable(self, items: Items) -> None:
@@ -230,8 +230,8 @@ class Distiller:
         opening = self._open(folder)
         lesson, masks = opening.lesson, self._schooling.decide(opening.lesson.targets)
         first = masks
-        if weights is not None:
-            self.network.load_state_dict(weights)
+        if (known := opening.weights if weights is None else weights) is not None:
+            self.network.load_state_dict(known)
         history: list[Round] = []
         for number in range(1, self.rounds + 1):
             start = time.perf_counter()

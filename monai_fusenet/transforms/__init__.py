@@ -10,6 +10,7 @@ from monai_fusenet.transforms.acquisition import (
     find_field,
     find_shading,
 )
+from monai_fusenet.transforms.augment_batch import AugmentBatch
 from monai_fusenet.transforms.augment_pair import AugmentPaird
 from monai_fusenet.transforms.clusters import ScoresToClustersd
 from monai_fusenet.transforms.color_jitter import (
@@ -33,6 +34,7 @@ from monai_fusenet.utils.scores import count_clusters, guided_upsampling, merge_
 
 __all__ = [
     "FIELD_SHAPES",
+    "AugmentBatch",
     "AugmentPaird",
     "ClustersToMaskd",
     "ConvexHullsd",

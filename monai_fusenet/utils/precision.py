@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["at_least_float32", "full_precision"]
+__all__ = ["at_least_float32", "full_precision", "has_fast_bfloat16"]
+
+AMPERE = 8  # major number of the first architecture with units for bfloat16
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -21,3 +23,14 @@ def full_precision(values: Tensor) -> AbstractContextManager:
     # Nothing where there is nothing to turn off: a graph that is exported would remember it.
     active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if active else nullcontext()
+
+
+def has_fast_bfloat16(device: str | torch.device) -> bool:
+    """Whether a device has units for products of bfloat16: GPUs since 2020, and CPUs with AMX.
+
+    Others compute them, too, but more slowly than those of float32.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= AMPERE
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # torch has no public name for it
+    return torch.device(device).type == "cpu" and has_tiles is not None and bool(has_tiles())

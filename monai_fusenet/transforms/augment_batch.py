@@ -1,0 +1,158 @@
+"""Images of a batch and their masks, moved, bent and lit otherwise: all at once, on the device that they are on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from monai_fusenet.utils.checks import check_number
+
+__all__ = ["AugmentBatch"]
+
+KNOTS = 5  # along each axis of the grid between whose random values bends and shades are interpolated
+SHADES = 3
+OFTEN, SELDOM = 0.5, 0.3  # share of the images to which a change is made that not every image gets
+STRETCH = 0.15  # by how much more an image is scaled along one axis than along another, as a logarithm
+
+
+class AugmentBatch:
+    """Draws for each image of a batch how it is moved and lit, and moves its mask with it.
+
+    Images are mirrored, turned, scaled, shifted and bent, in one interpolation; what comes in from outside repeats the
+    border. Then their gamma, brightness, contrast, colours, shade and noise change; values may leave [0, 1]. All
+    draws are from torch's own generators, which the caller seeds. One image after the other, as MONAI's dictionary
+    transforms do it, augmentation takes half as long as the step of a small network on two cores; at once, a tenth.
+
+    Args:
+        flip_axes: spatial axes along which images may be mirrored, counted from 0.
+        rotation: largest angle, in radians, in each plane.
+        scaling: images become up to 1 + `scaling` times as large, or as small.
+        translation: largest shift along an axis, as a share of the side.
+        bending: standard deviation of the shift of a knot of a grid of five along each axis, as a share of half the
+            side; half of the images are bent.
+        gamma: largest logarithm of the exponent.
+        contrast: largest change of the contrast, as a share; likewise the next three.
+        brightness: of all channels alike.
+        colour: of each channel for itself.
+        shading: of a shade that is smooth over the image, its standard deviation.
+        noise: standard deviation.
+
+    Raises:
+        ValueError: when a number is negative.
+
+    Example:
+        >>> image, target = torch.rand(2, 3, 32, 24), torch.zeros(2, 1, 32, 24)
+        >>> [tuple(values.shape) for values in AugmentBatch(flip_axes=(1,))(image, target)]
+        [(2, 3, 32, 24), (2, 1, 32, 24)]
+    """
+
+    def __init__(
+        self,
+        flip_axes: Sequence[int] = (),
+        rotation: float = 0.5,
+        scaling: float = 0.25,
+        translation: float = 0.06,
+        bending: float = 0.06,
+        gamma: float = 0.4,
+        contrast: float = 0.35,
+        brightness: float = 0.2,
+        colour: float = 0.15,
+        shading: float = 0.12,
+        noise: float = 0.03,
+    ) -> None:
+        self.flip_axes = tuple(flip_axes)
+        sizes = {
+            "rotation": rotation,
+            "scaling": scaling,
+            "translation": translation,
+            "bending": bending,
+            "gamma": gamma,
+            "contrast": contrast,
+            "brightness": brightness,
+            "colour": colour,
+            "shading": shading,
+            "noise": noise,
+        }
+        for name, value in sizes.items():
+            check_number(name, value, 0)
+        self.rotation, self.scaling, self.translation, self.bending = rotation, scaling, translation, bending
+        self.gamma, self.contrast, self.brightness, self.colour = gamma, contrast, brightness, colour
+        self.shading, self.noise = shading, noise
+
+    def __call__(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, augmented.
+
+        Args:
+            image: (B, C, *spatial), 2-D or 3-D, values in [0, 1].
+            target: (B, K, *spatial), values in [0, 1].
+
+        Raises:
+            ValueError: when the two differ in their size or number.
+        """
+        if image.shape[:1] + image.shape[2:] != target.shape[:1] + target.shape[2:] or image.ndim not in (4, 5):
+            raise ValueError(
+                "image and target must be batches of one size, (B, C, *spatial) and (B, K, *spatial) in 2-D or 3-D, "
+                f"got {tuple(image.shape)} and {tuple(target.shape)}"
+            )
+        channels = image.shape[1]
+        both = torch.cat([image, target.to(image.dtype)], dim=1)
+        moved = F.grid_sample(both, self._places(image), padding_mode="border", align_corners=False)
+        return self._lit(moved[:, :channels]), moved[:, channels:]
+
+    def _places(self, image: Tensor) -> Tensor:
+        """Where each pixel comes from, (B, *spatial, D), as `grid_sample` counts: in [-1, 1], the last axis first."""
+        count, sides = len(image), torch.tensor(image.shape[:1:-1], dtype=torch.float32)
+        axes = len(sides)
+        matrix = torch.diag_embed(torch.exp(self._even(count, axes) * STRETCH / 2))
+        matrix = matrix * torch.exp(self._even(count, 1, 1) * math.log1p(self.scaling))
+        for one, other in combinations(range(axes), 2):
+            matrix = self._turn(count, axes, one, other) @ matrix
+        for axis in self.flip_axes:
+            matrix[:, axes - 1 - axis] *= torch.where(torch.rand(count, 1) < 0.5, -1.0, 1.0)
+        matrix = matrix * sides / sides[:, None]  # angles are angles where sides are unequal, too
+        shift = 2 * self.translation * self._even(count, axes, 1)
+        places = F.affine_grid(torch.cat([matrix, shift], dim=2), list(image.shape), align_corners=False)
+        bent = torch.rand(count, *[1] * (axes + 1)) < OFTEN
+        bends = self.bending * torch.randn(count, axes, *[KNOTS] * axes) * bent
+        return places.to(image) + _smooth(bends.to(image), image.shape[2:]).movedim(1, -1)
+
+    def _turn(self, count: int, axes: int, one: int, other: int) -> Tensor:
+        """Rotations in the plane of two axes, (count, axes, axes)."""
+        angles = self._even(count) * self.rotation
+        turn = torch.eye(axes).repeat(count, 1, 1)
+        turn[:, one, one] = turn[:, other, other] = angles.cos()
+        turn[:, one, other], turn[:, other, one] = -angles.sin(), angles.sin()
+        return turn
+
+    def _lit(self, image: Tensor) -> Tensor:
+        count, channels = image.shape[:2]
+        ones = [1] * (image.ndim - 2)
+
+        def draw(size: float, number: int = 1, share: float = OFTEN) -> Tensor:
+            chosen = torch.rand(count, 1, *ones) < share
+            return (size * self._even(count, number, *ones) * chosen).to(image)
+
+        image = image.clamp(0, 1) ** torch.exp(draw(self.gamma))
+        mean = image.mean(dim=tuple(range(1, image.ndim)), keepdim=True)
+        image = (image - mean) * (1 + draw(self.contrast)) + mean
+        image = image * (1 + draw(self.brightness) + draw(self.colour, channels)) + draw(self.brightness / 2)
+        shades = self.shading * torch.randn(count, 1, *[SHADES] * len(ones)) * (torch.rand(count, 1, *ones) < SELDOM)
+        image = image * (1 + _smooth(shades.to(image), image.shape[2:]))
+        chosen = (self.noise * (torch.rand(count, 1, *ones) < SELDOM)).to(image)
+        return image + torch.randn_like(image) * chosen
+
+    @staticmethod
+    def _even(*shape: int) -> Tensor:
+        """Numbers in [-1, 1)."""
+        return 2 * torch.rand(*shape) - 1
+
+
+def _smooth(knots: Tensor, size: Sequence[int]) -> Tensor:
+    """Values at knots (B, C, *knots), interpolated on a grid of another size."""
+    mode = "bicubic" if len(size) == 2 else "trilinear"
+    return F.interpolate(knots, size=tuple(size), mode=mode, align_corners=True)
