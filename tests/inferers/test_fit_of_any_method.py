@@ -144,7 +144,7 @@ def test_views_are_all_tensors_and_arrays(size):
 @pytest.mark.parametrize("method", METHODS)
 def test_views_reach_the_loss_on_a_gpu(method, at_once):
     images = draw_images((13, 9), batch_size=2)
-    inferer = inferer_of(method, at_once=at_once)
+    inferer = inferer_of(method, at_once=at_once, fresh=False)  # fresh weights are drawn on the device
     on_gpu = inferer(images.cuda(), draw_toy_network().cuda())
     torch.testing.assert_close(on_gpu.cpu(), inferer(images, draw_toy_network()), rtol=0, atol=1e-3)
 

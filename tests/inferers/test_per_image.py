@@ -169,8 +169,9 @@ def test_the_global_random_state_stays_when_a_fit_fails():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_fit_on_the_cpu_leaves_the_random_state_of_the_gpu():
+    image, network = draw_images(), draw_network()  # which seeds all generators
     before = torch.cuda.get_rng_state()
-    PerImageInferer(steps=1)(draw_images(), draw_network())
+    PerImageInferer(steps=1)(image, network)
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
