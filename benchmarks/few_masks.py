@@ -1,11 +1,11 @@
 """What a few accepted masks are worth: `python -m benchmarks.few_masks DATASET OUT --preset skin`.
 
 For each number of accepted masks and each seed, images with masks are drawn, an annotator of three clicks at most makes
-their masks (see `benchmarks.accepted`), and the workflow `distillation` learns from them and from all other images. The
-Dice of the masks of the others, on their own grids, stands beside that of the same network with the same augmentation
-that sees nothing but the accepted images (`alone`), and beside what the run itself expects. No other truth is read
-before the scores. Adds a row for each run to OUT/few_masks.csv, where what is there already is not measured again, and
-prints a table.
+their masks (see `benchmarks.accepted`; `--true True` takes the true ones), and the workflow `distillation` learns from
+them and from all other images. The Dice of the masks of the others, on their own grids, stands beside that of the masks
+given, that of the same network with the same augmentation that sees nothing but the accepted images (`alone`; not
+measured with `--alone False`), and what the run itself expects. No other truth is read before the scores. Adds a row
+for each run to OUT/few_masks.csv, where what is there already is not measured again, and prints a table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,21 @@ from monai_fusenet.data import find_images
 from monai_fusenet.label.clustering import presets
 from monai_fusenet.results.layout import result_path
 
-COLUMNS = ("set", "masks", "seed", "images", "dice", "median", "below_half", "worst", "alone", "expected", "seconds")
+COLUMNS = (
+    "set",
+    "masks",
+    "true",
+    "seed",
+    "images",
+    "given",
+    "dice",
+    "median",
+    "below_half",
+    "worst",
+    "alone",
+    "expected",
+    "seconds",
+)
 
 
 def distil(dataset: Path, output: Path, masks: Path | None, preset: str, options: Mapping[str, Any]) -> None:
@@ -60,14 +74,21 @@ def scores_of(items: Sequence[Mapping[str, Any]], folder: Path) -> list[float]:
 
 
 def measure(
-    items: Sequence[Mapping[str, Any]], count: int, seed: int, out: Path, preset: str, options: Mapping[str, Any]
+    items: Sequence[Mapping[str, Any]],
+    count: int,
+    seed: int,
+    out: Path,
+    preset: str,
+    options: Mapping[str, Any],
+    true: bool,
+    with_alone: bool,
 ) -> dict[str, Any]:
     """One run, and its row."""
     images, masks = lay_out(items, out / "images"), None
-    drawn = accepted.draw(items, count, seed)
+    drawn, given = accepted.draw(items, count, seed), 0.0
     if count:
         masks = out / "accepted"
-        accepted.accept(drawn, masks, preset if preset in presets() else "generic", seed)
+        given = float(np.mean(accepted.accept(drawn, masks, preset if preset in presets() else "generic", seed, true)))
     start = time.perf_counter()
     distil(images, out / "all", masks, preset, {"seed": seed, **options})
     seconds = time.perf_counter() - start
@@ -77,15 +98,17 @@ def measure(
     expectation = out / "all" / "expectation.json"
     expected = json.loads(expectation.read_text("utf-8"))["expected_dice"] if expectation.is_file() else ""
     alone: float | str = ""
-    if masks is not None:
+    if masks is not None and with_alone:
         distil(lay_out(drawn, out / "few"), out / "alone", masks, preset, {"seed": seed, **options})
         config = out / "alone" / "model" / "configs" / "inference.json"
         run(config_file=str(config), dataset_dir=str(images), output_dir=str(out / "alone_masks"))
         alone = round(float(np.mean(scores_of(others, out / "alone_masks"))), 4)
     return {
         "masks": count,
+        "true": true,
         "seed": seed,
         "images": len(others),
+        "given": round(given, 4) if count else "",
         "dice": round(float(np.mean(dice)), 4),
         "median": round(float(np.median(dice)), 4),
         "below_half": int(np.sum(np.array(dice) < 0.5)),
@@ -101,6 +124,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     titles = [
         "set",
         "accepted masks",
+        "their Dice",
         "seeds",
         "images",
         "Dice, mean ± sd",
@@ -109,9 +133,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "expected",
     ]
     lines = [f"| {' | '.join([*titles, 'seconds'])} |", "|---" * (len(titles) + 1) + "|"]
-    for name, count in sorted({(row["set"], int(row["masks"])) for row in rows}):
-        own = [row for row in rows if (row["set"], int(row["masks"])) == (name, count)]
-        cells = [name, str(count), str(len(own)), own[0]["images"]]
+    for kind in sorted({(row["set"], int(row["masks"]), str(row["true"])) for row in rows}):
+        own = [row for row in rows if (row["set"], int(row["masks"]), str(row["true"])) == kind]
+        given = f"{mean(own, 'given'):.3f}" if own[0]["given"] != "" else ""
+        cells = [
+            kind[0],
+            f"{kind[1]}{' true' if kind[2] == 'True' else ''}",
+            given,
+            str(len(own)),
+            str(own[0]["images"]),
+        ]
         cells += [f"{mean(own, 'dice'):.3f} ± {spread(own, 'dice'):.3f}", f"{mean(own, 'below_half'):.1f}"]
         cells += [f"{mean(own, column):.3f}" if own[0][column] != "" else "" for column in ("alone", "expected")]
         lines.append(f"| {' | '.join([*cells, format(mean(own, 'seconds'), '.0f')])} |")
@@ -126,19 +157,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--counts", type=json.loads, default=[0, 1, 3, 5, 10], help="as [1,5]")
     parser.add_argument("--seeds", type=json.loads, default=[0, 1, 2])
     parser.add_argument("--images", type=int, help="of the set, drawn once and for all; all by default")
+    parser.add_argument("--true", choices=("True", "False"), default="False", help="the true masks, not clicked ones")
+    parser.add_argument("--alone", choices=("True", "False"), default="True", help="whether that is measured, too")
     parser.add_argument("--options", type=json.loads, default={}, help='of the workflow, as {"rounds": 2}')
     given = parser.parse_args(arguments)
-    items = [item for item in find_images(given.dataset) if "label" in item]
+    items: list[Mapping[str, Any]] = [item for item in find_images(given.dataset) if "label" in item]
     if given.images is not None:
         items = accepted.draw(items, min(given.images, len(items)), seed=99)
     path = given.out / "few_masks.csv"
     given.out.mkdir(parents=True, exist_ok=True)
-    done = {(row["set"], int(row["masks"]), int(row["seed"])) for row in read_rows(path)}
+    done = {(row["set"], int(row["masks"]), row["true"], int(row["seed"])) for row in read_rows(path)}
     for seed in given.seeds:
         for count in given.counts:
-            if (given.dataset.name, count, seed) not in done:
-                folder = given.out / f"{given.dataset.name}_{count}_{seed}"
-                row = measure(items, count, seed, folder, given.preset, given.options)
+            if (given.dataset.name, count, given.true, seed) not in done:
+                folder = given.out / f"{given.dataset.name}_{count}_{seed}{'_true' * (given.true == 'True')}"
+                kinds = given.true == "True", given.alone == "True"
+                row = measure(items, count, seed, folder, given.preset, given.options, *kinds)
                 add_rows(path, COLUMNS, [{"set": given.dataset.name, **row}])
     print(table(read_rows(path)))
 

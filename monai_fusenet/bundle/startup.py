@@ -17,7 +17,7 @@ from monai_fusenet.bundle.checks import check_options, check_values
 from monai_fusenet.bundle.context import Context
 from monai_fusenet.bundle.faults import cause_of, edge, end_on_signals, is_told
 from monai_fusenet.bundle.options import BLOCKS
-from monai_fusenet.data import find_images, phantom_images, sample_images
+from monai_fusenet.data import find_images, load_image, phantom_images, sample_images
 from monai_fusenet.data.datalist import unique_names
 from monai_fusenet.distillation import AcceptedMasks, find_accepted
 from monai_fusenet.utils import distributed
@@ -167,11 +167,27 @@ def accepted_masks(
     """The masks that a person accepted, or `None` where there is no folder of them, see `find_accepted`.
 
     Raises:
-        ValueError: as `find_accepted`, and when the folder lies in that of the results, which are written anew.
+        ValueError: as `find_accepted` and `AcceptedMasks.load`, and when the folder lies in that of the results, which
+            are written anew.
     """
     if accepted_dir is None or dataset_dir is None:
         return None
+    if not str(accepted_dir).strip():
+        raise ValueError("accepted_dir must be a folder of masks, got an empty name")
     folder, results = Path(str(accepted_dir)).expanduser(), Path(output_dir).resolve()
     if results in (folder.resolve(), *folder.resolve().parents):
         raise ValueError(f"accepted_dir {folder} lies in output_dir, whose masks are written anew: copy it elsewhere")
-    return distributed.from_first(lambda: find_accepted(items, folder, Path(str(dataset_dir)).expanduser()))
+    return distributed.from_first(lambda: _fitting(folder, items, Path(str(dataset_dir)).expanduser()))
+
+
+def _fitting(folder: Path, items: Sequence[Mapping[str, Any]], dataset_dir: Path) -> AcceptedMasks:
+    """Accepted masks, each brought to its image once: one that does not fit is told before the training."""
+    accepted = find_accepted(items, folder, dataset_dir)
+    for item in items:
+        if item["name"] in accepted.paths:
+            try:
+                image = load_image(item["image"])
+            except Exception:  # told with all other images that cannot be read
+                continue
+            accepted.load(item["name"], image)
+    return accepted

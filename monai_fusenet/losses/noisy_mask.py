@@ -60,7 +60,8 @@ def soft_dice_distance(probability: Tensor, target: Tensor, weight: Tensor) -> T
 
 def _dice_of_classes(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """The mean of `soft_dice_distance` over all classes but the first, each where it is the likeliest of some pixel."""
-    present = (target == target.amax(dim=1, keepdim=True)).flatten(2).any(dim=2)[:, 1:].flatten()
+    likeliest = (target == target.amax(dim=1, keepdim=True)) & (target > 0)  # all are 0 where nothing is known
+    present = likeliest.flatten(2).any(dim=2)[:, 1:].flatten()
     one, other = (values[:, 1:].flatten(0, 1).unsqueeze(1) for values in (probability, target))
     distances = soft_dice_distance(one, other, weight.repeat_interleave(target.shape[1] - 1, dim=0))
     return (distances * present).sum() / present.sum().clamp(min=1)

@@ -24,7 +24,7 @@ from monai_fusenet.transforms.color_jitter import (
 )
 from monai_fusenet.transforms.components import ProbabilitiesToMaskd, channels_of
 from monai_fusenet.transforms.confidence import MaskConfidenced
-from monai_fusenet.transforms.foreground import ClustersToMaskd, ConvexHullsd, Region, choose_foreground
+from monai_fusenet.transforms.foreground import ClustersToMaskd, Region, choose_foreground
 from monai_fusenet.transforms.kmeans import KMeansClustersd, kmeans_clusters
 from monai_fusenet.transforms.label_server import ForLabelServerd
 from monai_fusenet.transforms.objects import MaskToObjectsd, split_objects
@@ -37,7 +37,6 @@ __all__ = [
     "AugmentBatch",
     "AugmentPaird",
     "ClustersToMaskd",
-    "ConvexHullsd",
     "CropToFieldd",
     "FieldOfViewd",
     "ForLabelServerd",

@@ -109,6 +109,7 @@ def test_accepted_masks_may_lie_beside_their_images(data, tmp_path):
             {"accepted_dir": "{base}/out/masks"},
             "accepted_dir {base}/out/masks lies in output_dir, whose masks are written anew: copy it elsewhere",
         ),
+        ({"accepted_dir": " "}, "accepted_dir must be a folder of masks, got an empty name"),
         ({"accepted_dirr": "x"}, "unknown option accepted_dirr; did you mean accepted_dir?"),
     ],
 )
@@ -116,4 +117,12 @@ def test_wrong_folders_are_one_line(data, tmp_path, options, message):
     options = {key: value and value.format(base=tmp_path) for key, value in options.items()}
     given = {"dataset_dir": data, "output_dir": tmp_path / "out", "accepted_dir": tmp_path / "accepted", **options}
     assert call("distillation", **OPTIONS, **given) == f"error: {message.format(base=tmp_path)}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_that_does_not_fit_its_image_is_told_before_anything_is_made(data, tmp_path):
+    Image.fromarray(np.ones((9, 31), np.uint8)).save(tmp_path / "accepted" / "scan1.png")
+    told = distil(data, tmp_path / "out", accepted_dir=tmp_path / "accepted")
+    assert told.startswith("error: ")
+    assert "the accepted mask scan1.png: " in told
     assert not (tmp_path / "out").exists()

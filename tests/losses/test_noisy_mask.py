@@ -124,6 +124,17 @@ def test_pixels_of_which_nothing_is_known_teach_nothing(value):
     assert logits.grad.abs().max() < 1e-6
 
 
+def test_a_pixel_of_which_nothing_is_known_shows_no_class():
+    torch.manual_seed(0)
+    logits, target = torch.randn(1, 3, 4, 5), torch.zeros(1, 3, 4, 5)
+    target[:, 1] = 1
+    target[:, 1, 0, 0] = 0
+    known = torch.ones(1, 1, 4, 5)
+    known[..., 0, 0] = 0
+    distance = soft_dice_distance(logits.softmax(dim=1)[:, 1:2], target[:, 1:2], known).item()
+    assert NoisyMaskLoss().terms(logits, target).dice.item() == pytest.approx(distance, rel=1e-5)
+
+
 @pytest.mark.parametrize("spatial", [(3, 5), (2, 3, 4)])
 def test_descending_finds_the_classes(spatial):
     torch.manual_seed(0)

@@ -20,7 +20,6 @@ from monai_fusenet.data import (
 from monai_fusenet.transforms import (
     AugmentPaird,
     ClustersToMaskd,
-    ConvexHullsd,
     CropToFieldd,
     FieldOfViewd,
     ForLabelServerd,
@@ -63,7 +62,6 @@ CASES = {
         (lambda: ClustersToMaskd(partitions=[2]), {"clusters": MASK + 1, "image": FRAMED[:, :13, :9]}),
         (lambda: ClustersToMaskd(field_key="field"), {"clusters": CLUSTERS, "image": VOLUME, "field": VOLUME > 0.1}),
     ],
-    "ConvexHullsd": [(lambda: ConvexHullsd("pred"), {"pred": MASK})],
     "CropToFieldd": [
         (CropToFieldd, {"image": IMAGE, "field": FIELD}),
         (CropToFieldd, {"image": VOLUME, "field": VOLUME > 0.3}),

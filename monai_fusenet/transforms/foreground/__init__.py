@@ -3,11 +3,10 @@
 from monai_fusenet.transforms.foreground.candidates import Region
 from monai_fusenet.transforms.foreground.choice import choose_foreground, propose_masks
 from monai_fusenet.transforms.foreground.rule import Rule
-from monai_fusenet.transforms.foreground.transforms import ClustersToMaskd, ConvexHullsd, check_partitions
+from monai_fusenet.transforms.foreground.transforms import ClustersToMaskd, check_partitions
 
 __all__ = [
     "ClustersToMaskd",
-    "ConvexHullsd",
     "Region",
     "Rule",
     "check_partitions",

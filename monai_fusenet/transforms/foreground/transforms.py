@@ -13,11 +13,10 @@ from monai.transforms import MapTransform
 from monai_fusenet.transforms.acquisition import field_of
 from monai_fusenet.transforms.foreground.choice import Choice, apply_rule
 from monai_fusenet.transforms.foreground.rule import Rule, shows_rule
-from monai_fusenet.transforms.morphology import convex_hulls
 from monai_fusenet.utils.arrays import array_of, put_back, tensor_of
 from monai_fusenet.utils.precision import at_least_float32
 
-__all__ = ["ClustersToMaskd", "ConvexHullsd", "check_partitions"]
+__all__ = ["ClustersToMaskd", "check_partitions"]
 
 
 class ClustersToMaskd(MapTransform):
@@ -111,16 +110,3 @@ def check_partitions(partitions: Any) -> list[int]:
             f"partitions must be a list of different whole numbers of at least 2, as [2,3,4], got {partitions}"
         )
     return listed
-
-
-class ConvexHullsd(MapTransform):
-    """Puts the convex hull of each connected part of a mask (1, *spatial), foreground above 0, in its place."""
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns the sample with its hulls, of the type and with the values 0 and 1."""
-        sample = dict(data)
-        for key in self.key_iterator(sample):
-            mask = tensor_of(sample[key])
-            hulls = torch.from_numpy(convex_hulls(array_of(mask)[0] > 0)).unsqueeze(0)
-            sample[key] = put_back(hulls.to(mask.device, mask.dtype), mask)
-        return sample
