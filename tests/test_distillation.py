@@ -18,9 +18,9 @@ from monai.transforms import Identity
 
 from monai_fusenet.distillation import CandidatePool, FolderPass, consensus, mean_pairwise_dice, select_confident
 from monai_fusenet.distillation.candidates import PoolMaker
-from monai_fusenet.distillation.folds import dice_of, expect, split
+from monai_fusenet.distillation.folds import Folds, dice_of, expect, split
 from monai_fusenet.distillation.known import without_vanished
-from monai_fusenet.distillation.lesson import lesson_of_teachers, mix
+from monai_fusenet.distillation.lesson import KnownFolder, lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import Ranker, cross_votes
 from monai_fusenet.distillation.regions import RegionDescriber
 from monai_fusenet.distillation.schooling import follow_cosine
@@ -197,6 +197,30 @@ def test_what_is_expected_lies_between_what_was_held_out_and_agreement():
     assert (found.dice, found.spread) == (pytest.approx((0.7 * 0.95) ** 0.5), pytest.approx(0.02**0.5))
     assert expect({"a": 0.6}, []) == (pytest.approx(0.6), 0, {"a": 0.6})
     assert expect({"a": 0.0, "b": 0.0}, [1.0]).dice == 0  # agreement on what no accepted mask shows
+
+
+class Halved:
+    @staticmethod
+    def decide(probabilities):
+        return probabilities > 0.5
+
+
+def test_the_better_an_opinion_is_on_held_out_masks_the_more_say_it_has():
+    mask = torch.tensor([[[1.0, 1, 0, 0]]])
+    folder = KnownFolder([], [], [], {3: mask, 5: mask}, 1)
+    half, nothing = torch.tensor([[[1.0, 0, 0, 0]]]), torch.zeros(1, 1, 4)
+    shares = Folds(Halved, 1, {})._shares([{3: mask, 5: half}, {3: nothing, 5: nothing}, {}], folder)
+    weights = [math.exp((1 + 2 / 3) / 2 / 0.2), math.exp(0), math.exp(0.5 / 0.2)]  # of the last, nothing is known
+    assert shares == pytest.approx([weight / sum(weights) for weight in weights])
+
+
+def test_the_guess_of_a_folder_is_that_of_the_rule_on_its_own_grid():
+    image = torch.full((1, 200, 150), 0.8)
+    image[:, 60:120, 50:100] = 0.2
+    guess = PoolMaker(ClustersToMaskd("clusters", objects=1, polarity="dark", partitions=[2, 3])).guess(image)
+    assert guess.shape == image.shape
+    assert guess.dtype == torch.float32
+    assert (guess[0] != (image[0] < 0.5)).float().mean() < 0.02
 
 
 def test_candidates_come_in_one_order_whatever_words_hash_to():

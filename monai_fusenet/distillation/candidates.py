@@ -20,6 +20,7 @@ __all__ = ["CandidatePool", "PoolMaker"]
 
 MOST = 10  # candidates of one partition: the object is hardly ever behind these
 PIXELS = {2: 96**2, 3: 40**3}  # of the grid that candidates are made on, at most: hundreds of each image are described
+FEWEST = 2  # clusters that show anything
 SMOOTHING = 1 / 64  # of the mean side: hairs and speckle part what belongs together
 
 
@@ -69,6 +70,7 @@ class PoolMaker:
     """
 
     def __init__(self, foreground: ClustersToMaskd, means: Sequence[int] = (2, 3, 4, 6)) -> None:
+        self.foreground = foreground
         self.rule = foreground.rule
         self.means = tuple(means)
 
@@ -91,3 +93,17 @@ class PoolMaker:
         )
         masks = chain.from_iterable(propose_masks(rule, *one, MOST) for one in partitions)
         return CandidatePool(masks, pixels)
+
+    def guess(self, image: Tensor) -> Tensor:
+        """The mask that the rule chooses of k-means alone, by all partitions that it is told to.
+
+        Args:
+            image: (C, *spatial), in [0, 1].
+
+        Returns:
+            (1, *spatial), float32, 0 or 1.
+        """
+        pixels = image.numpy()
+        small = resize_area(pixels, reduced_shape(pixels.shape[1:], PIXELS[pixels.ndim - 1]))
+        mask = self.foreground.agree(kmeans_clusters(small, FEWEST), small)
+        return torch.from_numpy(resize_nearest(mask, pixels.shape[1:])).float().unsqueeze(0)

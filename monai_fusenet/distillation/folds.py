@@ -1,7 +1,8 @@
 """What masks that a person accepted say of all other images, and how far that can be trusted.
 
 Two kinds of models learn from them: one of what candidates look like, one of pixels, a network. Each accepted mask is
-left out in turn, so that both are asked of an image which they have not seen; the better has more say.
+left out in turn, so that both are asked of an image which they have not seen. What the rule says of the folder without
+any mask is a third opinion. The better one is, the more say it has.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from monai.metrics import compute_dice
 from torch import Tensor, nn
 
 from monai_fusenet.distillation.agreement import soft_agreement
-from monai_fusenet.distillation.lesson import KnownFolder, Lesson, foreground, mix
+from monai_fusenet.distillation.lesson import KnownFolder, Lesson, foreground
 from monai_fusenet.distillation.ranker import Ranker, Vote
 from monai_fusenet.distillation.schooling import Schooling
 from monai_fusenet.utils.files import atomic_path
@@ -31,7 +32,8 @@ logger = logging.getLogger(__name__)
 
 MOST_FOLDS = 3
 PART = 0.75  # of a round: how long a network learns that leaves masks out
-SCALE = 0.2  # of Dice: one kind of model that is so much better has e times the say; a mean of five is about so far off
+SCALE = 0.2  # of Dice: an opinion that is so much better has e times the say; a mean of five is about so far off
+UNKNOWN = 0.5  # Dice of an opinion that no mask was held out from
 
 
 class Expectation(NamedTuple):
@@ -146,12 +148,14 @@ class Folds:
         self.steps = steps
         self.settings = settings
 
-    def open(self, network: nn.Module, folder: KnownFolder) -> Opening:
+    def open(self, network: nn.Module, folder: KnownFolder, ruled: Tensor) -> Opening:
         """Asks the accepted masks of a folder.
 
         Args:
             network: as it was made; it stays so.
             folder: all images, with one accepted mask at least.
+            ruled: (N, 1, *size), in [0, 1], what the rule says of all images without any accepted mask; not looked at
+                where there are several classes.
         """
         groups = split(list(folder.accepted))
         networks = [self._teach(network, number, group, folder) for number, group in enumerate(groups or [[]])]
@@ -165,12 +169,22 @@ class Folds:
             return Opening(Lesson(mean, sure), self._held_out(alone, folder), weights)
         votes = vote(folder, list(folder.accepted), range(len(folder.samples)))
         rest = {place: one for group in groups for place, one in self._vote_without(group, folder).items()}
-        share = self._share_of_votes(rest, alone, folder)
-        lesson = mix(torch.stack([one.probability for one in votes]), mean, share)
-        known = zip(lesson.confidences, votes, strict=True)
-        sure = [None if value is None else value * one.confidence for value, one in known]
-        left = {place: share * rest[place] + (1 - share) * alone[place] for place in alone}
-        return Opening(lesson._replace(confidences=sure), self._held_out(left, folder), weights)
+        opinions = [torch.stack([one.probability for one in votes]), mean, ruled]
+        asked = [rest, alone, {place: ruled[place] for place in folder.accepted}]
+        shares = self._shares(asked, folder)
+        targets = torch.stack([share * one for share, one in zip(shares, opinions, strict=True)]).sum(dim=0)
+        left = {
+            place: torch.stack([share * said[place] for share, said in zip(shares, asked, strict=True)]).sum(dim=0)
+            for place in alone
+        }
+        sure = [
+            None
+            if not (targets[place] > 0.5).any()
+            else votes[place].confidence
+            * sum(share * agreement(one[place], targets[place]) for share, one in zip(shares, opinions, strict=True))
+            for place in range(len(targets))
+        ]
+        return Opening(Lesson(targets, sure), self._held_out(left, folder), weights)
 
     def _teach(self, network: nn.Module, number: int, left_out: Sequence[int], folder: KnownFolder) -> nn.Module:
         """A copy of a network that has learnt from all accepted masks but some."""
@@ -187,16 +201,12 @@ class Folds:
         places = [place for place in folder.accepted if place not in left_out]
         return dict(zip(left_out, (one.probability for one in vote(folder, places, left_out)), strict=True))
 
-    def _share_of_votes(
-        self, votes: Mapping[int, Tensor], networks: Mapping[int, Tensor], folder: KnownFolder
-    ) -> float:
-        """The share that candidates have beside networks, by what both say of images that they have not learnt from."""
-        if not votes:
-            return 0.5
-        scores = [float(np.mean(list(self._held_out(said, folder).values()))) for said in (votes, networks)]
-        share = 1 / (1 + math.exp((scores[1] - scores[0]) / SCALE))
-        logger.info("held-out masks: Dice %.3f by candidates, %.3f by networks", *scores)
-        return share
+    def _shares(self, asked: Sequence[Mapping[int, Tensor]], folder: KnownFolder) -> list[float]:
+        """The share of each opinion, by what it says of accepted masks that it has not learnt from, by place."""
+        scores = [float(np.mean(list(self._held_out(said, folder).values()))) if said else UNKNOWN for said in asked]
+        logger.info("held-out masks: Dice %.3f by candidates, %.3f by networks, %.3f by the rule without them", *scores)
+        weights = [math.exp(score / SCALE) for score in scores]
+        return [weight / sum(weights) for weight in weights]
 
     def _held_out(self, said: Mapping[int, Tensor], folder: KnownFolder) -> dict[int, float]:
         """The Dice of each accepted mask, by place, with the mask that is made of what was said without it."""

@@ -19,7 +19,7 @@ class KnownFolder(NamedTuple):
 
     Attributes:
         samples: `image` (C, *size) and `name` of each.
-        masks: of each, those of all teachers (M, 1, *size), in [0, 1]; M may be 0 where masks were accepted.
+        masks: of each, those of all teachers (M, 1, *size), in [0, 1]; that of the rule where masks were accepted.
         pools: candidates of each; `None`: of none.
         accepted: masks that a person accepted (K, *size), in [0, 1], by the place of their image.
         objects: how many the foreground of an image has at most; `None`: any number.

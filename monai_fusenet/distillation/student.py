@@ -73,8 +73,9 @@ class Distiller:
     and keep it from drifting. The rounds end when the masks no longer change. An interrupted run goes on in the epoch
     where it was.
 
-    Masks that a person accepted teach as they are, in every round, and weigh more. Each is left out in turn to see
-    whether candidates or networks say better what an image shows, and what Dice to expect, see `Folds`.
+    Masks that a person accepted teach as they are, in every round, and weigh more. Each is left out in turn to see who
+    says best what an image shows, candidates, networks or the rule that needs no mask, and what Dice to expect, see
+    `Folds`.
 
     Args:
         network: any network (B, C, *spatial) -> (B, K, *spatial), logits: K = 1, or one of each class and background;
@@ -262,12 +263,14 @@ class Distiller:
 
     def _open(self, folder: KnownFolder) -> Opening:
         """What teaches in the first round, and anchors what the network teaches itself later."""
-        if folder.accepted:
-            return Folds(self._schooling, fold_steps(self.round_steps), self.settings).open(self.network, folder)
         lesson = lesson_of_teachers(folder.masks)
-        for _ in range(RANKINGS):
-            lesson = self._rank(folder, lesson)
-        return Opening(lesson, {})
+        if folder.pools is not None:
+            for _ in range(RANKINGS):
+                lesson = self._rank(folder, lesson)
+        if not folder.accepted:
+            return Opening(lesson, {})
+        folds = Folds(self._schooling, fold_steps(self.round_steps), self.settings)
+        return folds.open(self.network, folder, lesson.targets)
 
     def _rank(self, folder: KnownFolder, lesson: Lesson) -> Lesson:
         """What the candidates of all images say, ranked by what the sure ones of other images look like."""

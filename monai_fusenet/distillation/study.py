@@ -70,7 +70,8 @@ class FolderStudy:
         several = any(len(target) > 1 for target in persons.values())
         return KnownFolder(
             samples=[{"image": one["image"], "name": one["name"]} for one in loaded],
-            masks=[one["masks"] for one in loaded],
+            # Where masks were accepted, what the rule says without them is one more opinion: k-means is enough for it.
+            masks=[self.pool.guess(one["image"]).unsqueeze(0) if persons else one["masks"] for one in loaded],
             pools=None if several else [self.pool(one["image"], one["clusters"], rule) for one in loaded],
             accepted=persons,
             objects=rule.objects,
