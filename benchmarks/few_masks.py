@@ -28,21 +28,9 @@ from monai_fusenet.data import find_images
 from monai_fusenet.label.clustering import presets
 from monai_fusenet.results.layout import result_path
 
-COLUMNS = (
-    "set",
-    "masks",
-    "true",
-    "seed",
-    "images",
-    "given",
-    "dice",
-    "median",
-    "below_half",
-    "worst",
-    "alone",
-    "expected",
-    "seconds",
-)
+KIND = ("set", "masks", "true", "preset", "sample", "options")  # rows that differ in one of these are never mixed
+SCORES = ("dice", "median", "below_half", "worst", "alone", "expected", "seconds")
+COLUMNS = (*KIND, "seed", "images", "given", *SCORES)
 
 
 def distil(dataset: Path, output: Path, masks: Path | None, preset: str, options: Mapping[str, Any]) -> None:
@@ -106,6 +94,8 @@ def measure(
     return {
         "masks": count,
         "true": true,
+        "preset": preset,
+        "options": json.dumps(options, sort_keys=True),
         "seed": seed,
         "images": len(others),
         "given": round(given, 4) if count else "",
@@ -123,6 +113,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Means over seeds, as Markdown."""
     titles = [
         "set",
+        "overlay",
         "accepted masks",
         "their Dice",
         "seeds",
@@ -133,20 +124,23 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "expected",
     ]
     lines = [f"| {' | '.join([*titles, 'seconds'])} |", "|---" * (len(titles) + 1) + "|"]
-    for kind in sorted({(row["set"], int(row["masks"]), str(row["true"])) for row in rows}):
-        own = [row for row in rows if (row["set"], int(row["masks"]), str(row["true"])) == kind]
-        given = f"{mean(own, 'given'):.3f}" if own[0]["given"] != "" else ""
-        cells = [
-            kind[0],
-            f"{kind[1]}{' true' if kind[2] == 'True' else ''}",
-            given,
-            str(len(own)),
-            str(own[0]["images"]),
-        ]
+    kinds = sorted(
+        {tuple(str(row[column]) for column in KIND) for row in rows}, key=lambda kind: (kind[0], int(kind[1]))
+    )
+    for kind in kinds:
+        own = [row for row in rows if tuple(str(row[column]) for column in KIND) == kind]
+        masks = f"{kind[1]} true" if kind[2] == "True" else kind[1]
+        cells = [kind[0], kind[3], masks, _mean_of(own, "given"), str(len(own)), str(own[0]["images"])]
         cells += [f"{mean(own, 'dice'):.3f} ± {spread(own, 'dice'):.3f}", f"{mean(own, 'below_half'):.1f}"]
-        cells += [f"{mean(own, column):.3f}" if own[0][column] != "" else "" for column in ("alone", "expected")]
+        cells += [_mean_of(own, column) for column in ("alone", "expected")]
         lines.append(f"| {' | '.join([*cells, format(mean(own, 'seconds'), '.0f')])} |")
     return "\n".join(lines)
+
+
+def _mean_of(rows: Sequence[Mapping[str, Any]], column: str) -> str:
+    """Of the rows that have a value."""
+    measured = [row for row in rows if row[column] != ""]
+    return f"{mean(measured, column):.3f}" if measured else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -166,14 +160,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         items = accepted.draw(items, min(given.images, len(items)), seed=99)
     path = given.out / "few_masks.csv"
     given.out.mkdir(parents=True, exist_ok=True)
-    done = {(row["set"], int(row["masks"]), row["true"], int(row["seed"])) for row in read_rows(path)}
+    rows = read_rows(path)
+    if rows and set(rows[0]) != set(COLUMNS):
+        parser.error(f"{path} is of another version of this benchmark: choose another OUT")
+    done = {tuple(row[column] for column in (*KIND, "seed")) for row in rows}
+    sample = "all" if given.images is None else str(given.images)
+    options = json.dumps(given.options, sort_keys=True)
     for seed in given.seeds:
         for count in given.counts:
-            if (given.dataset.name, count, given.true, seed) not in done:
+            about = (given.dataset.name, str(count), given.true, given.preset, sample, options, str(seed))
+            if about not in done:
                 folder = given.out / f"{given.dataset.name}_{count}_{seed}{'_true' * (given.true == 'True')}"
                 kinds = given.true == "True", given.alone == "True"
                 row = measure(items, count, seed, folder, given.preset, given.options, *kinds)
-                add_rows(path, COLUMNS, [{"set": given.dataset.name, **row}])
+                add_rows(path, COLUMNS, [{"set": given.dataset.name, "sample": sample, **row}])
     print(table(read_rows(path)))
 
 

@@ -20,7 +20,7 @@ from monai_fusenet.distillation.lesson import KnownFolder, Lesson
 from monai_fusenet.handlers import EpochSeed, ProgressHandler, ResumableCheckpoint
 from monai_fusenet.utils.arrays import plain
 
-__all__ = ["Schooling", "follow_cosine"]
+__all__ = ["InBfloat16", "Schooling", "follow_cosine"]
 
 DECAY = 1e-4
 ACCEPTED_SHARE = 0.35
@@ -99,7 +99,7 @@ class Schooling:
             device=self.device,
             max_epochs=math.ceil(steps / len(loader)),
             train_data_loader=loader,
-            network=_InBfloat16(network) if self.amp else network,
+            network=InBfloat16(network) if self.amp else network,
             optimizer=optimizer,
             loss_function=self.loss_function,
             prepare_batch=self._augment,
@@ -152,20 +152,21 @@ class Schooling:
     @torch.no_grad()
     def ask(self, network: nn.Module, samples: Sequence[Mapping[str, Any]]) -> Tensor:
         """What a network says of each image: probabilities (N, K, *size), on the CPU; of several K, classes."""
-        network = _InBfloat16(network.eval()) if self.amp else network.eval()
+        network = InBfloat16(network.eval()) if self.amp else network.eval()
         batches = torch.stack([sample["image"] for sample in samples]).split(self.batch_size)
         logits = torch.cat([self.inferer(batch.to(self.device), network).cpu() for batch in batches])
         return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
 
 
-class _InBfloat16(nn.Module):
-    """A network that computes in bfloat16 where that is enough; its logits are float32."""
+class InBfloat16(nn.Module):
+    """A network that computes in bfloat16 where that is enough, with channels last; its logits are float32."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits of images (B, C, *spatial)."""
         layout = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
         with torch.autocast(images.device.type, torch.bfloat16):
             return self.network(images.contiguous(memory_format=layout)).float()

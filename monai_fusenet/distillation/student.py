@@ -28,7 +28,7 @@ from monai_fusenet.distillation.candidates import PoolMaker
 from monai_fusenet.distillation.folds import Folds, Opening, dice_of, expect, fold_steps
 from monai_fusenet.distillation.lesson import KnownFolder, Lesson, foreground, lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import cross_votes
-from monai_fusenet.distillation.schooling import Schooling
+from monai_fusenet.distillation.schooling import InBfloat16, Schooling
 from monai_fusenet.distillation.study import FolderStudy
 from monai_fusenet.handlers.checkpoint import changed_settings, load_checkpoint
 from monai_fusenet.transforms import channels_of
@@ -139,7 +139,8 @@ class Distiller:
             raise ValueError("learning_rate must be above 0, got 0")
         check_whole("rounds", rounds, 1)
         check_whole("round_steps", round_steps, 1)
-        check_runs(network, in_channels, size, channels_of(classes))
+        for one in (network, InBfloat16(network)) if amp else (network,):
+            check_runs(one, in_channels, size, channels_of(classes))
         self.network = network.to(device)
         self.inferer = inferer
         self.size = tuple(size)

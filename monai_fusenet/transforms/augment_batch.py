@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_fusenet.utils.checks import check_number
+from monai_fusenet.utils.checks import check_number, check_whole
 
 __all__ = ["AugmentBatch"]
 
 KNOTS = 5  # along each axis of the grid between whose random values bends and shades are interpolated
 SHADES = 3
 OFTEN, SELDOM = 0.5, 0.3  # share of the images to which a change is made that not every image gets
-STRETCH = 0.15  # by how much more an image is scaled along one axis than along another, as a logarithm
 
 
 class AugmentBatch:
@@ -31,19 +30,20 @@ class AugmentBatch:
     Args:
         flip_axes: spatial axes along which images may be mirrored, counted from 0.
         rotation: largest angle, in radians, in each plane.
-        scaling: images become up to 1 + `scaling` times as large, or as small.
+        scaling: images become up to 1 + `scaling` times as large, or as small, along all axes alike.
+        stretch: largest logarithm of the ratio of two axes' scales, beside that.
         translation: largest shift along an axis, as a share of the side.
         bending: standard deviation of the shift of a knot of a grid of five along each axis, as a share of half the
             side; half of the images are bent.
         gamma: largest logarithm of the exponent.
         contrast: largest change of the contrast, as a share; likewise the next three.
-        brightness: of all channels alike.
+        brightness: of all channels alike, by a factor, and half as much by a summand.
         colour: of each channel for itself.
         shading: of a shade that is smooth over the image, its standard deviation.
         noise: standard deviation.
 
     Raises:
-        ValueError: when a number is negative.
+        ValueError: when a number is negative, or an axis is none.
 
     Example:
         >>> image, target = torch.rand(2, 3, 32, 24), torch.zeros(2, 1, 32, 24)
@@ -56,6 +56,7 @@ class AugmentBatch:
         flip_axes: Sequence[int] = (),
         rotation: float = 0.5,
         scaling: float = 0.25,
+        stretch: float = 0.15,
         translation: float = 0.06,
         bending: float = 0.06,
         gamma: float = 0.4,
@@ -66,9 +67,12 @@ class AugmentBatch:
         noise: float = 0.03,
     ) -> None:
         self.flip_axes = tuple(flip_axes)
+        for axis in self.flip_axes:
+            check_whole("each of flip_axes", axis, 0)
         sizes = {
             "rotation": rotation,
             "scaling": scaling,
+            "stretch": stretch,
             "translation": translation,
             "bending": bending,
             "gamma": gamma,
@@ -80,7 +84,8 @@ class AugmentBatch:
         }
         for name, value in sizes.items():
             check_number(name, value, 0)
-        self.rotation, self.scaling, self.translation, self.bending = rotation, scaling, translation, bending
+        self.rotation, self.scaling, self.stretch = rotation, scaling, stretch
+        self.translation, self.bending = translation, bending
         self.gamma, self.contrast, self.brightness, self.colour = gamma, contrast, brightness, colour
         self.shading, self.noise = shading, noise
 
@@ -92,13 +97,18 @@ class AugmentBatch:
             target: (B, K, *spatial), values in [0, 1].
 
         Raises:
-            ValueError: when the two differ in their size or number.
+            ValueError: when the two differ in their size or number, have fewer axes than are mirrored, or the image
+                holds whole numbers.
         """
         if image.shape[:1] + image.shape[2:] != target.shape[:1] + target.shape[2:] or image.ndim not in (4, 5):
             raise ValueError(
                 "image and target must be batches of one size, (B, C, *spatial) and (B, K, *spatial) in 2-D or 3-D, "
                 f"got {tuple(image.shape)} and {tuple(target.shape)}"
             )
+        if not image.is_floating_point():
+            raise ValueError(f"image must hold floats in [0, 1], got {image.dtype}")
+        if max(self.flip_axes, default=0) >= image.ndim - 2:
+            raise ValueError(f"flip_axes must be below {image.ndim - 2}, the number of axes, got {self.flip_axes}")
         channels = image.shape[1]
         both = torch.cat([image, target.to(image.dtype)], dim=1)
         moved = F.grid_sample(both, self._places(image), padding_mode="border", align_corners=False)
@@ -108,7 +118,7 @@ class AugmentBatch:
         """Where each pixel comes from, (B, *spatial, D), as `grid_sample` counts: in [-1, 1], the last axis first."""
         count, sides = len(image), torch.tensor(image.shape[:1:-1], dtype=torch.float32)
         axes = len(sides)
-        matrix = torch.diag_embed(torch.exp(self._even(count, axes) * STRETCH / 2))
+        matrix = torch.diag_embed(torch.exp(self._even(count, axes) * self.stretch / 2))
         matrix = matrix * torch.exp(self._even(count, 1, 1) * math.log1p(self.scaling))
         for one, other in combinations(range(axes), 2):
             matrix = self._turn(count, axes, one, other) @ matrix

@@ -31,6 +31,6 @@ def has_fast_bfloat16(device: str | torch.device) -> bool:
     Others compute them, too, but more slowly than those of float32.
     """
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= AMPERE
+        return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= AMPERE
     has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # torch has no public name for it
     return torch.device(device).type == "cpu" and has_tiles is not None and bool(has_tiles())

@@ -9,6 +9,7 @@ from monai_fusenet.transforms import AugmentBatch
 STILL = {
     "rotation": 0,
     "scaling": 0,
+    "stretch": 0,
     "translation": 0,
     "bending": 0,
     "gamma": 0,
@@ -21,8 +22,7 @@ STILL = {
 
 
 @pytest.fixture(autouse=True)
-def no_stretch(monkeypatch):
-    monkeypatch.setattr("monai_fusenet.transforms.augment_batch.STRETCH", 0)
+def seed():
     torch.manual_seed(0)
 
 
@@ -93,5 +93,22 @@ def test_draws_follow_the_seed_alone():
 def test_masks_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"must be batches of one size.*got \(2, 1, 8, 8\) and \(2, 1, 8, 9\)"):
         AugmentBatch()(torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 9))
+    with pytest.raises(ValueError, match="image must hold floats"):
+        AugmentBatch()(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.zeros(2, 1, 8, 8))
+    with pytest.raises(ValueError, match="flip_axes must be below 2"):
+        AugmentBatch((2,))(torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8))
+    with pytest.raises(ValueError, match="each of flip_axes"):
+        AugmentBatch((-1,))
     with pytest.raises(ValueError, match="rotation"):
         AugmentBatch(rotation=-1)
+
+
+def test_stretch_is_the_ratio_of_the_scales(monkeypatch):
+    draws = torch.tensor([[1.0, -1.0]])
+    monkeypatch.setattr(
+        AugmentBatch, "_even", staticmethod(lambda *shape: draws if shape == (1, 2) else torch.zeros(*shape))
+    )
+    square = F.pad(torch.ones(1, 1, 60, 60), (30, 30, 30, 30))
+    moved, _ = AugmentBatch(**(STILL | {"stretch": 0.3}))(square, square)
+    sides = [(moved[0, 0, 60] > 0.5).sum(), (moved[0, 0, :, 60] > 0.5).sum()]
+    assert float(sides[1] / sides[0]) == pytest.approx(math.exp(0.3), rel=0.04)
