@@ -238,14 +238,13 @@ def test_an_image_that_kills_whoever_loads_it_fails_alone(data, tmp_path, deadly
     assert "a process that loads images was killed; another one goes on" in caplog.messages
 
 
-@pytest.mark.parametrize("workflow", ["training", "distillation"])
-def test_a_training_whose_worker_dies_says_so(data, tmp_path, deadly, workflow):
+def test_a_training_whose_worker_dies_says_so(data, tmp_path, deadly):
     deadly(SeededCacheDataset, "_transform", lambda args: True)
-    assert work(workflow, data, tmp_path / "out", num_workers=1) == (
+    assert work("training", data, tmp_path / "out", num_workers=1) == (
         "error: a process that loads images was killed, perhaps as memory did not suffice; what is finished is kept, "
         "run the same command again to go on, with fewer --num_workers"
     )
-    assert work(workflow, data, tmp_path / "out", num_workers=0) == 0
+    assert work("training", data, tmp_path / "out", num_workers=0) == 0
 
 
 # Signals.
