@@ -31,6 +31,7 @@ def has_fast_bfloat16(device: str | torch.device) -> bool:
     Others compute them, too, but more slowly than those of float32.
     """
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= AMPERE
+        is_there = (torch.device(device).index or 0) < torch.cuda.device_count()
+        return is_there and torch.cuda.get_device_capability(device)[0] >= AMPERE
     has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # torch has no public name for it
     return torch.device(device).type == "cpu" and has_tiles is not None and bool(has_tiles())
