@@ -4,7 +4,7 @@ from monai_fusenet.networks.blocks.fusion import FusionBlock, MixFeedForward
 from monai_fusenet.networks.blocks.pixel_encoder import ChannelAffine, PixelEncoder
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
 from monai_fusenet.networks.nets.fusenet import FuseNet, FuseNetOutput
-from monai_fusenet.networks.slices import SlicewiseNetwork
+from monai_fusenet.networks.slices import SlicewiseNetwork, by_slices
 
 __all__ = [
     "ChannelAffine",
@@ -16,4 +16,5 @@ __all__ = [
     "PixelEncoder",
     "ProjectionHead",
     "SlicewiseNetwork",
+    "by_slices",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from monai_fusenet.networks.nets.fusenet import FuseNetOutput
 from monai_fusenet.utils.checks import check_whole
 
-__all__ = ["SlicewiseNetwork"]
+__all__ = ["SlicewiseNetwork", "by_slices"]
 
 
 class SlicewiseNetwork(nn.Module):
@@ -70,3 +70,8 @@ class SlicewiseNetwork(nn.Module):
     def _volume(self, slices: Tensor, like: Tensor) -> Tensor:
         """(B * Z, K, X, Y) -> (B, K, X, Y, Z)"""
         return slices.unflatten(0, [like.shape[0], like.shape[4]]).movedim(1, 4)
+
+
+def by_slices(network: nn.Module, neighbours: Optional[int] = None) -> nn.Module:  # noqa: UP045
+    """A 2-D network as one of volumes, see `SlicewiseNetwork`; the network itself where `neighbours` is `None`."""
+    return network if neighbours is None else SlicewiseNetwork(network, neighbours)
