@@ -1,9 +1,10 @@
 """Masks as a person accepts them, by few clicks: `python -m benchmarks.accepted DATASET OUT --count 5 --seed 0`.
 
-Draws images that have a mask, and lets a simulated annotator click on each, three times at most: first farthest from
-the truth's border, then in the middle of the largest error. Of the masks after each click, the one is accepted that is
-best, as a person sees it. Masks are never copied from the truth, unless `--true True` asks for that, for comparison.
-OUT is what `--accepted_dir` of a distillation takes.
+Draws images that have a mask, and lets a simulated annotator make a mask of each by three clicks at most, as in the
+label app: either the mask that the preset's rule proposes is corrected, each click in the middle of the largest error,
+or the first click, farthest from the truth's border, chooses anew. Of the masks after each click, and the one that is
+proposed, the best is accepted, as a person sees it. Masks are never copied from the truth, unless `--true True` asks
+for that, for comparison. OUT is what `--accepted_dir` of a distillation takes.
 """
 
 from __future__ import annotations
@@ -36,13 +37,22 @@ def draw(items: Sequence[Mapping[str, Any]], count: int, seed: int) -> list[Mapp
     return [with_masks[index] for index in np.random.default_rng(seed).permutation(len(with_masks))[:count]]
 
 
-def clicked(selector: ClickSelector, truth: np.ndarray) -> tuple[np.ndarray, int]:
-    """The best of the masks after each click, and how many clicks it took."""
+def clicked(selector: ClickSelector, proposed: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, int]:
+    """The best of the mask proposed (*spatial) and of those after each click, and how many clicks it took."""
     if not truth.any():  # nothing to click on, and a person sees so
         return np.zeros_like(truth), 0
-    scores, history = annotate(selector, truth)
-    clicks = int(np.argmax(scores[:CLICKS])) + 1
-    return selector(*history[clicks - 1]), clicks
+    best = proposed, 0
+    for start in (proposed, None):
+        scores, history = annotate(selector, truth, CLICKS, start)
+        clicks = int(np.argmax(scores)) + 1
+        if scores[clicks - 1] > dice(best[0], truth):
+            best = selector(*history[clicks - 1], start), clicks
+    return best
+
+
+def _clicked_on(clusterer: Clusterer, path: str, truth: np.ndarray) -> tuple[np.ndarray, int]:
+    found = clusterer.clusters(path)
+    return clicked(found.selector, clusterer.mask(path, found.clusters), truth)
 
 
 def accept(
@@ -56,7 +66,7 @@ def accept(
         for item in items:
             image = load_image(item["image"])
             truth = np.asarray(load_mask_on_grid_of(item["label"], image))[0] > 0
-            mask, clicks = (truth, 0) if true else clicked(clusterer.clusters(item["image"]).selector, truth)
+            mask, clicks = (truth, 0) if true else _clicked_on(clusterer, item["image"], truth)
             labels = MetaTensor(torch.from_numpy(mask[None].astype(np.uint8)), meta=image.meta)
             write_label_map(labels, out, f"{item['name']}_mask", foreground=255)
             scores.append(dice(mask, truth) if truth.any() else float(not mask.any()))

@@ -36,7 +36,7 @@ METHODS = {
 }
 
 Points = list[tuple[int, ...]]
-Method = Callable[[Points, Points], np.ndarray]
+Method = Callable[..., np.ndarray]  # of foreground and background clicks, and perhaps of a mask to start from
 
 
 def walk_randomly(image: np.ndarray) -> Method:
@@ -64,17 +64,27 @@ def dice(mask: np.ndarray, truth: np.ndarray) -> float:
     return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
 
 
-def annotate(method: Method, truth: np.ndarray) -> tuple[list[float], list[tuple[Points, Points]]]:
-    """Dice after each click of an annotator who sees the method's mask, and the clicks until then."""
+def annotate(
+    method: Method, truth: np.ndarray, clicks_at_most: int = CLICKS, start: np.ndarray | None = None
+) -> tuple[list[float], list[tuple[Points, Points]]]:
+    """Dice after each click of an annotator who sees the method's mask, and the clicks until then.
+
+    Args:
+        method: from clicks to a mask.
+        truth: (*spatial), bool.
+        clicks_at_most: how often the annotator clicks.
+        start: (*spatial), bool, the mask that the annotator corrects, handed on to the method; `None`: none.
+    """
     scores: list[float] = []
     history: list[tuple[Points, Points]] = []
     clicks: dict[bool, Points] = {True: [], False: []}
-    mask = np.zeros_like(truth)
-    for _ in range(CLICKS):
+    mask = np.zeros_like(truth) if start is None else start
+    more = () if start is None else (start,)
+    for _ in range(clicks_at_most):
         click = next_click(truth, mask)
         if click is not None:  # else the mask is perfect
             clicks[click[1]].append(click[0])
-            mask = method(clicks[True], clicks[False])
+            mask = method(clicks[True], clicks[False], *more)
         scores.append(dice(mask, truth))
         history.append((list(clicks[True]), list(clicks[False])))
     return scores, history

@@ -48,6 +48,38 @@ def test_a_background_click_sends_the_outline_back():
     assert after[row, column - 5]
 
 
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_clicks_correct_a_mask_that_is_there(spatial_dims):
+    clusters, image, (first, second) = scene(spatial_dims)
+    selector = ClickSelector(clusters, image)
+    assert np.array_equal(selector([], [], first), first)
+    assert dice(selector([centre(second)], [], first), first | second) > 0.9
+    assert dice(selector([], [centre(second)], first | second), first) > 0.95  # a part that is denied goes
+    larger, inside = signed_distance(first) > -4, centre(first)
+    radius = int(0.17 * clusters.shape[1])
+    beside = (inside[0], inside[1] + radius + 2, *inside[2:])  # the outline moves inwards, around the click
+    smaller = selector([], [beside], larger)
+    assert larger[beside]
+    assert not smaller[beside]
+    assert smaller[inside]
+    assert dice(smaller, first) > dice(larger, first)
+
+
+def test_a_foreground_click_keeps_its_part_of_the_start():
+    clusters, image, (first, second) = scene()
+    row, column = centre(second)
+    mask = ClickSelector(clusters, image)([(row, column)], [(row, column + 4)], first | second)
+    assert mask[row, column]
+    assert not mask[row, column + 4]
+    assert mask[centre(first)]
+
+
+def test_a_start_of_another_shape():
+    clusters, image, _ = scene()
+    with pytest.raises(ValueError, match=r"^start must have the shape of the image, \(70, 91\), got \(70, 90\)$"):
+        ClickSelector(clusters, image)([], [(3, 3)], np.zeros((70, 90), dtype=bool))
+
+
 def test_every_click_is_obeyed_at_its_pixel():
     clusters, image, _ = scene()
     selector = ClickSelector(clusters, image)

@@ -44,6 +44,8 @@ class ClickSelector:
     are like those clicked, as cells are, it adds them all, but for those of background clicks. Elsewhere the outline
     moves around the click, more among pixels of its colour, see `correct`. Each click is obeyed at its own pixel.
 
+    A mask that is there already may take the place of what the first click chooses: then all clicks correct it.
+
     All happens on a grid of about 16 384 pixels (32 768 voxels), so that an answer takes milliseconds for any image.
 
     Args:
@@ -88,28 +90,38 @@ class ClickSelector:
         selector._shapes = Shapes(**{name: state[f"shape_{name}"] for name in Shapes._fields})
         return selector
 
-    def __call__(self, foreground: Sequence[Point], background: Sequence[Point] = ()) -> np.ndarray:
+    def __call__(
+        self, foreground: Sequence[Point], background: Sequence[Point] = (), start: np.ndarray | None = None
+    ) -> np.ndarray:
         """The mask that the clicks ask for.
 
         Args:
-            foreground: indices (*spatial) of pixels of the object, in the order of the clicks; one at least.
+            foreground: indices (*spatial) of pixels of the object, in the order of the clicks; one at least, unless
+                there is a `start`.
             background: indices of pixels that are not.
+            start: (*spatial), bool, a mask that the clicks correct; `None`: the first click chooses.
 
         Returns:
             (*spatial), bool.
 
         Raises:
-            ValueError: when there is no foreground click, or a click lies outside the image.
+            ValueError: when there is neither a foreground click nor a `start`, when the `start` has another shape, or a
+                click lies outside the image.
         """
-        if len(foreground) == 0:
+        if len(foreground) == 0 and start is None:
             raise ValueError("expected at least one foreground click, got none")
+        if start is not None and start.shape != tuple(self.shape):
+            raise ValueError(f"start must have the shape of the image, {tuple(self.shape)}, got {start.shape}")
         for point in (*foreground, *background):
             if len(point) != len(self.shape) or not all(
                 0 <= index < side for index, side in zip(point, self.shape, strict=True)
             ):
                 raise ValueError(f"the click {tuple(point)} lies outside the image, whose shape is {self.shape}")
         inside, outside = (self._on_grid(points) for points in (foreground, background))
-        distance = correct(self._chosen(inside, outside), self._image, inside, outside)
+        if start is not None and len(inside) + len(outside) == 0:
+            return start.astype(bool)
+        chosen = self._chosen(inside, outside) if start is None else self._started(start, inside, outside)
+        distance = correct(chosen, self._image, inside, outside)
         mask = resize_linear(distance[None].astype(np.float32), self.shape)[0] > 0
         for points, value in ((foreground, True), (background, False)):
             for point in points:
@@ -133,6 +145,25 @@ class ClickSelector:
                 apart = self._shape_apart(point, distance > 0, outside)
                 if apart is not None:
                     distance = np.maximum(distance, apart)
+        return distance
+
+    def _started(self, start: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        """Signed distance (*grid) of a mask with the shapes apart that clicks add, without the parts that they deny.
+
+        Denied is a part deep inside which a background click lies and no foreground click, where other parts are left.
+        """
+        distance = signed_distance(resize_linear(start[None].astype(np.float32), self.grid)[0] > 0.5)
+        for point in map(tuple, inside):
+            if distance[point] < 0:
+                apart = self._shape_apart(point, distance > 0, outside)
+                if apart is not None:
+                    distance = np.maximum(distance, apart)
+        for point in map(tuple, outside):
+            parts = connected_components(distance > 0, connectivity=1)
+            part = parts == parts[point]
+            deep = distance[point] >= OWN_OBJECT_DEPTH * distance[part].max() > 0
+            if deep and parts.max() > 1 and not part[tuple(inside.T)].any():
+                distance = signed_distance((distance > 0) & ~part)
         return distance
 
     def _first_chosen(self, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:

@@ -6,9 +6,9 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,10 +37,14 @@ logger = logging.getLogger(__name__)
 NAMED_CLUSTERS = 16  # names that clients are told of in advance; an answer names all that it has
 WEIGHTS = ["fresh", "trained"]
 SCOPES = ["volume", "slice"]
-SLICES_IN_MEMORY = 8
+STARTS = ["click", "mask"]
+KEPT_IN_MEMORY = 8  # slices, and masks
 SCRIBBLE_POINTS = 64  # of either kind, spread over the scribbles: more say nothing new and cost time
 SCRIBBLED = "selected_label_name"  # where 3D Slicer puts the name of what is scribbled on
 BACKGROUND_SCRIBBLE, FOREGROUND_SCRIBBLE = 2, 3  # labels that MONAI Label's clients draw with
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 
 class _ClustersUser(InferTask):
@@ -139,8 +143,15 @@ class _Interactive(_ClustersUser):
         description: str,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(clusterer, results_dir, type, FOREGROUND, description, {"scope": SCOPES, **(config or {})})
+        options = {"scope": SCOPES, "start": STARTS, **(config or {})}
+        super().__init__(clusterer, results_dir, type, FOREGROUND, description, options)
         self._slices: OrderedDict[tuple[str, int], ClickSelector] = OrderedDict()
+        self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def check(self, request: Mapping[str, Any]) -> None:
+        """The scope and the start."""
+        option("scope", request.get("scope"), SCOPES)
+        option("start", request.get("start"), STARTS)
 
     def select(
         self,
@@ -165,27 +176,33 @@ class _Interactive(_ClustersUser):
         background: Sequence[Sequence[int]],
     ) -> np.ndarray:
         scope = option("scope", request.get("scope"), SCOPES)
+        start = self._start(path, found.clusters, request)
         if found.clusters.ndim == 2 or scope == "volume":
-            return found.selector(foreground, background)
+            return found.selector(foreground, background, start)
         mask = np.zeros(found.clusters.shape, dtype=bool)
-        for position in sorted({point[-1] for point in foreground}):
+        clicked = foreground if start is None else [*foreground, *background]
+        for position in sorted({point[-1] for point in clicked}):
             selector = self._slice(path, found.clusters, position)
             inside, outside = (
                 [point[:-1] for point in points if point[-1] == position] for points in (foreground, background)
             )
-            mask[..., position] = selector(inside, outside)
+            mask[..., position] = selector(inside, outside, None if start is None else start[..., position])
         return mask
+
+    def _start(self, path: str, clusters: np.ndarray, request: Mapping[str, Any]) -> np.ndarray | None:
+        """The mask that `fusenet_mask` shows, where the clicks shall correct it."""
+        if option("start", request.get("start"), STARTS) == "click":
+            return None
+        return _kept(self._masks, self.clusterer.key(path), lambda: self.clusterer.mask(path, clusters))
 
     def _slice(self, path: str, clusters: np.ndarray, position: int) -> ClickSelector:
         """The selector of one slice, kept for the next click."""
-        key = (self.clusterer.key(path), position)
-        if key not in self._slices:
+
+        def make() -> ClickSelector:
             image = np.asarray(self.clusterer.image(path))
-            self._slices[key] = ClickSelector(clusters[..., position], image[..., position])
-        self._slices.move_to_end(key)
-        while len(self._slices) > SLICES_IN_MEMORY:
-            self._slices.popitem(last=False)
-        return self._slices[key]
+            return ClickSelector(clusters[..., position], image[..., position])
+
+        return _kept(self._slices, (self.clusterer.key(path), position), make)
 
 
 class ClickTask(_Interactive):
@@ -196,11 +213,12 @@ class ClickTask(_Interactive):
         super().__init__(clusterer, results_dir, InferType.DEEPGROW, description)
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """The clicks, the scope and the object's name."""
+        """The clicks, scope and start, and the object's name."""
         label_names(request)
-        option("scope", request.get("scope"), SCOPES)
-        read_clicks(request, "background")
-        if not read_clicks(request, "foreground"):
+        super().check(request)
+        clicks = read_clicks(request, "foreground")
+        others = read_clicks(request, "background")
+        if not clicks and not (others and option("start", request.get("start"), STARTS) == "mask"):
             raise ValueError(
                 'no click: expected "foreground": [[x, y], ...] with at least one click on the object (pictures; '
                 "[i, j, k] for volumes)"
@@ -223,9 +241,9 @@ class ScribblesTask(_Interactive):
         super().__init__(clusterer, results_dir, InferType.SCRIBBLES, description, options)
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """The label map, its labels, the scope and the object's name."""
+        """The label map, its labels, scope and start, and the object's name."""
         label_names(request, SCRIBBLED)
-        option("scope", request.get("scope"), SCOPES)
+        super().check(request)
         label = request.get("label")
         if not label:
             raise ValueError("no scribbles: expected a label map with the request, on the image's grid")
@@ -249,7 +267,7 @@ class ScribblesTask(_Interactive):
         labels = read_label(request["label"], found.clusters.shape, found.place())
         wanted = [self._stroke(request, kind) for kind in ("fg", "bg")]
         foreground, background = (spread_points(labels == value) for value in wanted)
-        if not foreground:
+        if not foreground and not (background and option("start", request.get("start"), STARTS) == "mask"):
             present = [f"{value:g}" for value in np.unique(labels) if value]
             more = f" and {len(present) - 8} more" if len(present) > 8 else ""
             raise ValueError(
@@ -289,6 +307,16 @@ class FeedForwardTask(InferTask):
             "label_names": names,
             "latencies": {"total": round(time.perf_counter() - start, 3)},
         }
+
+
+def _kept(store: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
+    """What a store has, or what is made and kept there; what was asked for longest ago goes."""
+    if key not in store:
+        store[key] = make()
+    store.move_to_end(key)
+    while len(store) > KEPT_IN_MEMORY:
+        store.popitem(last=False)
+    return store[key]
 
 
 def read_device(request: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ from PIL import Image
 
 # What the clients add to every request.
 SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8", "client_id": "user-xyz"}
-SLICER_OPTIONS = {"device": "cpu", "weights": "fresh", "scope": "volume"}  # the first of each list that /info/ offers
+# the first of each list that /info/ offers
+SLICER_OPTIONS = {"device": "cpu", "weights": "fresh", "scope": "volume", "start": "click"}
 OHIF_2 = {"result_extension": ".nrrd", "result_dtype": "uint16", "result_compress": False}
 OHIF_3 = {"result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False, "restore_label_idx": False}
 CLICK_IN_VOLUME = [middle(draw_volume()[1])]

@@ -121,6 +121,20 @@ def test_a_volume_keeps_its_grid(server):
     assert dice(np.asarray(written.dataobj) > 0, truth) > 0.85
 
 
+def test_clicks_correct_the_mask_that_is_shown(server):
+    _, truth = picture("a.png")
+    row, column = middle(truth)
+    shown, _ = server.infer("fusenet_mask", "a")
+    away = (int(np.argmin(truth.any(axis=1))), int(np.argmin(truth.any(axis=0))))
+    corrected = click(server, "a", [[column, row]], start="mask") > 0
+    assert np.array_equal(corrected, shown > 0)  # a click that it agrees with changes nothing
+    mask, _ = server.infer("fusenet_click", "a", {"background": [[column, row]], "start": "mask"})
+    assert mask[row, column] == 0
+    added = click(server, "a", [[away[1], away[0]]], start="mask") > 0
+    assert added[away]
+    assert added[row, column]
+
+
 def test_one_slice_of_a_volume_by_option(server):
     _, truth = draw_volume()
     i, j, k = middle(truth)
@@ -142,6 +156,9 @@ def test_one_slice_of_a_volume_by_option(server):
         ("fusenet_click", "a", {"foreground": [[10**400, 3]]}, "400.*foreground must be a list of clicks"),
         ("fusenet_click", "a", {"foreground": [[3, 3]] * 101}, "400.*foreground must hold at most 100 clicks, got 101"),
         ("fusenet_click", "a", {"foreground": [[3, 3]], "scope": "all"}, "400.*scope must be one of volume, slice"),
+        ("fusenet_click", "a", {"foreground": [[3, 3]], "start": "x"}, "400.*start must be one of click, mask, got x"),
+        ("fusenet_click", "a", {"background": [[3, 3]]}, "400.*no click"),
+        ("fusenet_click", "a", {"start": "mask"}, "400.*no click"),
         ("fusenet_click", "a", {"foreground": [[3, 3]], "device": 5}, "400"),
         ("fusenet_click", "volume", {"foreground": [[3, 3]]}, "400.*must have 3 coordinates"),
         ("fusenet_click", "damaged", {"foreground": [[3, 3]]}, "400.*cannot read .*damaged.png"),
