@@ -230,8 +230,8 @@ class Clusterer:
             return initial_network(network, self._weights(), device)
         except UnfitWeightsError as error:
             raise ValueError(
-                f"the trained weights do not fit {name}: they are of another method, or for images of another number of "
-                "axes or channels; run the training fusenet_clusters on such images, with pretrained false"
+                f"the trained weights do not fit {name}: they are of another method, or for images of another number "
+                "of axes or channels; run the training fusenet_clusters on such images, with pretrained false"
             ) from error
 
     def _parser(self, spatial_dims: int, preset: str, adapt: bool) -> ConfigParser:

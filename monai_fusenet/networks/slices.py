@@ -23,9 +23,9 @@ class SlicewiseNetwork(nn.Module):
 
     Shape:
         `forward(volume)`: (B, C, X, Y, Z), with slices along Z -> scores (B, K, X, Y, Z).
-        `forward(volume, augmented)`: two such volumes -> the named tuple of the 2-D network, with scores of the volume;
-        the rest is that of B * Z slices, such as the tokens (B * Z, patches, features) of a `FuseNetOutput`. A script
-        knows `FuseNetOutput` alone.
+        `forward(volume, augmented)`: two such volumes -> the named tuple of the 2-D network, with its maps (the scores,
+        and others of four axes) as those of the volume; the rest is that of B * Z slices, such as the tokens
+        (B * Z, patches, features) of a `FuseNetOutput`. A script knows `FuseNetOutput` alone.
 
     Raises:
         ValueError: when `neighbours` is no whole number of at least 0.
@@ -46,7 +46,7 @@ class SlicewiseNetwork(nn.Module):
             return self._volume(scores, volume)
         output = self.network(self._slices(volume), self._slices(augmented))
         if not torch.jit.is_scripting():
-            return output._replace(scores=self._volume(output.scores, volume))
+            return output._make(self._volume(part, volume) if part.ndim == 4 else part for part in output)
         assert isinstance(output, FuseNetOutput)
         return FuseNetOutput(self._volume(output.scores, volume), output.image_tokens, output.augmented_tokens)
 

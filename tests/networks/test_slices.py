@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 """A 2-D network on the slices of a volume."""
 
 import pytest
@@ -83,3 +85,21 @@ def test_script_and_export():
 def test_neighbours_that_are_none(neighbours):
     with pytest.raises(ValueError, match=r"^neighbours must be a whole number of at least 0, got"):
         SlicewiseNetwork(torch.nn.Identity(), neighbours)
+
+
+class TwoMaps(NamedTuple):
+    scores: torch.Tensor
+    others: torch.Tensor
+    context: torch.Tensor
+
+
+def test_every_map_becomes_one_of_the_volume():
+    class Network(torch.nn.Module):
+        def forward(self, image, augmented):
+            return TwoMaps(image, 2 * augmented, image.mean(dim=3))
+
+    volume, other = torch.rand(2, 2, 3, 5, 7, 4).unbind()
+    output = SlicewiseNetwork(Network(), neighbours=0)(volume, other)
+    torch.testing.assert_close(output.scores, volume)
+    torch.testing.assert_close(output.others, 2 * other)
+    assert output.context.shape == (8, 3, 5)
