@@ -1,6 +1,6 @@
-from typing import NamedTuple
-
 """A 2-D network on the slices of a volume."""
+
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_an_output_keeps_its_type():
     network, (one, other) = SlicewiseNetwork(draw_toy_network(in_channels=6)), draw_volume(2, 2, 2, 9, 7, 3).unbind()
     output = network(one, other)
     assert type(output) is ToyOutput
-    assert output.augmented_scores.shape == (2 * 3, 5, 9, 7)
+    assert output.augmented_scores.shape == (2, 5, 9, 7, 3)
     torch.testing.assert_close(output.scores, network(one))
 
 
