@@ -83,7 +83,7 @@ class _LinearOfAnew(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
-        ctx.function, weight, bias, *tensors = inputs
+        ctx.function, weight, _, *tensors = inputs
         ctx.save_for_backward(weight, *tensors)
         ctx.precision = _precision_now(weight)
 

@@ -88,19 +88,18 @@ class Branch(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Describes each pixel of `image` at this scale."""
-        features = _normalize(self.norm, self.conv(channels_last(image)))
-        context = features
+        features = self.conv(channels_last(image))
+        spatial = list(features.shape[2:])
+        # Batch norm on (B * N, C), not on a transposed view of a map: there torch 2.13 on the CPU computes wrong
+        # gradients, without a word, when B is 1.
+        tokens = to_tokens(features)
+        tokens = self.norm(tokens.flatten(0, 1)).view_as(tokens)
+        context = tokens
         for block, norm in zip(self.blocks, self.norms):  # noqa: B905 (TorchScript knows no strict)
-            features, context = block(features)
-            features = _normalize(norm, features)
-        return features, context
-
-
-def _normalize(norm: nn.Module, features: Tensor) -> Tensor:
-    # Batch norm on (B * N, C), not on a transposed view of a map: there torch 2.13 on the CPU computes wrong gradients,
-    # without a word, when B is 1.
-    tokens = to_tokens(features)
-    return to_map(norm(tokens.flatten(0, 1)).view_as(tokens), list(features.shape[2:]))
+            features, context = block(to_map(tokens, spatial))
+            tokens = to_tokens(features)
+            tokens = norm(tokens.flatten(0, 1)).view_as(tokens)
+        return to_map(tokens, spatial), context
 
 
 class MSFormer(nn.Module):
@@ -162,6 +161,7 @@ class MSFormer(nn.Module):
         for axis, side in enumerate(image.shape[2:]):
             raised = raised.narrow(axis + 2, 0, side)
         scores = to_map(F.linear(to_tokens(fine), fine_weight), list(image.shape[2:])) + raised
+        scores = scores.to(fine_weight.dtype)  # mixed precision is for products
         if augmented is None:
             return scores
         return MSFormerOutput(scores, fine_context, coarse_context, self.patches(scores))
