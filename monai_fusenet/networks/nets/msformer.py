@@ -158,8 +158,10 @@ class MSFormer(nn.Module):
         # Differs from the published code, whose coarse map is one pixel too large on odd sides alone, and always loses
         # it: here it is cropped to the image, of any size.
         raised = self.expansion(coarse, coarse_weight)
-        for axis, side in enumerate(image.shape[2:]):
-            raised = raised.narrow(axis + 2, 0, side)
+        excess: list[int] = []  # F.pad counts from the last axis
+        for axis in range(image.ndim - 1, 1, -1):
+            excess += [0, image.shape[axis] - raised.shape[axis]]
+        raised = F.pad(raised, excess)
         scores = to_map(F.linear(to_tokens(fine), fine_weight), list(image.shape[2:])) + raised
         scores = scores.to(fine_weight.dtype)  # mixed precision is for products
         if augmented is None:
