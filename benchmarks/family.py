@@ -200,7 +200,7 @@ def _write(rows: Sequence[Mapping[str, Any]], given: argparse.Namespace) -> None
         writer.writerows(rows)
     head = (
         f"`python -m benchmarks.family DATA OUT --count {given.count} --published_count {given.published_count}`, "
-        f"seeds {given.seeds}, images at odd places, no partitions of k-means beside the fit. Dice at the four levels.\n"
+        f"seeds {given.seeds}, images at odd places, no partitions of k-means beside the fit. Dice at four levels.\n"
     )
     (given.results / "family.md").write_text(f"# The four methods\n\n{head}{table(rows)}\n", encoding="utf-8")
     draw(rows).savefig(given.results / "family.png", dpi=110)

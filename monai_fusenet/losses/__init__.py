@@ -3,6 +3,9 @@
 from monai_fusenet.losses.cross_modal import CrossModalLoss, cross_modal_similarity
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss, edge_disagreement, published_edge_map
 from monai_fusenet.losses.fusenet import FuseNetLoss, FuseNetTerms
+from monai_fusenet.losses.inter_scale import InterScaleConsistencyLoss, inter_scale_disagreement
+from monai_fusenet.losses.intra_scale import IntraScaleConsistencyLoss, patch_confusion
+from monai_fusenet.losses.msformer import MSFormerLoss, MSFormerTerms
 from monai_fusenet.losses.noisy_mask import (
     NoisyMaskLoss,
     NoisyMaskTerms,
@@ -16,12 +19,18 @@ __all__ = [
     "EdgeRefinementLoss",
     "FuseNetLoss",
     "FuseNetTerms",
+    "InterScaleConsistencyLoss",
+    "IntraScaleConsistencyLoss",
+    "MSFormerLoss",
+    "MSFormerTerms",
     "NoisyMaskLoss",
     "NoisyMaskTerms",
     "SelfLabelingLoss",
     "cross_modal_similarity",
     "edge_disagreement",
     "generalised_cross_entropy",
+    "inter_scale_disagreement",
+    "patch_confusion",
     "published_edge_map",
     "self_labeling_loss",
     "soft_dice_distance",

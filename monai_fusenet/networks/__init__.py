@@ -1,20 +1,30 @@
 """What describes: whole networks, and the blocks that they are made of."""
 
+from monai_fusenet.networks.blocks.attention import efficient_attention
+from monai_fusenet.networks.blocks.efficient_transformer import EfficientTransformerBlock
+from monai_fusenet.networks.blocks.expanding import PatchExpanding
 from monai_fusenet.networks.blocks.fusion import FusionBlock, MixFeedForward
 from monai_fusenet.networks.blocks.pixel_encoder import ChannelAffine, PixelEncoder
-from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
+from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead, ShiftedPatchAttention
 from monai_fusenet.networks.nets.fusenet import FuseNet, FuseNetOutput
+from monai_fusenet.networks.nets.msformer import MSFormer, MSFormerOutput
 from monai_fusenet.networks.slices import SlicewiseNetwork, by_slices
 
 __all__ = [
     "ChannelAffine",
+    "EfficientTransformerBlock",
     "FuseNet",
     "FuseNetOutput",
     "FusionBlock",
+    "MSFormer",
+    "MSFormerOutput",
     "MixFeedForward",
+    "PatchExpanding",
     "PatchTokens",
     "PixelEncoder",
     "ProjectionHead",
+    "ShiftedPatchAttention",
     "SlicewiseNetwork",
     "by_slices",
+    "efficient_attention",
 ]
