@@ -10,6 +10,7 @@ from monai_fusenet.losses.noisy_mask import (
     soft_dice_distance,
 )
 from monai_fusenet.losses.self_labeling import SelfLabelingLoss, self_labeling_loss
+from monai_fusenet.losses.spatial_continuity import SpatialContinuityLoss, spatial_continuity
 
 __all__ = [
     "CrossModalLoss",
@@ -19,10 +20,12 @@ __all__ = [
     "NoisyMaskLoss",
     "NoisyMaskTerms",
     "SelfLabelingLoss",
+    "SpatialContinuityLoss",
     "cross_modal_similarity",
     "edge_disagreement",
     "generalised_cross_entropy",
     "published_edge_map",
     "self_labeling_loss",
     "soft_dice_distance",
+    "spatial_continuity",
 ]

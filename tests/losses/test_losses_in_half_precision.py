@@ -52,6 +52,11 @@ CASES = {
         lambda scores: losses.EdgeRefinementLoss(4)(scores[:, :1]),
         losses.EdgeRefinementLoss(4, "published"),
     ],
+    "SpatialContinuityLoss": [
+        *(losses.SpatialContinuityLoss("scores", reduction) for reduction in ("mean", "sum", "none")),
+        losses.SpatialContinuityLoss("probabilities"),
+        lambda scores: losses.SpatialContinuityLoss("probabilities")(scores[:, :1]),
+    ],
     "CrossModalLoss": [on_tokens(losses.CrossModalLoss(detach_targets=detach)) for detach in (True, False)],
     "FuseNetLoss": [
         on_output(losses.FuseNetLoss(edge_mode=mode, detach_targets=mode == "soft")) for mode in ("soft", "published")
@@ -77,6 +82,7 @@ CASES = {
         )
     ],
     "self_labeling_loss": [losses.self_labeling_loss],
+    "spatial_continuity": [losses.spatial_continuity],
 }
 RESULTS = {"FuseNetTerms", "NoisyMaskTerms"}  # public, and no losses
 EACH = pytest.mark.parametrize(
