@@ -2,6 +2,7 @@
 
 from monai_fusenet.losses.cross_modal import CrossModalLoss, cross_modal_similarity
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss, edge_disagreement, published_edge_map
+from monai_fusenet.losses.feature_clustering import FeatureClusteringLoss, FeatureClusteringTerms
 from monai_fusenet.losses.fusenet import FuseNetLoss, FuseNetTerms
 from monai_fusenet.losses.noisy_mask import (
     NoisyMaskLoss,
@@ -9,22 +10,27 @@ from monai_fusenet.losses.noisy_mask import (
     generalised_cross_entropy,
     soft_dice_distance,
 )
+from monai_fusenet.losses.scribble import ScribbleLoss, scribble_loss
 from monai_fusenet.losses.self_labeling import SelfLabelingLoss, self_labeling_loss
 from monai_fusenet.losses.spatial_continuity import SpatialContinuityLoss, spatial_continuity
 
 __all__ = [
     "CrossModalLoss",
     "EdgeRefinementLoss",
+    "FeatureClusteringLoss",
+    "FeatureClusteringTerms",
     "FuseNetLoss",
     "FuseNetTerms",
     "NoisyMaskLoss",
     "NoisyMaskTerms",
+    "ScribbleLoss",
     "SelfLabelingLoss",
     "SpatialContinuityLoss",
     "cross_modal_similarity",
     "edge_disagreement",
     "generalised_cross_entropy",
     "published_edge_map",
+    "scribble_loss",
     "self_labeling_loss",
     "soft_dice_distance",
     "spatial_continuity",
