@@ -13,6 +13,7 @@ from monai_fusenet.losses.noisy_mask import (
 from monai_fusenet.losses.scribble import ScribbleLoss, scribble_loss
 from monai_fusenet.losses.self_labeling import SelfLabelingLoss, self_labeling_loss
 from monai_fusenet.losses.spatial_continuity import SpatialContinuityLoss, spatial_continuity
+from monai_fusenet.losses.with_scribbles import WithScribbles
 
 __all__ = [
     "CrossModalLoss",
@@ -26,6 +27,7 @@ __all__ = [
     "ScribbleLoss",
     "SelfLabelingLoss",
     "SpatialContinuityLoss",
+    "WithScribbles",
     "cross_modal_similarity",
     "edge_disagreement",
     "generalised_cross_entropy",

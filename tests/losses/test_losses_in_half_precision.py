@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections import namedtuple
 
 import pytest
 import torch
@@ -47,6 +48,11 @@ def scribble_on(scores):
     return scribble
 
 
+class OneTerm(torch.nn.Module):
+    def terms(self, output, batch):
+        return namedtuple("Terms", "total")(losses.SelfLabelingLoss()(output[0]))
+
+
 def on_logits(loss):
     return lambda scores: loss(scores[:, :1], targets_of(scores[:, :1]))
 
@@ -71,6 +77,10 @@ CASES = {
     ],
     "ScribbleLoss": [lambda scores: losses.ScribbleLoss()(scores, scribble_on(scores))],
     "scribble_loss": [lambda scores: losses.scribble_loss(scores, scribble_on(scores))],
+    "WithScribbles": [
+        lambda scores: losses.WithScribbles(losses.FeatureClusteringLoss())((scores,)),
+        lambda scores: losses.WithScribbles(OneTerm())((scores,), {"scribble": scribble_on(scores)}),
+    ],
     "FuseNetLoss": [
         on_output(losses.FuseNetLoss(edge_mode=mode, detach_targets=mode == "soft")) for mode in ("soft", "published")
     ],
