@@ -22,6 +22,7 @@ from monai_fusenet.bundle.options import BOOKKEEPING, ENTRIES
 from monai_fusenet.clicks import STATE_VERSION, ClickSelector
 from monai_fusenet.data import load_image
 from monai_fusenet.label.cache import ClusterCache, Clusters
+from monai_fusenet.label.guided import guided_mask
 from monai_fusenet.shipped import config_files, shipped
 from monai_fusenet.transforms import ClustersToMaskd
 from monai_fusenet.utils.arrays import plain
@@ -46,7 +47,10 @@ logger = logging.getLogger(__name__)
 
 GENERIC, FUSENET = "generic", "fusenet"  # the shipped config without an overlay
 # Overlays that say how to fit or what lies in the files, not what is in the image.
-NO_PRESETS = {"paper", "feedforward", "adapt", "volume", "slices", "mr", "second_view"}
+NO_PRESETS = {
+    *("paper", "feedforward", "adapt", "volume", "slices", "mr", "second_view"),
+    *("feature_clustering", "feature_clustering_paper"),
+}
 RULE_KEYS = {"foreground", "partitions"}  # what masks depend on, but not clusters
 # What MONAI Label itself reads (server_mode), and what its own test suites hand to every app.
 MONAI_LABEL_CONF = {
@@ -220,6 +224,21 @@ class Clusterer:
         rule: ClustersToMaskd = parser.get_parsed_content("foreground")
         return rule.agree(clusters, np.asarray(image))
 
+    def guided(self, path: str | Path, scribble: np.ndarray, device: str = "cpu", adapt: bool = False) -> np.ndarray:
+        """The object (*spatial) by a fit that listens to strokes, made anew for each request, in seconds; bool.
+
+        Args:
+            path: see `clusters`.
+            scribble: label map of strokes, see `draw_points`.
+            device: where to fit.
+            adapt: see `clusters`.
+
+        Raises:
+            ValueError: as `clusters` and `guided_mask` do.
+        """
+        sample, network, inferer, _ = self._ready(path, device, adapt)
+        return guided_mask(sample, scribble, network, inferer, device)
+
     def _weights(self) -> Path:
         if self.trained is None or not self.trained.is_file():
             raise ValueError("there are no trained weights yet: run the training fusenet_clusters first")
@@ -258,14 +277,19 @@ class Clusterer:
         except RuntimeError as error:  # MONAI wraps what a transform raises
             raise ValueError(failure_reason(error)) from error
 
+    def _ready(self, path: str | Path, device: str, adapt: bool) -> tuple[dict, nn.Module, Any, ConfigParser]:
+        """The sample of an image, what is fitted to it, what fits it, and the config that made all of them."""
+        sample, parser = self._prepared(path, adapt)
+        network, inferer = (parser.get_parsed_content(part) for part in ("network_def", "inferer"))
+        if adapt:
+            network = self._start_from_weights(network, Path(path).name, device)
+        return sample, network, inferer, parser
+
     def _make(self, path: str | Path, device: str, adapt: bool) -> Clusters:
         name = Path(path).name
         logger.info("%s: no clusters in the cache, fitting a network to it: this takes seconds", name)
         start = time.perf_counter()
-        sample, parser = self._prepared(path, adapt)
-        network, inferer = (parser.get_parsed_content(part) for part in ("network_def", "inferer"))
-        if adapt:
-            network = self._start_from_weights(network, name, device)
+        sample, network, inferer, parser = self._ready(path, device, adapt)
         with torch.no_grad():
             sample["pred"] = inferer(plain(sample["image"]).unsqueeze(0).to(device), network.to(device))[0].cpu()
         for transform in parser.get_parsed_content("postprocessing").transforms:

@@ -2,6 +2,7 @@
 
 from monai_fusenet.losses.cross_modal import CrossModalLoss, cross_modal_similarity
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss, edge_disagreement, published_edge_map
+from monai_fusenet.losses.feature_clustering import FeatureClusteringLoss, FeatureClusteringTerms
 from monai_fusenet.losses.fusenet import FuseNetLoss, FuseNetTerms
 from monai_fusenet.losses.inter_scale import InterScaleConsistencyLoss, inter_scale_disagreement
 from monai_fusenet.losses.intra_scale import IntraScaleConsistencyLoss, patch_confusion
@@ -12,11 +13,16 @@ from monai_fusenet.losses.noisy_mask import (
     generalised_cross_entropy,
     soft_dice_distance,
 )
+from monai_fusenet.losses.scribble import ScribbleLoss, scribble_loss
 from monai_fusenet.losses.self_labeling import SelfLabelingLoss, self_labeling_loss
+from monai_fusenet.losses.spatial_continuity import SpatialContinuityLoss, spatial_continuity
+from monai_fusenet.losses.with_scribbles import WithScribbles
 
 __all__ = [
     "CrossModalLoss",
     "EdgeRefinementLoss",
+    "FeatureClusteringLoss",
+    "FeatureClusteringTerms",
     "FuseNetLoss",
     "FuseNetTerms",
     "InterScaleConsistencyLoss",
@@ -25,13 +31,18 @@ __all__ = [
     "MSFormerTerms",
     "NoisyMaskLoss",
     "NoisyMaskTerms",
+    "ScribbleLoss",
     "SelfLabelingLoss",
+    "SpatialContinuityLoss",
+    "WithScribbles",
     "cross_modal_similarity",
     "edge_disagreement",
     "generalised_cross_entropy",
     "inter_scale_disagreement",
     "patch_confusion",
     "published_edge_map",
+    "scribble_loss",
     "self_labeling_loss",
     "soft_dice_distance",
+    "spatial_continuity",
 ]

@@ -6,13 +6,17 @@ from monai_fusenet.networks.blocks.expanding import PatchExpanding
 from monai_fusenet.networks.blocks.fusion import FusionBlock, MixFeedForward
 from monai_fusenet.networks.blocks.pixel_encoder import ChannelAffine, PixelEncoder
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead, ShiftedPatchAttention
+from monai_fusenet.networks.nets.feature_clustering import ConvBlock, FeatureClusteringNet, FeatureClusteringOutput
 from monai_fusenet.networks.nets.fusenet import FuseNet, FuseNetOutput
 from monai_fusenet.networks.nets.msformer import MSFormer, MSFormerOutput
 from monai_fusenet.networks.slices import SlicewiseNetwork, by_slices
 
 __all__ = [
     "ChannelAffine",
+    "ConvBlock",
     "EfficientTransformerBlock",
+    "FeatureClusteringNet",
+    "FeatureClusteringOutput",
     "FuseNet",
     "FuseNetOutput",
     "FusionBlock",

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections import namedtuple
 
 import pytest
 import torch
@@ -40,6 +41,18 @@ def on_output(loss):
     return lambda scores: loss((scores, scores.flatten(2).mT[:, :96], scores.flatten(2).mT[:, -96:]))
 
 
+def scribble_on(scores):
+    """Two classes along the first axis, and nothing elsewhere."""
+    scribble = torch.full_like(scores[:, :1], 255, dtype=torch.long)
+    scribble[:, :, 0], scribble[:, :, 1] = 0, 1
+    return scribble
+
+
+class OneTerm(torch.nn.Module):
+    def terms(self, output, batch):
+        return namedtuple("Terms", "total")(losses.SelfLabelingLoss()(output[0]))
+
+
 def on_logits(loss):
     return lambda scores: loss(scores[:, :1], targets_of(scores[:, :1]))
 
@@ -52,7 +65,22 @@ CASES = {
         lambda scores: losses.EdgeRefinementLoss(4)(scores[:, :1]),
         losses.EdgeRefinementLoss(4, "published"),
     ],
+    "SpatialContinuityLoss": [
+        *(losses.SpatialContinuityLoss("scores", reduction) for reduction in ("mean", "sum", "none")),
+        losses.SpatialContinuityLoss("probabilities"),
+        lambda scores: losses.SpatialContinuityLoss("probabilities")(scores[:, :1]),
+    ],
     "CrossModalLoss": [on_tokens(losses.CrossModalLoss(detach_targets=detach)) for detach in (True, False)],
+    "FeatureClusteringLoss": [
+        lambda scores: losses.FeatureClusteringLoss()((scores,)),
+        lambda scores: losses.FeatureClusteringLoss()((scores,), {"scribble": scribble_on(scores)}),
+    ],
+    "ScribbleLoss": [lambda scores: losses.ScribbleLoss()(scores, scribble_on(scores))],
+    "scribble_loss": [lambda scores: losses.scribble_loss(scores, scribble_on(scores))],
+    "WithScribbles": [
+        lambda scores: losses.WithScribbles(losses.FeatureClusteringLoss())((scores,)),
+        lambda scores: losses.WithScribbles(OneTerm())((scores,), {"scribble": scribble_on(scores)}),
+    ],
     "FuseNetLoss": [
         on_output(losses.FuseNetLoss(edge_mode=mode, detach_targets=mode == "soft")) for mode in ("soft", "published")
     ],
@@ -77,8 +105,9 @@ CASES = {
         )
     ],
     "self_labeling_loss": [losses.self_labeling_loss],
+    "spatial_continuity": [losses.spatial_continuity],
 }
-RESULTS = {"FuseNetTerms", "NoisyMaskTerms"}  # public, and no losses
+RESULTS = {"FeatureClusteringTerms", "FuseNetTerms", "NoisyMaskTerms"}  # public, and no losses
 EACH = pytest.mark.parametrize(
     "loss", [pytest.param(loss, id=f"{name}-{at}") for name, modes in CASES.items() for at, loss in enumerate(modes)]
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from monai_fusenet.networks.blocks.fusion import FusionBlock
 from monai_fusenet.networks.blocks.pixel_encoder import PixelEncoder
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
-from monai_fusenet.networks.published import IGNORED, load_published
+from monai_fusenet.networks.published import IGNORED, PATCH_HINT, by_module, load_published
 from monai_fusenet.utils.checks import check_whole
 from monai_fusenet.utils.scores import merge_twin_scores
 
@@ -149,12 +149,11 @@ class FuseNet(nn.Module):
         Raises:
             ValueError: names the parameter that is unknown, missing or of another shape than this network's.
         """
+        own_name = by_module(PUBLISHED_NAMES)
 
         def rename(published: str) -> Optional[str]:  # noqa: UP045
-            module, _, parameter = published.rpartition(".")
-            if module not in PUBLISHED_NAMES:
-                return None
-            name = f"{PUBLISHED_NAMES[module]}.{parameter}"
-            return IGNORED if name.startswith("augmented_encoder.") and self.augmented_encoder is None else name
+            name = own_name(published)
+            idle = self.augmented_encoder is None and str(name).startswith("augmented_encoder.")
+            return IGNORED if idle else name
 
-        load_published(self, state_dict, rename, "FuseNet")
+        load_published(self, state_dict, rename, "FuseNet", PATCH_HINT)

@@ -11,7 +11,7 @@ from monai_fusenet.networks.blocks.efficient_transformer import EfficientTransfo
 from monai_fusenet.networks.blocks.expanding import PatchExpanding
 from monai_fusenet.networks.blocks.layout import channels_last, to_map, to_tokens
 from monai_fusenet.networks.blocks.projection import ShiftedPatchAttention
-from monai_fusenet.networks.published import load_published
+from monai_fusenet.networks.published import PATCH_HINT, by_module, load_published
 from monai_fusenet.utils.checks import check_whole
 
 __all__ = ["MSFormer", "MSFormerOutput"]
@@ -177,9 +177,4 @@ class MSFormer(nn.Module):
         Raises:
             ValueError: names the parameter that is unknown, missing or of another shape than this network's.
         """
-
-        def rename(published: str) -> Optional[str]:  # noqa: UP045
-            module, _, parameter = published.rpartition(".")
-            return f"{PUBLISHED_NAMES[module]}.{parameter}" if module in PUBLISHED_NAMES else None
-
-        load_published(self, state_dict, rename, "MS-Former")
+        load_published(self, state_dict, by_module(PUBLISHED_NAMES), "MS-Former", PATCH_HINT)
