@@ -9,8 +9,20 @@ from monai_fusenet.losses.noisy_mask import (
     generalised_cross_entropy,
     soft_dice_distance,
 )
+from monai_fusenet.losses.s3net import S3NetLoss, S3NetTerms
 from monai_fusenet.losses.self_labeling import SelfLabelingLoss, self_labeling_loss
-from monai_fusenet.losses.spatial_continuity import SpatialContinuityLoss, spatial_continuity
+from monai_fusenet.losses.spatial_continuity import (
+    SpatialContinuityLoss,
+    grey_values,
+    published_continuity,
+    spatial_continuity,
+)
+from monai_fusenet.losses.transform_consistency import (
+    TransformConsistencyLoss,
+    equivariance,
+    label_cross_entropy,
+    published_turn,
+)
 
 __all__ = [
     "CrossModalLoss",
@@ -19,12 +31,20 @@ __all__ = [
     "FuseNetTerms",
     "NoisyMaskLoss",
     "NoisyMaskTerms",
+    "S3NetLoss",
+    "S3NetTerms",
     "SelfLabelingLoss",
     "SpatialContinuityLoss",
+    "TransformConsistencyLoss",
     "cross_modal_similarity",
     "edge_disagreement",
+    "equivariance",
     "generalised_cross_entropy",
+    "grey_values",
+    "label_cross_entropy",
+    "published_continuity",
     "published_edge_map",
+    "published_turn",
     "self_labeling_loss",
     "soft_dice_distance",
     "spatial_continuity",

@@ -1,19 +1,30 @@
 """What describes: whole networks, and the blocks that they are made of."""
 
+from monai_fusenet.networks.blocks.deformable import DeformableConv, OffsetPrediction, deform_conv
 from monai_fusenet.networks.blocks.fusion import FusionBlock, MixFeedForward
+from monai_fusenet.networks.blocks.large_kernel import InceptionLargeKernelAttention
 from monai_fusenet.networks.blocks.pixel_encoder import ChannelAffine, PixelEncoder
+from monai_fusenet.networks.blocks.pixel_norm import PixelNorm
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
 from monai_fusenet.networks.nets.fusenet import FuseNet, FuseNetOutput
+from monai_fusenet.networks.nets.s3net import S3Net, S3NetOutput
 from monai_fusenet.networks.slices import SlicewiseNetwork
 
 __all__ = [
     "ChannelAffine",
+    "DeformableConv",
     "FuseNet",
     "FuseNetOutput",
     "FusionBlock",
+    "InceptionLargeKernelAttention",
     "MixFeedForward",
+    "OffsetPrediction",
     "PatchTokens",
     "PixelEncoder",
+    "PixelNorm",
     "ProjectionHead",
+    "S3Net",
+    "S3NetOutput",
     "SlicewiseNetwork",
+    "deform_conv",
 ]
