@@ -5,7 +5,12 @@ import pytest
 import torch
 from s3net_parity import figures, inputs
 
-from benchmarks.transcription_s3net import TranscribedS3Net, transcribed_deform_conv, transcribed_step, transcribed_terms
+from benchmarks.transcription_s3net import (
+    TranscribedS3Net,
+    transcribed_deform_conv,
+    transcribed_step,
+    transcribed_terms,
+)
 
 
 @pytest.mark.parametrize("name", ["square", "oblong"])
@@ -15,9 +20,7 @@ def test_six_steps_of_the_transcription_leave_the_published_trace(name):
     network.load_state_dict(case.weights, strict=False)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.2, momentum=0.9)
     trace = [transcribed_step(network, optimizer, case.image, case.colours) for _ in range(6)]
-    np.testing.assert_allclose(
-        trace, figures()[f"{name}.trace_ce_affine_spatial_total_clusters"], rtol=0, atol=1e-7
-    )
+    np.testing.assert_allclose(trace, figures()[f"{name}.trace_ce_affine_spatial_total_clusters"], rtol=0, atol=1e-7)
 
 
 def test_first_terms_of_the_transcription():

@@ -2,6 +2,7 @@
 
 from monai_fusenet.losses.cross_modal import CrossModalLoss, cross_modal_similarity
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss, edge_disagreement, published_edge_map
+from monai_fusenet.losses.feature_clustering import FeatureClusteringLoss, FeatureClusteringTerms
 from monai_fusenet.losses.fusenet import FuseNetLoss, FuseNetTerms
 from monai_fusenet.losses.noisy_mask import (
     NoisyMaskLoss,
@@ -10,6 +11,7 @@ from monai_fusenet.losses.noisy_mask import (
     soft_dice_distance,
 )
 from monai_fusenet.losses.s3net import S3NetLoss, S3NetTerms
+from monai_fusenet.losses.scribble import ScribbleLoss, scribble_loss
 from monai_fusenet.losses.self_labeling import SelfLabelingLoss, self_labeling_loss
 from monai_fusenet.losses.spatial_continuity import (
     SpatialContinuityLoss,
@@ -27,12 +29,15 @@ from monai_fusenet.losses.transform_consistency import (
 __all__ = [
     "CrossModalLoss",
     "EdgeRefinementLoss",
+    "FeatureClusteringLoss",
+    "FeatureClusteringTerms",
     "FuseNetLoss",
     "FuseNetTerms",
     "NoisyMaskLoss",
     "NoisyMaskTerms",
     "S3NetLoss",
     "S3NetTerms",
+    "ScribbleLoss",
     "SelfLabelingLoss",
     "SpatialContinuityLoss",
     "TransformConsistencyLoss",
@@ -45,6 +50,7 @@ __all__ = [
     "published_continuity",
     "published_edge_map",
     "published_turn",
+    "scribble_loss",
     "self_labeling_loss",
     "soft_dice_distance",
     "spatial_continuity",

@@ -6,13 +6,17 @@ from monai_fusenet.networks.blocks.large_kernel import InceptionLargeKernelAtten
 from monai_fusenet.networks.blocks.pixel_encoder import ChannelAffine, PixelEncoder
 from monai_fusenet.networks.blocks.pixel_norm import PixelNorm
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
+from monai_fusenet.networks.nets.feature_clustering import ConvBlock, FeatureClusteringNet, FeatureClusteringOutput
 from monai_fusenet.networks.nets.fusenet import FuseNet, FuseNetOutput
 from monai_fusenet.networks.nets.s3net import S3Net, S3NetOutput
 from monai_fusenet.networks.slices import SlicewiseNetwork
 
 __all__ = [
     "ChannelAffine",
+    "ConvBlock",
     "DeformableConv",
+    "FeatureClusteringNet",
+    "FeatureClusteringOutput",
     "FuseNet",
     "FuseNetOutput",
     "FusionBlock",

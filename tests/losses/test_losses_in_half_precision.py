@@ -40,6 +40,13 @@ def on_output(loss):
     return lambda scores: loss((scores, scores.flatten(2).mT[:, :96], scores.flatten(2).mT[:, -96:]))
 
 
+def scribble_on(scores):
+    """Two classes along the first axis, and nothing elsewhere."""
+    scribble = torch.full_like(scores[:, :1], 255, dtype=torch.long)
+    scribble[:, :, 0], scribble[:, :, 1] = 0, 1
+    return scribble
+
+
 def on_logits(loss):
     return lambda scores: loss(scores[:, :1], targets_of(scores[:, :1]))
 
@@ -58,6 +65,12 @@ CASES = {
         lambda scores: losses.SpatialContinuityLoss("probabilities")(scores[:, :1]),
     ],
     "CrossModalLoss": [on_tokens(losses.CrossModalLoss(detach_targets=detach)) for detach in (True, False)],
+    "FeatureClusteringLoss": [
+        lambda scores: losses.FeatureClusteringLoss()((scores,)),
+        lambda scores: losses.FeatureClusteringLoss()((scores,), {"scribble": scribble_on(scores)}),
+    ],
+    "ScribbleLoss": [lambda scores: losses.ScribbleLoss()(scores, scribble_on(scores))],
+    "scribble_loss": [lambda scores: losses.scribble_loss(scores, scribble_on(scores))],
     "FuseNetLoss": [
         on_output(losses.FuseNetLoss(edge_mode=mode, detach_targets=mode == "soft")) for mode in ("soft", "published")
     ],
@@ -84,7 +97,7 @@ CASES = {
     "self_labeling_loss": [losses.self_labeling_loss],
     "spatial_continuity": [losses.spatial_continuity],
 }
-RESULTS = {"FuseNetTerms", "NoisyMaskTerms"}  # public, and no losses
+RESULTS = {"FeatureClusteringTerms", "FuseNetTerms", "NoisyMaskTerms"}  # public, and no losses
 EACH = pytest.mark.parametrize(
     "loss", [pytest.param(loss, id=f"{name}-{at}") for name, modes in CASES.items() for at, loss in enumerate(modes)]
 )

@@ -56,7 +56,7 @@ def _check_shapes(image: Tensor, weight: Tensor, offset: Tensor, modulation: Ten
     dims, spatial = image.dim() - 2, list(image.shape[2:])
     if dims != 2 and dims != 3:
         raise ValueError(f"images must have the shape (B, C, *spatial) in 2-D or 3-D, got {list(image.shape)}")
-    expected = [weight.shape[0], image.shape[1]] + [3] * dims  # noqa: RUF005  TorchScript unpacks no lists
+    expected = [weight.shape[0], image.shape[1]] + [3] * dims
     if list(weight.shape) != expected:
         raise ValueError(f"the weight must have the shape {expected}, got {list(weight.shape)}")
     taps = weight[0, 0].numel()
@@ -127,7 +127,7 @@ class _DeformConv(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         image, matrix, offset, modulation = ctx.saved_tensors
         gradients = [torch.zeros_like(part) for part in ctx.saved_tensors]
         of_image, of_offset, of_modulation = (gradients[place].flatten(0, 1) for place in (0, 2, 3))
@@ -137,7 +137,7 @@ class _DeformConv(torch.autograd.Function):
         for strip in _strips(flat, len(matrix)):
             with torch.enable_grad():
                 moved = [part[strip].detach().requires_grad_() for part in (offset, modulation)]
-                seen, weights = _corners(strip, *moved, ctx.spatial)
+                seen, weights = _corners(strip, moved[0], moved[1], ctx.spatial)
                 samples = F.embedding_bag(seen, flat, mode="sum", per_sample_weights=weights)
             of_result = gradient[strip]
             of_matrix.addmm_(samples.detach().view(-1, len(matrix)).t(), of_result)
@@ -288,7 +288,9 @@ class DeformableConv(nn.Module):
         if offsets == "free" and spatial_dims != 2:
             raise ValueError(f"free offsets are for 2-D only, got spatial_dims = {spatial_dims}")
         if (offsets == "free") != (img_size is not None):
-            raise ValueError(f"free offsets need an img_size, and predicted ones take none, got {offsets} and {img_size}")
+            raise ValueError(
+                f"free offsets need an img_size, and predicted ones take none, got {offsets} and {img_size}"
+            )
         self.img_size = [] if img_size is None else [int(side) for side in ensure_tuple_rep(img_size, spatial_dims)]
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *[KERNEL] * spatial_dims))
         self.prediction = OffsetPrediction(spatial_dims, in_channels) if offsets == "predicted" else None
@@ -314,7 +316,8 @@ class DeformableConv(nn.Module):
         if spatial != self.img_size:
             raise ValueError(f"this network takes images of img_size = {self.img_size} only, got {spatial}")
         offset, modulation = self.offset, self.modulation
-        assert offset is not None and modulation is not None
+        assert offset is not None
+        assert modulation is not None
         batch = features.shape[0]
         return deform_conv(
             features, self.weight, offset.expand(batch, -1, -1, -1), modulation.expand(batch, -1, -1, -1)

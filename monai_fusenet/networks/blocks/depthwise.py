@@ -1,19 +1,49 @@
 """Large depthwise convolutions at the price of small ones."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight, conv3d_weight
 
 from monai_fusenet.networks.blocks.layout import channels_last
 
-__all__ = ["depthwise_conv"]
+__all__ = ["DepthwiseConv", "depthwise_conv"]
 
 
-# TorchScript reads this annotation (as an object, so this file must not postpone it).
-def depthwise_conv(image: Tensor, weight: Tensor, bias: Optional[Tensor], dilation: int = 1) -> Tensor:  # noqa: UP045
+class DepthwiseConv(nn.Module):
+    """A convolution of each channel with a kernel of its own (see `depthwise_conv`), with torch's initial values.
+
+    Args:
+        spatial_dims: 2 or 3.
+        features: channels in and out.
+        side: of the kernel, odd.
+        dilation: distance of neighbouring taps.
+
+    Shape:
+        (B, features, *spatial) -> (B, features, *spatial)
+    """
+
+    def __init__(self, spatial_dims: int, features: int, side: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.weight = nn.Parameter(torch.empty(features, 1, *[side] * spatial_dims))
+        self.bias = nn.Parameter(torch.empty(features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws both from U(-r, r) with r = 1 / sqrt(taps)."""
+        reach = self.weight[0].numel() ** -0.5
+        nn.init.uniform_(self.weight, -reach, reach)
+        nn.init.uniform_(self.bias, -reach, reach)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Convolves each channel."""
+        return depthwise_conv(image, self.weight, self.bias, self.dilation)
+
+
+def depthwise_conv(image: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1) -> Tensor:
     """Convolves each channel with a kernel of its own, padded with zeros to the same size.
 
     On a CPU torch's own kernels are fast for some shapes only: not for gradients of kernels wider than 3, and not for
@@ -24,14 +54,14 @@ def depthwise_conv(image: Tensor, weight: Tensor, bias: Optional[Tensor], dilati
     Args:
         image: (B, C, *spatial), 2-D or 3-D.
         weight: (C, 1, *kernel), of odd sides.
-        bias: (C,), or `None`.
+        bias: (C,).
         dilation: distance of neighbouring taps.
 
     Returns:
         (B, C, *spatial)
     """
     padding = [dilation * (side // 2) for side in weight.shape[2:]]
-    if torch.jit.is_scripting() or bias is None or not _gains(image):
+    if torch.jit.is_scripting() or not _gains(image):
         if image.ndim == 4:
             return F.conv2d(image, weight, bias, padding=padding, dilation=dilation, groups=image.shape[1])
         return F.conv3d(image, weight, bias, padding=padding, dilation=dilation, groups=image.shape[1])
@@ -111,7 +141,9 @@ class _Depthwise(torch.autograd.Function):
             value.unsqueeze(0).expand(info.batch_size, *value.shape) if axis is None else value.movedim(axis, 0)
             for value, axis in zip(inputs, in_dims, strict=True)
         )
-        together = _Depthwise.apply(channels_last(image.transpose(0, 1).flatten(1, 2)), weight.flatten(0, 1), bias.flatten())
+        together = _Depthwise.apply(
+            channels_last(image.transpose(0, 1).flatten(1, 2)), weight.flatten(0, 1), bias.flatten()
+        )
         return together.unflatten(1, image.shape[::2][:2]), 1
 
 

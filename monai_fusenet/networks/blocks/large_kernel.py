@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_fusenet.networks.blocks.depthwise import depthwise_conv
+from monai_fusenet.networks.blocks.depthwise import DepthwiseConv, depthwise_conv
 from monai_fusenet.networks.blocks.layout import to_map, to_tokens
 
 __all__ = ["InceptionLargeKernelAttention"]
@@ -42,15 +41,10 @@ class InceptionLargeKernelAttention(nn.Module):
     def __init__(self, spatial_dims: int, features: int = 64) -> None:
         super().__init__()
         self.projection = nn.Linear(features, features)
-
-        def depthwise(side: int, dilation: int) -> nn.Module:
-            padding = dilation * (side // 2)
-            return Conv[Conv.CONV, spatial_dims](
-                features, features, side, padding=padding, dilation=dilation, groups=features
-            )
-
-        self.first = depthwise(FIRST, 1)
-        self.scales = nn.ModuleList([depthwise(side, dilation) for side, dilation in DILATIONS.items()])
+        self.first = DepthwiseConv(spatial_dims, features, FIRST)
+        self.scales = nn.ModuleList(
+            [DepthwiseConv(spatial_dims, features, side, dilation) for side, dilation in DILATIONS.items()]
+        )
         self.gate = nn.Linear(len(DILATIONS) * features, features)
         self.output = nn.Linear(features, features)
 
@@ -65,22 +59,22 @@ class InceptionLargeKernelAttention(nn.Module):
         return to_map(tokens + self.output(projected * gate), spatial)
 
     def _all_scales(self, projected: Tensor, spatial: list[int]) -> Tensor:
-        seen = depthwise_conv(to_map(projected, spatial), self.first.weight, self.first.bias)
+        seen = self.first(to_map(projected, spatial))
         scales: list[Tensor] = []
-        for dilation, scale in enumerate(self.scales, start=1):
-            scales.append(to_tokens(depthwise_conv(seen, scale.weight, scale.bias, dilation)))
+        for scale in self.scales:
+            scales.append(to_tokens(scale(seen)))
         return self.gate(torch.cat(scales, dim=2))
 
     @torch.jit.unused
     def _in_parts(self, features: Tensor) -> bool:
         plain = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        return not plain and not torch.is_autocast_enabled(features.device.type)
+        mixed = torch.is_autocast_enabled(features.device.type) or features.dtype not in (torch.float32, torch.float64)
+        return not plain and not mixed
 
     @torch.jit.unused
     def _part_by_part(self, projected: Tensor, spatial: list[int]) -> Tensor:
         """Some channels at a time, whose maps at all scales are not kept: they are cheap to make once more."""
-        convolutions = [self.first, *self.scales]
-        kernels = [part for convolution in convolutions for part in (convolution.weight, convolution.bias)]
+        kernels = [*self.first.parameters(), *self.scales.parameters()]  # weight and bias of each
         return _Gate.apply(spatial, projected, self.gate.weight, self.gate.bias, *kernels)
 
 
@@ -93,7 +87,7 @@ def _see(tokens: Tensor, spatial: list[int], kernels: Sequence[Tensor]) -> Tenso
 
 
 def _parts(tokens: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Some channels of tokens (B, N, C), of what else has C rows, and of gates, whose columns are scales of channels."""
+    """Some channels at a time of tokens (B, N, C), and of all else that has C rows."""
     at_once = CPU_CHANNELS if tokens.device.type == "cpu" else tokens.shape[2]
     return zip(tokens.split(at_once, dim=2), *(part.split(at_once) for part in others), strict=True)
 
@@ -146,5 +140,5 @@ class _Gate(torch.autograd.Function):
 
 
 def _by_channel(weight: Tensor) -> Tensor:
-    """A view of the weight of a gate by channel, scale and feature; its columns are channels of one scale after another."""
+    """A view of a gate's weight, whose columns are the channels of one scale after another: (C, scales, features)."""
     return weight.t().unflatten(0, (len(DILATIONS), -1)).transpose(0, 1)

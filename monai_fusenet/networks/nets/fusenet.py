@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from monai_fusenet.networks.blocks.fusion import FusionBlock
 from monai_fusenet.networks.blocks.pixel_encoder import PixelEncoder
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
+from monai_fusenet.networks.published import load_published
 from monai_fusenet.utils.checks import check_whole
 from monai_fusenet.utils.scores import merge_twin_scores
 
@@ -148,26 +149,16 @@ class FuseNet(nn.Module):
         Raises:
             ValueError: names the parameter that is unknown, missing or of another shape than this network's.
         """
-        own = self.state_dict()
-        loaded = {}
-        for published, value in state_dict.items():
-            module, _, parameter = published.rpartition(".")
-            if module not in PUBLISHED_NAMES:
-                raise ValueError(f"{published} is no parameter of the published FuseNet")
-            name = f"{PUBLISHED_NAMES[module]}.{parameter}"
-            if name.startswith("augmented_encoder.") and self.augmented_encoder is None:
-                continue
-            if name not in own:
-                raise ValueError(f"{published} is no parameter of the published FuseNet")
-            # 1x1 convolutions stand here as the linear or affine maps that they are.
-            ones = (1,) * (value.ndim - own[name].ndim)
-            if tuple(value.shape) != (*own[name].shape, *ones):
-                hint = "; its patch projection needs the img_size it was made with" if "_patches" in name else ""
-                raise ValueError(
-                    f"{published} has shape {tuple(value.shape)}, but {name} has {tuple(own[name].shape)}{hint}"
-                )
-            loaded[name] = value.reshape(own[name].shape)
-        missing = [name for name in own if name not in loaded and not name.endswith("num_batches_tracked")]
-        if missing:
-            raise ValueError(f"the published state dict lacks the weights of {missing[0]}")
-        self.load_state_dict(loaded, strict=False)
+        named = {name: value for name, value in state_dict.items() if not self._is_idle(name)}
+        hints = {"_patches": "its patch projection needs the img_size it was made with"}
+        load_published(self, named, _own_name, "FuseNet", hints)
+
+    def _is_idle(self, published: str) -> bool:
+        """Whether a published parameter belongs to the second encoder, and there is none."""
+        name = _own_name(published) or ""
+        return name.startswith("augmented_encoder.") and self.augmented_encoder is None
+
+
+def _own_name(published: str) -> str | None:
+    module, _, parameter = published.rpartition(".")
+    return f"{PUBLISHED_NAMES[module]}.{parameter}" if module in PUBLISHED_NAMES else None

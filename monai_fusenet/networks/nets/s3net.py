@@ -47,7 +47,7 @@ HINTS = {"deformable.": "free offsets need the img_size they were made with"}
 
 
 class S3NetOutput(NamedTuple):
-    """What training needs: scores (B, K, *spatial) of the image, and those of the auxiliary head for the second view."""
+    """What training needs: scores (B, K, *spatial) of the image, and the auxiliary head's of the second view."""
 
     scores: Tensor
     auxiliary_scores: Tensor
