@@ -39,7 +39,7 @@ def steps():
         network, seen = published_network(name), {}
         for part, module in network.named_modules():
             module.register_forward_hook(
-                lambda _, inputs, output, part=part: seen.update({part: output, f"into {part}": inputs[0]})
+                lambda _, inputs, output, part=part, seen=seen: seen.update({part: output, f"into {part}": inputs[0]})
             )
         image = inputs()[0][name].image
         output = network(image, image)

@@ -27,6 +27,7 @@ def deform_conv(image: Tensor, weight: Tensor, offset: Tensor, modulation: Tenso
     out[o, p] = sum over taps k and channels c of W[o, c, k] M[k, p] X[c, p + k + offset[k, p]], with X interpolated
     linearly between pixels, of which those outside the image are 0. Time and memory are linear in the pixels; what
     autograd keeps are the arguments, whatever the number of taps: samples are taken once more in the backward pass.
+    Where a tap lies on a pixel, as all do at zero offsets, the gradient of its offset is that towards the next one.
 
     Args:
         image: X, (B, C, *spatial), 2-D or 3-D.
@@ -289,7 +290,8 @@ class DeformableConv(nn.Module):
             raise ValueError(f"free offsets are for 2-D only, got spatial_dims = {spatial_dims}")
         if (offsets == "free") != (img_size is not None):
             raise ValueError(
-                f"free offsets need an img_size, and predicted ones take none, got {offsets} and {img_size}"
+                "free offsets need an img_size, and predicted ones take none, "
+                f"got {offsets} ones with img_size = {img_size}"
             )
         self.img_size = [] if img_size is None else [int(side) for side in ensure_tuple_rep(img_size, spatial_dims)]
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *[KERNEL] * spatial_dims))

@@ -141,10 +141,10 @@ class _Depthwise(torch.autograd.Function):
             value.unsqueeze(0).expand(info.batch_size, *value.shape) if axis is None else value.movedim(axis, 0)
             for value, axis in zip(inputs, in_dims, strict=True)
         )
-        together = _Depthwise.apply(
-            channels_last(image.transpose(0, 1).flatten(1, 2)), weight.flatten(0, 1), bias.flatten()
-        )
-        return together.unflatten(1, image.shape[::2][:2]), 1
+        networks, _, channels = image.shape[:3]
+        together = channels_last(image.transpose(0, 1).flatten(1, 2))
+        result = _Depthwise.apply(together, weight.flatten(0, 1), bias.flatten())
+        return result.unflatten(1, (networks, channels)), 1
 
 
 def _gradient_of_weight(image: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
