@@ -5,7 +5,8 @@ import pytest
 import torch
 from s3net_parity import figures, inputs, recipe
 
-from monai_fusenet.losses import S3NetLoss, grey_values, published_continuity, published_turn
+from benchmarks.transcribed_s3net import transcribed_transform
+from monai_fusenet.losses import S3NetLoss, grey_values, published_continuity
 from monai_fusenet.networks import S3Net, deform_conv
 from monai_fusenet.networks.blocks.layout import to_map
 from monai_fusenet.networks.nets.s3net import _own_name
@@ -85,7 +86,7 @@ def test_scores(steps, name):
     assert_close(scores.abs().sum(), total, 1e-9)
     sizes = torch.bincount(scores.argmax(dim=1).flatten(), minlength=12)
     np.testing.assert_array_equal(sizes, figures()[f"{name}.cluster_sizes"])
-    assert_close(published_turn(auxiliary_scores)[0, :, ::8, ::8], figures()[f"{name}.aux_rotated_every8"], 1e-9)
+    assert_close(transcribed_transform(auxiliary_scores)[0, :, ::8, ::8], figures()[f"{name}.aux_rotated_every8"], 1e-9)
 
 
 @EACH

@@ -23,7 +23,7 @@ from monai_fusenet.losses.transform_consistency import (
     TransformConsistencyLoss,
     equivariance,
     label_cross_entropy,
-    published_turn,
+    published_consistency,
 )
 
 __all__ = [
@@ -47,9 +47,9 @@ __all__ = [
     "generalised_cross_entropy",
     "grey_values",
     "label_cross_entropy",
+    "published_consistency",
     "published_continuity",
     "published_edge_map",
-    "published_turn",
     "scribble_loss",
     "self_labeling_loss",
     "soft_dice_distance",

@@ -103,7 +103,7 @@ def published_continuity(scores: Tensor, greys: Tensor) -> Tensor:
     Returns:
         (B, 3), the three means of each image, of the type of the scores, but float32 at least. They have no gradient.
     """
-    picture = greys.to(at_least_float32(scores))[scores.argmax(dim=1) % len(greys)]
+    picture = greys.to(at_least_float32(scores))[scores.movedim(1, -1).argmax(dim=-1) % len(greys)]
     padded = F.pad(picture.unsqueeze(1), (1, 1, 1, 1), mode="reflect")
     slope, smooth = padded.new_tensor([-1, 0, 1]), padded.new_tensor([1, 2, 1])
     kernels = torch.stack([torch.outer(smooth, slope), torch.outer(slope, smooth), torch.outer(slope, slope)])

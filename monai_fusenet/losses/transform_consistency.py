@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from monai_fusenet.utils.precision import at_least_float32
 from monai_fusenet.utils.strips import rows_at_once
 
-__all__ = ["TransformConsistencyLoss", "equivariance", "label_cross_entropy", "published_turn"]
+__all__ = ["TransformConsistencyLoss", "equivariance", "label_cross_entropy", "published_consistency"]
 
 MODES = ("equivariant", "published")
 
@@ -46,37 +48,45 @@ def equivariance(scores: Tensor, auxiliary_scores: Tensor, correspondence: Tenso
     """
     where = correspondence.flatten(1)
     inside = where >= 0
-    labels = scores.detach().argmax(dim=1).flatten(1).gather(1, where.clamp(min=0).long())
+    labels = _labels(scores).flatten(1).gather(1, where.clamp(min=0).long())
     losses = label_cross_entropy(auxiliary_scores, labels).flatten(1)
     return (losses * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
 
 
-def published_turn(maps: Tensor) -> Tensor:
-    """A quarter turn about the centre, on the same grid, with zeros from outside: the middle square turns clockwise.
+def published_consistency(scores: Tensor, auxiliary_scores: Tensor) -> Tensor:
+    """The printed number: both maps turned by a quarter about the centre, on the same grid, with zeros from outside.
+
+    What turns is the middle square, in both maps alike, so that the turn cancels: its pixels cost the cross-entropy of
+    the auxiliary scores against the labels of the others, and a pixel that is zero in both costs log(K).
 
     Args:
-        maps: (B, K, height, width), both even or both odd: else all samples fall between two pixels, and rounding
-            decides.
+        scores: (B, K, height, width), both sides even or both odd: else all samples of the turn fall between two
+            pixels, and rounding decides. Their labels have no gradient.
+        auxiliary_scores: of the same shape.
 
     Returns:
-        the same shape
+        (B,), the mean over the pixels of each image
 
     Raises:
         ValueError: for maps of another shape.
     """
-    if maps.ndim != 4 or (maps.shape[2] - maps.shape[3]) % 2:
+    if scores.ndim != 4 or (scores.shape[2] - scores.shape[3]) % 2:
         raise ValueError(
             "the published turn is of maps (B, K, height, width) whose sides are both even or both odd, "
-            f"got {tuple(maps.shape)}"
+            f"got {tuple(scores.shape)}"
         )
-    height, width = maps.shape[2:]
-    if height == width:
-        return maps.rot90(-1, (-2, -1))
+    height, width = scores.shape[2:]
     side = min(height, width)
     rows, columns = (slice((whole - side) // 2, (whole + side) // 2) for whole in (height, width))
-    turned = torch.zeros_like(maps)
-    turned[:, :, rows, columns] = maps[:, :, rows, columns].rot90(-1, (-2, -1))
-    return turned
+    labels = _labels(scores)[:, rows, columns]
+    losses = label_cross_entropy(auxiliary_scores[:, :, rows, columns], labels).flatten(1)
+    outside = height * width - side**2
+    return (losses.sum(dim=1) + outside * math.log(scores.shape[1])) / (height * width)
+
+
+def _labels(scores: Tensor) -> Tensor:
+    """The strongest cluster of each pixel: (B, K, *spatial) -> (B, *spatial)."""
+    return scores.detach().movedim(1, -1).argmax(dim=-1)
 
 
 class TransformConsistencyLoss(nn.Module):
@@ -88,8 +98,8 @@ class TransformConsistencyLoss(nn.Module):
     transformed image here (see `RandQuarterTurnViewd`), and pixels from outside do not count.
 
     Args:
-        mode: "equivariant" (see `equivariance`), or "published", the printed number (see `published_turn`), in 2-D
-            only; where the turn brings in zeros, a pixel costs log(K).
+        mode: "equivariant" (see `equivariance`), or "published", the printed number (see
+            `published_consistency`), in 2-D only.
 
     Shape:
         scores and auxiliary_scores, both (B, K, *spatial); correspondence (B, 1, *spatial) for "equivariant", see
@@ -118,8 +128,7 @@ class TransformConsistencyLoss(nn.Module):
                 f"got {tuple(scores.shape)} and {tuple(auxiliary_scores.shape)}"
             )
         if self.mode == "published":
-            labels = published_turn(scores.detach()).argmax(dim=1)
-            return label_cross_entropy(published_turn(auxiliary_scores), labels).mean()
+            return published_consistency(scores, auxiliary_scores).mean()
         if correspondence is None:
             raise ValueError(
                 "the batch has no correspondence: the second view must be a geometric one, such as that of "

@@ -1,6 +1,6 @@
 """What describes: whole networks, and the blocks that they are made of."""
 
-from monai_fusenet.networks.blocks.deformable import DeformableConv, OffsetPrediction, deform_conv
+from monai_fusenet.networks.blocks.deformable import DeformableConv, deform_conv
 from monai_fusenet.networks.blocks.fusion import FusionBlock, MixFeedForward
 from monai_fusenet.networks.blocks.large_kernel import InceptionLargeKernelAttention
 from monai_fusenet.networks.blocks.pixel_encoder import ChannelAffine, PixelEncoder
@@ -22,7 +22,6 @@ __all__ = [
     "FusionBlock",
     "InceptionLargeKernelAttention",
     "MixFeedForward",
-    "OffsetPrediction",
     "PatchTokens",
     "PixelEncoder",
     "PixelNorm",

@@ -6,6 +6,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
+from benchmarks.transcribed_s3net import transcribed_transform
 from monai_fusenet.losses import (
     S3NetLoss,
     SpatialContinuityLoss,
@@ -13,7 +14,6 @@ from monai_fusenet.losses import (
     grey_values,
     label_cross_entropy,
     published_continuity,
-    published_turn,
 )
 
 SPATIAL = pytest.mark.parametrize("spatial", [(5, 3), (2, 3, 4)])
@@ -96,12 +96,19 @@ def test_gradients_of_equivariance(batch_size, spatial):
 # As published.
 
 
-def test_published_turn_by_hand():
+def test_turned_maps_by_hand():
     square = torch.tensor([[1.0, 2], [3, 4]]).view(1, 1, 2, 2)
-    assert published_turn(square).flatten().tolist() == [3, 1, 4, 2]  # clockwise
+    assert transcribed_transform(square).flatten().tolist() == [3, 1, 4, 2]  # clockwise
     oblong = torch.tensor([[9.0, 1, 2, 9], [9, 3, 4, 9]]).view(1, 1, 2, 4)
-    assert published_turn(oblong).squeeze().tolist() == [[0, 3, 1, 0], [0, 4, 2, 0]]
-    assert published_turn(oblong.mT).squeeze().tolist() == [[0, 0], [2, 1], [4, 3], [0, 0]]
+    assert transcribed_transform(oblong).squeeze().tolist() == [[0, 3, 1, 0], [0, 4, 2, 0]]
+
+
+@pytest.mark.parametrize("spatial", [(6, 6), (7, 3), (2, 8)])
+def test_published_consistency_is_that_of_turned_maps(spatial):
+    scores, auxiliary_scores, _ = draw(spatial)
+    labels = transcribed_transform(scores).argmax(dim=1)
+    expected = F.cross_entropy(transcribed_transform(auxiliary_scores), labels)
+    torch.testing.assert_close(TransformConsistencyLoss("published")(scores, auxiliary_scores), expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 4, 5), (1, 2, 3, 3, 3)])

@@ -8,8 +8,8 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-from monai_fusenet.networks import DeformableConv, InceptionLargeKernelAttention, OffsetPrediction, deform_conv
-from monai_fusenet.networks.blocks.deformable import _tap_by_tap
+from monai_fusenet.networks import DeformableConv, InceptionLargeKernelAttention, deform_conv
+from monai_fusenet.networks.blocks.deformable import OffsetPrediction, _tap_by_tap
 from monai_fusenet.networks.blocks.depthwise import DepthwiseConv, depthwise_conv
 
 SIZES = [(5, 8), (11, 3), (3, 5, 4)]

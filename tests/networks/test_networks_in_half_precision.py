@@ -139,10 +139,18 @@ def test_blocks_cast_alone(dtype):
     assert FusionBlock(2, 8).to(dtype)(features, features).dtype == dtype
 
 
+NO_NETWORKS = {"FeatureClusteringOutput", "FuseNetOutput", "S3NetOutput", "deform_conv"}
 TRIED = {
     "FuseNet": lambda: (fusenet((13, 9)), draw_pair((13, 9))),
     "SlicewiseNetwork": lambda: (SlicewiseNetwork(FuseNet(2, 3, 4, patch_grid=2)), [torch.rand(1, 1, 5, 6, 3)]),
     "FeatureClusteringNet": lambda: (FeatureClusteringNet(3, 2, 4), [torch.rand(1, 2, 5, 3, 2)]),
+    "S3Net": lambda: (networks.S3Net(2, 2, 4), [torch.rand(1, 2, 5, 6)]),
+    "DeformableConv": lambda: (networks.DeformableConv(3, 2, 4), [torch.rand(1, 2, 5, 3, 2)]),
+    "PixelNorm": lambda: (networks.PixelNorm(3), [torch.rand(1, 3, 5, 6)]),
+    "InceptionLargeKernelAttention": lambda: (
+        networks.InceptionLargeKernelAttention(2, 3),
+        [torch.rand(1, 3, 5, 6)],
+    ),
     "ConvBlock": lambda: (networks.ConvBlock(2, 3, 4), [torch.rand(1, 3, 5, 6)]),
     "FusionBlock": lambda: (FusionBlock(3, 4), torch.rand(2, 1, 4, 5, 3, 2).unbind()),
     "PatchTokens": lambda: (PatchTokens(3, 4, patch_grid=2), [torch.rand(1, 4, 5, 3, 2)]),
@@ -155,7 +163,7 @@ TRIED = {
 
 @DEVICES
 @HALF
-@pytest.mark.parametrize("name", sorted({*networks.__all__} - {"FeatureClusteringOutput", "FuseNetOutput"}))
+@pytest.mark.parametrize("name", sorted({*networks.__all__} - NO_NETWORKS))
 def test_every_public_network_learns_in_half_precision(name, dtype, device):
     torch.manual_seed(0)
     network, inputs = TRIED[name]()
