@@ -1,5 +1,7 @@
 """Large depthwise convolutions at the price of small ones."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -65,9 +67,7 @@ def depthwise_conv(image: Tensor, weight: Tensor, bias: Tensor, dilation: int = 
         if image.ndim == 4:
             return F.conv2d(image, weight, bias, padding=padding, dilation=dilation, groups=image.shape[1])
         return F.conv3d(image, weight, bias, padding=padding, dilation=dilation, groups=image.shape[1])
-    if dilation == 1:
-        return _convolved(image, weight, bias)
-    return _put_together(_convolved(_taken_apart(image, dilation), weight, bias), image, dilation)
+    return _convolved(image, weight, bias, dilation)
 
 
 @torch.jit.unused
@@ -78,34 +78,45 @@ def _gains(image: Tensor) -> bool:
 
 
 @torch.jit.unused
-def _convolved(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return _Depthwise.apply(channels_last(image), weight, bias)
+def _convolved(image: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+    return _Depthwise.apply(image, weight, bias, dilation)
 
 
-@torch.jit.unused
-def _taken_apart(image: Tensor, dilation: int) -> Tensor:
-    """Every `dilation`-th pixel along each axis as an image: (B, C, *spatial) -> (B * dilation ** D, C, *fewer)."""
-    dims, pixels = image.ndim - 2, image.movedim(1, -1)
-    missing = [-side % dilation for side in image.shape[2:]]
-    pixels = F.pad(pixels, [0, 0, *(width for last in reversed(missing) for width in (0, last))])
-    for axis in range(dims):
-        pixels = pixels.unflatten(1 + 2 * axis, (-1, dilation))
-    axes = range(1, 1 + 2 * dims)
-    return pixels.permute(0, *axes[1::2], *axes[::2], -1).flatten(0, dims).movedim(-1, 1)
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution whose gradients are depthwise convolutions that torch is fast at."""
 
+    @staticmethod
+    def forward(image: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+        return _put_together(_conv(_taken_apart(image, dilation), weight, bias), image, dilation)
 
-@torch.jit.unused
-def _put_together(parts: Tensor, like: Tensor, dilation: int) -> Tensor:
-    """The inverse of `_taken_apart`, at the size of the image `like`."""
-    dims = like.ndim - 2
-    pixels = parts.movedim(1, -1).unflatten(0, (like.shape[0], *[dilation] * dims))
-    order = [axis for pair in zip(range(1 + dims, 1 + 2 * dims), range(1, 1 + dims), strict=True) for axis in pair]
-    pixels = pixels.permute(0, *order, -1)
-    for axis in range(dims):
-        pixels = pixels.flatten(1 + axis, 2 + axis)
-    for axis, side in enumerate(like.shape[2:]):
-        pixels = pixels.narrow(1 + axis, 0, side)
-    return pixels.movedim(-1, 1)
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.dilation = inputs[-1]
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        image, weight = ctx.saved_tensors
+        axes = list(range(2, image.ndim))
+        parts, of_image, of_weight = _taken_apart(gradient, ctx.dilation), None, None
+        if ctx.needs_input_grad[0]:
+            of_image = _put_together(_conv(parts, weight.flip(axes)), image, ctx.dilation)
+        if ctx.needs_input_grad[1]:
+            of_weight = _gradient_of_weight(_taken_apart(image, ctx.dilation), weight, parts)
+        return of_image, of_weight, parts.sum([0, *axes]), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple[Tensor, int]:
+        """The channels of all networks are channels of one convolution."""
+        image, weight, bias = (
+            value.unsqueeze(0).expand(info.batch_size, *value.shape) if axis is None else value.movedim(axis, 0)
+            for value, axis in zip(inputs[:-1], in_dims, strict=False)
+        )
+        networks, _, channels = image.shape[:3]
+        together = image.transpose(0, 1).flatten(1, 2)
+        result = _Depthwise.apply(together, weight.flatten(0, 1), bias.flatten(), inputs[-1])
+        return result.unflatten(1, (networks, channels)), 1
 
 
 def _conv(image: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -113,38 +124,39 @@ def _conv(image: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return conv(image, weight, bias, padding=[side // 2 for side in weight.shape[2:]], groups=image.shape[1])
 
 
-class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution whose gradients are depthwise convolutions that torch is fast at."""
+def _taken_apart(image: Tensor, dilation: int) -> Tensor:
+    """Every `dilation`-th pixel along each axis as an image: (B, C, *spatial) -> (B * dilation ** D, C, *fewer)."""
+    if dilation == 1:
+        return channels_last(image)
+    pixels = image.movedim(1, -1)
+    sides = [-(-side // dilation) for side in image.shape[2:]]
+    parts = pixels.new_zeros(len(image), dilation ** len(sides), *sides, image.shape[1])
+    for part, own in zip(parts.unbind(1), _interleaved(pixels, dilation), strict=True):
+        part[_corner(own)] = own
+    return parts.flatten(0, 1).movedim(-1, 1)
 
-    @staticmethod
-    def forward(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return _conv(image, weight, bias)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
+def _put_together(parts: Tensor, like: Tensor, dilation: int) -> Tensor:
+    """The inverse of `_taken_apart`, at the size of the image `like`."""
+    if dilation == 1:
+        return parts
+    pixels = like.movedim(1, -1)
+    result = torch.empty_like(pixels, memory_format=torch.contiguous_format)
+    images = parts.movedim(1, -1).unflatten(0, (len(like), -1)).unbind(1)
+    for part, own in zip(images, _interleaved(result, dilation), strict=True):
+        own.copy_(part[_corner(own)])
+    return result.movedim(-1, 1)
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        image, weight = ctx.saved_tensors
-        gradient = channels_last(gradient)
-        axes = list(range(2, image.ndim))
-        of_image = _conv(gradient, weight.flip(axes)) if ctx.needs_input_grad[0] else None
-        of_weight = _gradient_of_weight(image, weight, gradient) if ctx.needs_input_grad[1] else None
-        return of_image, of_weight, gradient.sum([0, *axes])
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple, *inputs: Tensor) -> tuple[Tensor, int]:
-        """The channels of all networks are channels of one convolution."""
-        image, weight, bias = (
-            value.unsqueeze(0).expand(info.batch_size, *value.shape) if axis is None else value.movedim(axis, 0)
-            for value, axis in zip(inputs, in_dims, strict=True)
-        )
-        networks, _, channels = image.shape[:3]
-        together = channels_last(image.transpose(0, 1).flatten(1, 2))
-        result = _Depthwise.apply(together, weight.flatten(0, 1), bias.flatten())
-        return result.unflatten(1, (networks, channels)), 1
+def _interleaved(pixels: Tensor, dilation: int) -> Iterator[Tensor]:
+    """The images that a dilated convolution of (B, *spatial, C) sees, each a view of (B, *fewer, C)."""
+    for starts in itertools.product(range(dilation), repeat=pixels.ndim - 2):
+        yield pixels[(slice(None), *(slice(start, None, dilation) for start in starts))]
+
+
+def _corner(pixels: Tensor) -> tuple[slice, ...]:
+    """Where an image (B, *spatial, C) lies in one that has further pixels at the end of its axes."""
+    return tuple(slice(side) for side in pixels.shape[:-1])
 
 
 def _gradient_of_weight(image: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
@@ -157,9 +169,11 @@ def _gradient_of_weight(image: Tensor, weight: Tensor, gradient: Tensor) -> Tens
     padded = F.pad(image, [reach[1], reach[1], reach[0], reach[0]])
     height, width = (side + 2 for side in image.shape[2:])
     result = torch.empty_like(weight)
-    for row in _starts(weight.shape[2]):
-        for column in _starts(weight.shape[3]):
-            window = channels_last(padded[:, :, row : row + height, column : column + width])
+    for column in _starts(weight.shape[3]):
+        # Rows of one image lie side by side in memory, so that windows of rows need no copy.
+        columns = channels_last(padded[:, :, :, column : column + width])
+        for row in _starts(weight.shape[2]):
+            window = columns[:, :, row : row + height]
             part = conv2d_weight(window, [channels, 1, 3, 3], gradient, groups=channels)
             result[:, :, row : row + 3, column : column + 3] = part
     return result
