@@ -13,9 +13,21 @@ from monai_fusenet.losses.noisy_mask import (
     generalised_cross_entropy,
     soft_dice_distance,
 )
+from monai_fusenet.losses.s3net import S3NetLoss, S3NetTerms
 from monai_fusenet.losses.scribble import ScribbleLoss, scribble_loss
 from monai_fusenet.losses.self_labeling import SelfLabelingLoss, self_labeling_loss
-from monai_fusenet.losses.spatial_continuity import SpatialContinuityLoss, spatial_continuity
+from monai_fusenet.losses.spatial_continuity import (
+    SpatialContinuityLoss,
+    grey_values,
+    published_continuity,
+    spatial_continuity,
+)
+from monai_fusenet.losses.transform_consistency import (
+    TransformConsistencyLoss,
+    equivariance,
+    label_cross_entropy,
+    published_consistency,
+)
 from monai_fusenet.losses.with_scribbles import WithScribbles
 
 __all__ = [
@@ -31,15 +43,23 @@ __all__ = [
     "MSFormerTerms",
     "NoisyMaskLoss",
     "NoisyMaskTerms",
+    "S3NetLoss",
+    "S3NetTerms",
     "ScribbleLoss",
     "SelfLabelingLoss",
     "SpatialContinuityLoss",
+    "TransformConsistencyLoss",
     "WithScribbles",
     "cross_modal_similarity",
     "edge_disagreement",
+    "equivariance",
     "generalised_cross_entropy",
+    "grey_values",
     "inter_scale_disagreement",
+    "label_cross_entropy",
     "patch_confusion",
+    "published_consistency",
+    "published_continuity",
     "published_edge_map",
     "scribble_loss",
     "self_labeling_loss",

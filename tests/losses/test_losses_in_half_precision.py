@@ -53,6 +53,17 @@ class OneTerm(torch.nn.Module):
         return namedtuple("Terms", "total")(losses.SelfLabelingLoss()(output[0]))
 
 
+def mirrored(scores):
+    """The correspondence of a view that is mirrored along its last axis."""
+    numbers = torch.arange(scores[0, 0].numel(), device=scores.device).view(1, 1, *scores.shape[2:])
+    return numbers.flip(-1).expand(len(scores), *numbers.shape[1:])
+
+
+def picture(scores):
+    """Scores of a picture, or of the first slice of a volume; both sides are odd."""
+    return scores.flatten(4)[..., 0] if scores.ndim == 5 else scores
+
+
 def on_logits(loss):
     return lambda scores: loss(scores[:, :1], targets_of(scores[:, :1]))
 
@@ -68,12 +79,29 @@ CASES = {
     "SpatialContinuityLoss": [
         *(losses.SpatialContinuityLoss("scores", reduction) for reduction in ("mean", "sum", "none")),
         losses.SpatialContinuityLoss("probabilities"),
+        lambda scores: losses.SpatialContinuityLoss(mode="published")(picture(scores)),
         lambda scores: losses.SpatialContinuityLoss("probabilities")(scores[:, :1]),
     ],
     "CrossModalLoss": [on_tokens(losses.CrossModalLoss(detach_targets=detach)) for detach in (True, False)],
     "FeatureClusteringLoss": [
         lambda scores: losses.FeatureClusteringLoss()((scores,)),
         lambda scores: losses.FeatureClusteringLoss()((scores,), {"scribble": scribble_on(scores)}),
+    ],
+    "S3NetLoss": [
+        lambda scores: losses.S3NetLoss()((scores, scores.flip(-1)), {"correspondence": mirrored(scores)}),
+        lambda scores: losses.S3NetLoss(transform_mode="published", spatial_mode="published")(
+            (picture(scores), picture(scores).flip(1))
+        ),
+    ],
+    "TransformConsistencyLoss": [
+        lambda scores: losses.TransformConsistencyLoss()(scores, scores.flip(1), mirrored(scores)),
+        lambda scores: losses.TransformConsistencyLoss("published")(picture(scores), picture(scores).flip(1)),
+    ],
+    "equivariance": [lambda scores: losses.equivariance(scores, scores.flip(1), mirrored(scores))],
+    "label_cross_entropy": [lambda scores: losses.label_cross_entropy(scores, scores.detach().argmin(dim=1))],
+    "published_consistency": [lambda scores: losses.published_consistency(picture(scores), picture(scores).flip(1))],
+    "published_continuity": [
+        lambda scores: losses.published_continuity(picture(scores), torch.linspace(0, 1, 6, device=scores.device)),
     ],
     "ScribbleLoss": [lambda scores: losses.ScribbleLoss()(scores, scribble_on(scores))],
     "scribble_loss": [lambda scores: losses.scribble_loss(scores, scribble_on(scores))],
@@ -107,7 +135,8 @@ CASES = {
     "self_labeling_loss": [losses.self_labeling_loss],
     "spatial_continuity": [losses.spatial_continuity],
 }
-RESULTS = {"FeatureClusteringTerms", "FuseNetTerms", "NoisyMaskTerms"}  # public, and no losses
+TERMS = {"FeatureClusteringTerms", "FuseNetTerms", "NoisyMaskTerms", "S3NetTerms"}
+RESULTS = TERMS | {"grey_values"}  # public, and no losses
 EACH = pytest.mark.parametrize(
     "loss", [pytest.param(loss, id=f"{name}-{at}") for name, modes in CASES.items() for at, loss in enumerate(modes)]
 )

@@ -144,6 +144,13 @@ TRIED = {
     "FuseNet": lambda: (fusenet((13, 9)), draw_pair((13, 9))),
     "SlicewiseNetwork": lambda: (SlicewiseNetwork(FuseNet(2, 3, 4, patch_grid=2)), [torch.rand(1, 1, 5, 6, 3)]),
     "FeatureClusteringNet": lambda: (FeatureClusteringNet(3, 2, 4), [torch.rand(1, 2, 5, 3, 2)]),
+    "S3Net": lambda: (networks.S3Net(2, 2, 4), [torch.rand(1, 2, 5, 6)]),
+    "DeformableConv": lambda: (networks.DeformableConv(3, 2, 4), [torch.rand(1, 2, 5, 3, 2)]),
+    "PixelNorm": lambda: (networks.PixelNorm(3), [torch.rand(1, 3, 5, 6)]),
+    "InceptionLargeKernelAttention": lambda: (
+        networks.InceptionLargeKernelAttention(2, 3),
+        [torch.rand(1, 3, 5, 6)],
+    ),
     "ConvBlock": lambda: (networks.ConvBlock(2, 3, 4), [torch.rand(1, 3, 5, 6)]),
     "FusionBlock": lambda: (FusionBlock(3, 4), torch.rand(2, 1, 4, 5, 3, 2).unbind()),
     "PatchTokens": lambda: (PatchTokens(3, 4, patch_grid=2), [torch.rand(1, 4, 5, 3, 2)]),
