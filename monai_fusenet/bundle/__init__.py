@@ -4,7 +4,7 @@ from monai_fusenet.bundle.checks import check_options, settings
 from monai_fusenet.bundle.context import Context, FuseNetWorkflow, current_workflow, find_bundle_root
 from monai_fusenet.bundle.evaluation import evaluate
 from monai_fusenet.bundle.faults import Interrupted, UnfinishedError
-from monai_fusenet.bundle.method import Method, load_method
+from monai_fusenet.bundle.method import FittingMethod, load_method
 from monai_fusenet.bundle.options import FIT_OPTIONS, OPTIONS, STUDENT_OPTIONS
 from monai_fusenet.bundle.startup import accepted_masks, images, images_or_phantoms, resolve_dir, start
 from monai_fusenet.bundle.weights import UnfitWeightsError, initial_network, load_network
@@ -19,7 +19,7 @@ __all__ = [
     "Context",
     "FuseNetWorkflow",
     "Interrupted",
-    "Method",
+    "FittingMethod",
     "UnfinishedError",
     "UnfitWeightsError",
     "accepted_masks",

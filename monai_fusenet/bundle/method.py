@@ -12,17 +12,17 @@ from monai_fusenet.inferers import PerImageInferer
 from monai_fusenet.networks import by_slices
 from monai_fusenet.shipped import config_files
 
-__all__ = ["Method", "load_method"]
+__all__ = ["FittingMethod", "load_method"]
 
 
-class Method(NamedTuple):
+class FittingMethod(NamedTuple):
     """What fits images: `inferer(images, network)` returns scores (B, K, *spatial)."""
 
     network: nn.Module
     inferer: PerImageInferer
 
 
-def load_method(*overlays: str, **options: Any) -> Method:
+def load_method(*overlays: str, **options: Any) -> FittingMethod:
     """Network and inferer as the workflow `inference` makes them of overlays and options.
 
     `network, inferer = load_method("s3net", in_channels=1)`, then `scores = inferer(images, network)` with images
@@ -44,4 +44,4 @@ def load_method(*overlays: str, **options: Any) -> Method:
     check_values(parser.get())
     network = parser.get_parsed_content("network_def")
     neighbours = parser.get_parsed_content("neighbours")
-    return Method(by_slices(network, neighbours), parser.get_parsed_content("inferer"))
+    return FittingMethod(by_slices(network, neighbours), parser.get_parsed_content("inferer"))
