@@ -3,13 +3,13 @@
 from monai_fusenet.networks.blocks.fusion import FusionBlock, MixFeedForward
 from monai_fusenet.networks.blocks.pixel_encoder import ChannelAffine, PixelEncoder
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
-from monai_fusenet.networks.nets.feature_clustering import ConvBlock, FeatureClusteringNet, FeatureClusteringOutput
+from monai_fusenet.networks.nets.feature_clustering import ConvReLUNorm, FeatureClusteringNet, FeatureClusteringOutput
 from monai_fusenet.networks.nets.fusenet import FuseNet, FuseNetOutput
 from monai_fusenet.networks.slices import SlicewiseNetwork
 
 __all__ = [
     "ChannelAffine",
-    "ConvBlock",
+    "ConvReLUNorm",
     "FeatureClusteringNet",
     "FeatureClusteringOutput",
     "FuseNet",

@@ -143,7 +143,7 @@ TRIED = {
     "FuseNet": lambda: (fusenet((13, 9)), draw_pair((13, 9))),
     "SlicewiseNetwork": lambda: (SlicewiseNetwork(FuseNet(2, 3, 4, patch_grid=2)), [torch.rand(1, 1, 5, 6, 3)]),
     "FeatureClusteringNet": lambda: (FeatureClusteringNet(3, 2, 4), [torch.rand(1, 2, 5, 3, 2)]),
-    "ConvBlock": lambda: (networks.ConvBlock(2, 3, 4), [torch.rand(1, 3, 5, 6)]),
+    "ConvReLUNorm": lambda: (networks.ConvReLUNorm(2, 3, 4), [torch.rand(1, 3, 5, 6)]),
     "FusionBlock": lambda: (FusionBlock(3, 4), torch.rand(2, 1, 4, 5, 3, 2).unbind()),
     "PatchTokens": lambda: (PatchTokens(3, 4, patch_grid=2), [torch.rand(1, 4, 5, 3, 2)]),
     "PixelEncoder": lambda: (networks.PixelEncoder(3, 2, 4), [torch.rand(1, 2, 5, 3, 2)]),
