@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.transcribed_feature_clustering import TranscribedFeatureClustering, transcribed_step
+from benchmarks.transcription_feature_clustering import TranscribedFeatureClustering, transcribed_step
 from monai_fusenet.losses import FeatureClusteringLoss
 from monai_fusenet.networks import FeatureClusteringNet
 from monai_fusenet.utils.scores import count_clusters

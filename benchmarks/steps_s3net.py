@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.transcribed_s3net import TranscribedS3Net, transcribed_step
+from benchmarks.transcription_s3net import TranscribedS3Net, transcribed_step
 from monai_fusenet.losses import S3NetLoss, grey_values
 from monai_fusenet.networks import S3Net
 from monai_fusenet.utils.scores import count_clusters

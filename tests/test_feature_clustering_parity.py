@@ -7,7 +7,7 @@ import pytest
 import torch
 from feature_clustering_parity import CASES, cases, figures
 
-from benchmarks.transcribed_feature_clustering import TranscribedFeatureClustering, transcribed_step
+from benchmarks.transcription_feature_clustering import TranscribedFeatureClustering, transcribed_step
 from monai_fusenet.losses import FeatureClusteringLoss
 from monai_fusenet.networks import FeatureClusteringNet
 from monai_fusenet.networks.nets.feature_clustering import published_name

@@ -5,7 +5,7 @@ import pytest
 import torch
 from s3net_parity import figures, inputs, recipe
 
-from benchmarks.transcribed_s3net import transcribed_transform
+from benchmarks.transcription_s3net import transcribed_transform
 from monai_fusenet.losses import S3NetLoss, grey_values, published_continuity
 from monai_fusenet.networks import S3Net, deform_conv
 from monai_fusenet.networks.blocks.layout import to_map

@@ -5,7 +5,7 @@ import pytest
 import torch
 from s3net_parity import figures, inputs
 
-from benchmarks.transcribed_s3net import (
+from benchmarks.transcription_s3net import (
     TranscribedS3Net,
     transcribed_deform_conv,
     transcribed_step,

@@ -47,10 +47,7 @@ logger = logging.getLogger(__name__)
 
 GENERIC, FUSENET = "generic", "fusenet"  # the shipped config without an overlay
 # Overlays that say how to fit or what lies in the files, not what is in the image.
-NO_PRESETS = {
-    *("paper", "feedforward", "adapt", "volume", "slices", "mr", "second_view"),
-    *("feature_clustering", "feature_clustering_paper"),
-}
+NO_PRESETS = {"paper", "feedforward", "adapt", "volume", "slices", "mr", "second_view"}
 RULE_KEYS = {"foreground", "partitions"}  # what masks depend on, but not clusters
 # What MONAI Label itself reads (server_mode), and what its own test suites hand to every app.
 MONAI_LABEL_CONF = {

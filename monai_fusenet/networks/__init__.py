@@ -9,7 +9,7 @@ from monai_fusenet.networks.blocks.large_kernel import InceptionLargeKernelAtten
 from monai_fusenet.networks.blocks.pixel_encoder import ChannelAffine, PixelEncoder
 from monai_fusenet.networks.blocks.pixel_norm import PixelNorm
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead, ShiftedPatchAttention
-from monai_fusenet.networks.nets.feature_clustering import ConvBlock, FeatureClusteringNet, FeatureClusteringOutput
+from monai_fusenet.networks.nets.feature_clustering import ConvReLUNorm, FeatureClusteringNet, FeatureClusteringOutput
 from monai_fusenet.networks.nets.fusenet import FuseNet, FuseNetOutput
 from monai_fusenet.networks.nets.msformer import MSFormer, MSFormerOutput
 from monai_fusenet.networks.nets.s3net import S3Net, S3NetOutput
@@ -17,7 +17,7 @@ from monai_fusenet.networks.slices import SlicewiseNetwork, by_slices
 
 __all__ = [
     "ChannelAffine",
-    "ConvBlock",
+    "ConvReLUNorm",
     "DeformableConv",
     "EfficientTransformerBlock",
     "FeatureClusteringNet",

@@ -6,7 +6,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-from benchmarks.transcribed_s3net import transcribed_transform
+from benchmarks.transcription_s3net import transcribed_transform
 from monai_fusenet.losses import (
     S3NetLoss,
     SpatialContinuityLoss,

@@ -151,7 +151,7 @@ TRIED = {
         networks.InceptionLargeKernelAttention(2, 3),
         [torch.rand(1, 3, 5, 6)],
     ),
-    "ConvBlock": lambda: (networks.ConvBlock(2, 3, 4), [torch.rand(1, 3, 5, 6)]),
+    "ConvReLUNorm": lambda: (networks.ConvReLUNorm(2, 3, 4), [torch.rand(1, 3, 5, 6)]),
     "FusionBlock": lambda: (FusionBlock(3, 4), torch.rand(2, 1, 4, 5, 3, 2).unbind()),
     "PatchTokens": lambda: (PatchTokens(3, 4, patch_grid=2), [torch.rand(1, 4, 5, 3, 2)]),
     "PixelEncoder": lambda: (networks.PixelEncoder(3, 2, 4), [torch.rand(1, 2, 5, 3, 2)]),

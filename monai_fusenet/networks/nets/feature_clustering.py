@@ -11,7 +11,7 @@ from monai_fusenet.networks.blocks.layout import channels_last
 from monai_fusenet.networks.published import load_published
 from monai_fusenet.utils.checks import check_whole
 
-__all__ = ["ConvBlock", "FeatureClusteringNet", "FeatureClusteringOutput"]
+__all__ = ["ConvReLUNorm", "FeatureClusteringNet", "FeatureClusteringOutput"]
 
 
 class FeatureClusteringOutput(NamedTuple):
@@ -20,7 +20,7 @@ class FeatureClusteringOutput(NamedTuple):
     scores: Tensor
 
 
-class ConvBlock(nn.Module):
+class ConvReLUNorm(nn.Module):
     """3x3 convolution, ReLU and batch norm, in this order.
 
     Args:
@@ -79,7 +79,7 @@ class FeatureClusteringNet(nn.Module):
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
         self.blocks = nn.Sequential(
-            *(ConvBlock(spatial_dims, features if index else in_channels, features) for index in range(layers))
+            *(ConvReLUNorm(spatial_dims, features if index else in_channels, features) for index in range(layers))
         )
         self.projection = nn.Linear(features, features)
         self.norm = nn.BatchNorm1d(features)
