@@ -64,6 +64,16 @@ def picture(scores):
     return scores.flatten(4)[..., 0] if scores.ndim == 5 else scores
 
 
+def contexts(scores):
+    """Two contexts (B, 6, pixels)."""
+    return scores.flatten(2), scores.flatten(2).flip(1)
+
+
+def attention(scores):
+    """What may stand for the attention (B, 6, 6) of six patches."""
+    return scores.flatten(2)[..., :6]
+
+
 def on_logits(loss):
     return lambda scores: loss(scores[:, :1], targets_of(scores[:, :1]))
 
@@ -87,6 +97,11 @@ CASES = {
         lambda scores: losses.FeatureClusteringLoss()((scores,)),
         lambda scores: losses.FeatureClusteringLoss()((scores,), {"scribble": scribble_on(scores)}),
     ],
+    "InterScaleConsistencyLoss": [lambda scores: losses.InterScaleConsistencyLoss()(*contexts(scores))],
+    "inter_scale_disagreement": [lambda scores: losses.inter_scale_disagreement(*contexts(scores))],
+    "IntraScaleConsistencyLoss": [lambda scores: losses.IntraScaleConsistencyLoss()(attention(scores))],
+    "patch_confusion": [lambda scores: losses.patch_confusion(attention(scores))],
+    "MSFormerLoss": [lambda scores: losses.MSFormerLoss()((scores, *contexts(scores), attention(scores)))],
     "S3NetLoss": [
         lambda scores: losses.S3NetLoss()((scores, scores.flip(-1)), {"correspondence": mirrored(scores)}),
         lambda scores: losses.S3NetLoss(transform_mode="published", spatial_mode="published")(
@@ -135,8 +150,7 @@ CASES = {
     "self_labeling_loss": [losses.self_labeling_loss],
     "spatial_continuity": [losses.spatial_continuity],
 }
-TERMS = {"FeatureClusteringTerms", "FuseNetTerms", "NoisyMaskTerms", "S3NetTerms"}
-RESULTS = TERMS | {"grey_values"}  # public, and no losses
+RESULTS = {name for name in losses.__all__ if name.endswith("Terms")} | {"grey_values"}  # public, and no losses
 EACH = pytest.mark.parametrize(
     "loss", [pytest.param(loss, id=f"{name}-{at}") for name, modes in CASES.items() for at, loss in enumerate(modes)]
 )
