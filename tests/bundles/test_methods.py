@@ -100,7 +100,7 @@ def test_each_method_is_trained_and_its_weights_serve_other_sizes(method, data, 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_teaches(method, data, tmp_path):
     options = {name: value for name, value in SMALL_STUDENT.items() if "network_def" not in name}
-    options |= {"rounds": 1, "teacher_seeds": [0], "features": 6, "round_steps": 16}
+    options |= {"rounds": 1, "teacher_seeds": [0], "features": 6, "round_steps": 60}
     overlay = shipped("configs") / f"{method}.yaml"
     assert call("distillation", overlay, dataset_dir=data, output_dir=tmp_path / "out", **options) == 0
     assert_masks(tmp_path / "out" / "masks")
