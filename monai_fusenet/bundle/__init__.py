@@ -4,6 +4,7 @@ from monai_fusenet.bundle.checks import check_options, settings
 from monai_fusenet.bundle.context import Context, FuseNetWorkflow, current_workflow, find_bundle_root
 from monai_fusenet.bundle.evaluation import evaluate
 from monai_fusenet.bundle.faults import Interrupted, UnfinishedError
+from monai_fusenet.bundle.method import FittingMethod, load_method
 from monai_fusenet.bundle.options import FIT_OPTIONS, OPTIONS, STUDENT_OPTIONS
 from monai_fusenet.bundle.startup import accepted_masks, images, images_or_phantoms, resolve_dir, start
 from monai_fusenet.bundle.weights import UnfitWeightsError, initial_network, load_network
@@ -16,6 +17,7 @@ __all__ = [
     "OPTIONS",
     "STUDENT_OPTIONS",
     "Context",
+    "FittingMethod",
     "FuseNetWorkflow",
     "Interrupted",
     "UnfinishedError",
@@ -32,6 +34,7 @@ __all__ = [
     "images_or_phantoms",
     "infer",
     "initial_network",
+    "load_method",
     "load_network",
     "resolve_dir",
     "settings",

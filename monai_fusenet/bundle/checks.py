@@ -15,6 +15,7 @@ from monai.bundle import ConfigComponent, ReferenceResolver
 
 from monai_fusenet import __version__
 from monai_fusenet.bundle.faults import edge
+from monai_fusenet.bundle.option_kinds import Config
 from monai_fusenet.bundle.options import (
     BLOCKS,
     BOOKKEEPING,
@@ -24,7 +25,6 @@ from monai_fusenet.bundle.options import (
     PROPERTIES,
     STUDENT_OPTIONS,
     WORKFLOWS,
-    Config,
 )
 
 if TYPE_CHECKING:

@@ -1,20 +1,36 @@
-"""The options of the configs in one table, and what their values may be."""
+"""The options of the configs in one table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from monai.bundle import ReferenceResolver
 from monai.bundle.properties import InferProperties, TrainProperties
 from monai.utils import BundlePropertyConfig
 
-from monai_fusenet.data.preparation import LARGEST
-from monai_fusenet.results.dicom import check_dicom_output
-from monai_fusenet.transforms import FIELD_SHAPES
-from monai_fusenet.transforms.foreground import check_partitions
-from monai_fusenet.utils.checks import check_number, check_switch, check_whole
+from monai_fusenet.bundle.option_kinds import (
+    ACCEPTED,
+    AXES,
+    CLASSES,
+    DICOM,
+    FIELD,
+    FILE,
+    FOLDER,
+    NAN_VALUE,
+    NEIGHBOURS,
+    PARTITIONS,
+    RESOLUTIONS,
+    SECOND_VIEW,
+    SEEDS,
+    STUDENT_SIZE,
+    SWITCH,
+    TEXT,
+    WHOLE_OR_NULL,
+    WORKING_SIZE,
+    Kind,
+    number,
+    whole,
+)
 
 __all__ = [
     "BLOCKS",
@@ -24,128 +40,11 @@ __all__ = [
     "STUDENT_OPTIONS",
     "WORKFLOWS",
     "Block",
-    "Kind",
     "Option",
 ]
 
-Config = Mapping[str, Any]
 WORKFLOWS = ("training", "inference", "evaluation", "distillation")
 MASKS = WORKFLOWS[1:]  # those that fit a network to each image
-
-
-class Kind(NamedTuple):
-    """What an option's value may be.
-
-    Attributes:
-        text: as users read it.
-        check: called with the option's name, its value and the whole config; raises `ValueError`.
-    """
-
-    text: str
-    check: Callable[[str, Any, Config], None] = lambda name, value, config: None
-
-
-def whole(least: int) -> Kind:
-    """A whole number of at least `least`."""
-    return Kind(f"whole number, at least {least}", lambda name, value, _: check_whole(name, value, least))
-
-
-def number(text: str) -> Kind:
-    """A finite number of at least 0; tighter bounds are those of the part that takes it, which says so itself."""
-    return Kind(text, lambda name, value, _: check_number(name, value, 0))
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _check_seeds(name: str, seeds: Any, config: Config) -> None:
-    if seeds is not None and not (
-        isinstance(seeds, list | tuple)
-        and seeds
-        and all(_is_whole(seed, 0) and seed < 2**32 for seed in seeds)
-        and len(set(seeds)) == len(seeds)
-    ):
-        raise ValueError(f"{name} must be different whole numbers from 0 to 2**32 - 1, as [0,1,2], got {seeds}")
-
-
-def _check_second_view(name: str, second: Any, config: Config) -> None:
-    check_whole(name, second, 0)
-    channels = config.get("in_channels")
-    if second and isinstance(channels, int) and channels != 2 * second:
-        raise ValueError(f"{name} must be half of in_channels, 0 or {channels / 2:g}, got {second}")
-
-
-def _check_objects(name: str, objects: Any, config: Config) -> None:
-    if objects is not None:
-        check_whole(name, objects, 1)
-
-
-def _check_classes(name: str, classes: Any, config: Config) -> None:
-    known = isinstance(classes, list) and all(_is_whole(value, 1) and value < 2**16 for value in classes)
-    if not known or not classes or classes != sorted(set(classes)):
-        raise ValueError(f"{name} must be a list of ascending whole numbers from 1 to 65535, got {classes}")
-
-
-def _check_accepted_dir(name: str, folder: Any, config: Config) -> None:
-    if folder is not None and config.get("dataset_dir") is None:
-        raise ValueError(f"{name} needs dataset_dir, the folder of the images whose masks were accepted")
-
-
-def _check_student_size(name: str, size: Any, config: Config) -> None:
-    dims = config.get("spatial_dims")
-    if size is None or not isinstance(dims, int):
-        return
-    sides = size if isinstance(size, list | tuple) else []
-    if len(sides) != dims or not all(_is_whole(side, 1) for side in sides):
-        raise ValueError(f"{name} must be a list of {dims} whole numbers of at least 1, got {size}")
-
-
-def _check_axes(name: str, axes: Any, config: Config) -> None:
-    dims = config.get("spatial_dims")
-    if axes is None or not isinstance(dims, int):
-        return
-    known = isinstance(axes, list | tuple) and all(_is_whole(axis, 0) and axis < dims for axis in axes)
-    if not known or len(set(axes)) < len(axes):
-        raise ValueError(f"{name} must be a list of different ones of {list(range(dims))}, got {axes}")
-
-
-def _check_working_size(name: str, size: Any, config: Config) -> None:
-    dims, grid = config.get("spatial_dims"), config.get("patch_grid")
-    if size is None or not isinstance(dims, int) or not isinstance(grid, int):
-        return
-    sides = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else [size]
-    if len(sides) != dims or not all(_is_whole(side, grid) for side in sides):
-        raise ValueError(f"{name} must be {dims} whole numbers of at least {grid}, got {size}")
-    inferer = config.get("inferer")
-    _check_resolutions("resolutions", inferer.get("resolutions") if isinstance(inferer, Mapping) else None, config)
-
-
-def _check_resolutions(name: str, resolutions: Any, config: Config) -> None:
-    grid = config.get("patch_grid")
-    whole_numbers = isinstance(resolutions, list) and all(isinstance(side, int) for side in resolutions)
-    if isinstance(grid, int) and whole_numbers and not all(_is_whole(side, grid) for side in resolutions or ()):
-        raise ValueError(f"{name} must be whole numbers of at least {grid}, got {resolutions}")
-
-
-def _check_nan_value(name: str, value: Any, config: Config) -> None:
-    if value is not None:
-        check_number(name, value, -LARGEST, LARGEST)
-
-
-def _check_field(name: str, field: Any, config: Config) -> None:
-    if field not in (None, *FIELD_SHAPES):
-        raise ValueError(f'{name} must be null, "device" or "body", got {field}')
-
-
-def _check_partitions(name: str, partitions: Any, config: Config) -> None:
-    check_partitions(partitions)
-
-
-SWITCH = Kind("True or False", lambda name, value, _: check_switch(name, value))
-FOLDER, FILE, TEXT = Kind("folder"), Kind("file"), Kind("text")
-SEEDS = Kind("list of whole numbers", _check_seeds)
-DICOM = Kind('null, "seg" or "series"', lambda name, value, _: check_dicom_output(value))
 
 
 @dataclass(frozen=True)
@@ -184,7 +83,7 @@ OPTIONS = (
     Option("output_dir", FOLDER, WORKFLOWS, "Where the results go.", False),
     Option(
         "accepted_dir",
-        Kind("folder", _check_accepted_dir),
+        ACCEPTED,
         ("distillation",),
         "Masks <name>.* or <name>_mask.* that a person accepted, of any number of images: they teach, too.",
         False,
@@ -208,25 +107,25 @@ OPTIONS = (
     Option("in_channels", whole(1), WORKFLOWS, "Channels of the images; grey is repeated."),
     Option(
         "nan_value",
-        Kind("null, or number", _check_nan_value),
+        NAN_VALUE,
         WORKFLOWS,
         "What takes the place of NaN and infinite values of an image; null: such an image is refused.",
     ),
     Option(
         "field",
-        Kind('null, "device" or "body"', _check_field),
+        FIELD,
         WORKFLOWS,
         "The field of view that is worked on: what the device exposes, or the body in it; null: the whole image.",
     ),
     Option(
         "second_view_channels",
-        Kind("whole number, 0 or half of in_channels", _check_second_view),
+        SECOND_VIEW,
         WORKFLOWS,
         "The last channels of an image that are its second view; 0: the image is augmented.",
     ),
     Option(
         "working_size",
-        Kind("list of whole numbers, at least patch_grid", _check_working_size),
+        WORKING_SIZE,
         WORKFLOWS,
         "The size that images are brought to, in pixels; with volume and slices, the number of voxels.",
     ),
@@ -244,6 +143,18 @@ OPTIONS = (
         "Window of a CT: lung, mediastinum, abdomen, liver, brain, bone, or [level, width] in HU.",
         overlays=("ct",),
     ),
+    Option(
+        "neighbours",
+        NEIGHBOURS,
+        WORKFLOWS,
+        "Volumes go slice by slice through a 2-D network, each slice beside so many on either side; null: not.",
+    ),
+    Option(
+        "features",
+        WHOLE_OR_NULL,
+        WORKFLOWS,
+        "Width of the network; null: that of the method.",
+    ),
     Option("patch_grid", whole(1), WORKFLOWS, "Patches along each axis, for losses that compare patches."),
     Option(
         "merge_twins",
@@ -258,17 +169,19 @@ OPTIONS = (
         "Whether masks are cut into objects that touch, as nuclei; they go to <name>_objects.*.",
         part="student",
     ),
+    Option("edge_factor", whole(1), WORKFLOWS, "How much smaller maps are seen by FuseNet's edge term."),
+    Option("fit_steps", whole(0), MASKS, "The steps of the method's own fit.", part="fit"),
     Option("steps", whole(0), MASKS, "Most optimisation steps of a fit, at each resolution; 0: none.", part="fit"),
     Option(
         "resolutions",
-        Kind("null, or ascending list", _check_resolutions),
+        RESOLUTIONS,
         MASKS,
         "Shortest sides in pixels, or parts of the image's size, at which an image is fitted one after the other.",
         part="fit",
     ),
     Option(
         "partitions",
-        Kind("list of whole numbers, at least 2", _check_partitions),
+        PARTITIONS,
         ("inference", "evaluation"),
         "Numbers of clusters of k-means whose masks vote beside that of the fit; []: the fit alone.",
         part="fit",
@@ -295,7 +208,7 @@ OPTIONS = (
     ),
     Option(
         "student_size",
-        Kind("list of whole numbers, at least 1", _check_student_size),
+        STUDENT_SIZE,
         ("distillation",),
         "The size at which the student sees images, in pixels.",
         part="student",
@@ -310,7 +223,7 @@ OPTIONS = (
     Option("student_norm", TEXT, ("distillation",), "Normalisation of the student, as MONAI names it.", part="student"),
     Option(
         "flip_axes",
-        Kind("list of axes", _check_axes),
+        AXES,
         ("distillation",),
         "Axes along which images may be mirrored, counted from 0.",
         part="student",
@@ -333,14 +246,14 @@ OPTIONS = (
     ),
     Option(
         "objects",
-        Kind("null, or whole number, at least 1", _check_objects),
+        WHOLE_OR_NULL,
         ("distillation",),
         "Objects that a mask of the student keeps; null: any.",
         part="student",
     ),
     Option(
         "classes",
-        Kind("list of whole numbers, 1 to 65535", _check_classes),
+        CLASSES,
         ("distillation",),
         "Values of the classes in a mask of the student; by default those of the accepted masks.",
         part="student",
@@ -377,7 +290,7 @@ BLOCKS = (  # in the order in which they are built; a fault is told of the first
     Block("pool", part="student"),
     Block("distiller", shapes_results=False),
     Block("student", is_built_first=False, part="student"),
-    *(Block(name, is_built_first=False) for name in ("scaling", "resizing")),
+    *(Block(name, is_built_first=False) for name in ("scaling", "resizing", "network_dims", "network_channels")),
     *(
         Block(name, False, False)
         for name in ("items", "accepted", "writer", "dataset", "dataloader", "handlers", "evaluator")

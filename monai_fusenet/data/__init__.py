@@ -1,5 +1,6 @@
 """Where images come from: folders and known data set layouts, file formats, samples, and a seeded dataset."""
 
+from monai_fusenet.data.collation import collate_views
 from monai_fusenet.data.datalist import find_images, unmatched_masks
 from monai_fusenet.data.dataset import SeededCacheDataset
 from monai_fusenet.data.formats import IMAGE_SUFFIXES
@@ -33,6 +34,7 @@ __all__ = [
     "WindowCTd",
     "WorkingGridd",
     "affine_of",
+    "collate_views",
     "draw_phantoms",
     "fill_not_finite",
     "find_images",

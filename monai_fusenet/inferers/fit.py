@@ -20,13 +20,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from monai_fusenet.engines.contract import VIEWS, named_output, network_inputs
 from monai_fusenet.engines.stopping import ends
 from monai_fusenet.engines.trainer import FuseNetTrainer
+from monai_fusenet.losses.scribble import NO_SCRIBBLE, scribbled_classes
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.precision import at_least_float32
 from monai_fusenet.utils.scores import guided_upsampling
 
 __all__ = [
     *("Descent", "Fit", "begin", "content_seed", "descend", "draw_views", "finish", "random_state", "resized"),
-    "set_random_state",
+    *("resized_scribble", "set_random_state"),
 ]
 
 LOOK_EVERY = {"cuda": 5}  # steps from one wait for the device to the next; otherwise one
@@ -70,6 +71,23 @@ def resized(image: Tensor, size: Sequence[int]) -> Tensor:
     return image if list(size) == list(image.shape[2:]) else F.interpolate(image, size=list(size), mode="area")
 
 
+def resized_scribble(scribble: Tensor, size: Sequence[int]) -> Tensor:
+    """A label map (1, 1, *spatial) of scribbles at a spatial size: each pixel is of the class that covers most of it.
+
+    A pixel that scribbles touch at all is scribbled: the nearest one alone would lose thin strokes and clicks.
+
+    Args:
+        scribble: integers, `NO_SCRIBBLE` where there is none.
+        size: spatial size to reach.
+    """
+    count = len(scribbled_classes(scribble))
+    if count == 0 or list(size) == list(scribble.shape[2:]):
+        return scribble if count else scribble.new_full((1, 1, *size), NO_SCRIBBLE)
+    classes = torch.arange(count, device=scribble.device).view(1, -1, *[1] * len(size))
+    covered, most = F.interpolate((scribble == classes).float(), size=list(size), mode="area").max(dim=1, keepdim=True)
+    return torch.where(covered > 0, most, NO_SCRIBBLE)
+
+
 def draw_views(augmentation: Callable, image: Tensor, size: Sequence[int], seed: int) -> dict[str, Tensor]:
     """The views of an image at a size, with the same draws at every size.
 
@@ -108,6 +126,7 @@ class Fit:
         random_state: state of the generator from which the next step draws.
         steps: optimisation steps made so far.
         views: what the steps see, by name, each (1, ...).
+        scribble: label map (1, 1, *spatial) of what somebody has drawn on the image, see `ScribbleLoss`.
     """
 
     image: Tensor
@@ -117,6 +136,7 @@ class Fit:
     random_state: Tensor
     steps: int = 0
     views: dict[str, Tensor] = field(default_factory=dict)
+    scribble: Tensor | None = None
 
 
 def begin(image: Tensor, network: nn.Module, seed: int, fresh: bool, lr: float, momentum: float) -> Fit:

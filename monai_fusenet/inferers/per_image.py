@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +16,25 @@ from torch import Tensor, nn
 
 from monai_fusenet.engines.contract import check_loss, named_output, network_inputs
 from monai_fusenet.inferers.ensemble import check_ensemble, descend_together
-from monai_fusenet.inferers.fit import Descent, Fit, begin, content_seed, descend, draw_views, finish, resized
+from monai_fusenet.inferers.fit import (
+    Descent,
+    Fit,
+    begin,
+    content_seed,
+    descend,
+    draw_views,
+    finish,
+    resized,
+    resized_scribble,
+)
 from monai_fusenet.inferers.memory_retry import Scored, within_memory
 from monai_fusenet.inferers.record import FitRecord
 from monai_fusenet.inferers.schedule import check_resolutions, sizes_to_fit
+from monai_fusenet.losses.scribble import scribbled_classes
+from monai_fusenet.losses.with_scribbles import with_scribbles
 from monai_fusenet.utils.arrays import plain
 from monai_fusenet.utils.checks import check_number, check_switch, check_whole
-from monai_fusenet.utils.scores import count_clusters, guided_upsampling, is_one_cluster
+from monai_fusenet.utils.scores import count_clusters, guided_upsampling, is_one_cluster, merged
 
 __all__ = ["PerImageInferer"]
 
@@ -41,6 +54,10 @@ class PerImageInferer(Inferer):
     Where memory does not suffice, images of a batch are fitted one by one, and an image at a size whose sides are
     shorter by 1/sqrt(2), and again until it suffices or the shortest side would have less than 32 pixels, 8 of a
     volume; its scores are brought to the size of the image along the image's edges, and its record says so.
+
+    Called as `inferer(inputs, network, scribble=scribble)`, it listens to what somebody has drawn: the loss gets a term
+    that pulls pixels of class c to cluster c (of what the network's `merge` leaves, where it has one), see
+    `WithScribbles`, and the fit ends after a step that saw at most as many clusters as there are classes.
 
     With `resolutions` the fit is coarse-to-fine: it begins on a small version of the image, whose steps cost a
     fraction, and goes on with the same weights on larger ones.
@@ -70,6 +87,7 @@ class PerImageInferer(Inferer):
         amp: fit in mixed precision (bfloat16), as happens under an enclosing `torch.autocast`, too.
         at_once: images of a batch that are fitted in one pass for each step, see `NetworkEnsemble`; each ends by its
             own rule and gets the scores that it gets alone, but for rounding, which a fit of many steps amplifies.
+            Images with scribbles are fitted one by one.
             Meant for devices on which launching work costs more than doing it (every step waits for them); on a CPU it
             takes two to three times as long as one after the other. Not with networks that use checkpointing.
         progress: show a progress bar with loss and clusters for each fit.
@@ -79,13 +97,14 @@ class PerImageInferer(Inferer):
         record: a `FitRecord` for each image of the last call.
 
     Shape:
-        (B, C, *spatial), values in [0, 1] -> scores (B, K, *spatial), float32
+        (B, C, *spatial), values in [0, 1], and perhaps scribbles (B, 1, *spatial) -> scores (B, K, *spatial), float32
 
     Raises:
         RuntimeError: under `torch.inference_mode()`, which forbids gradients.
         MemoryError: when memory does not suffice for the smallest size either.
         ValueError: when the images have no shape (B, C, *spatial), an image holds NaN or infinite values, or fits to
-            scores that do; when `at_once` meets a network with activation checkpointing.
+            scores that do; when `at_once` meets a network with activation checkpointing; when scribbles have another
+            shape than the images or classes with a gap, or there are steps to make with none.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.
@@ -138,13 +157,16 @@ class PerImageInferer(Inferer):
         self.first_step = first_step
         self.record: list[FitRecord] = []
 
-    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(
+        self, inputs: Tensor, network: Any, *args: Any, scribble: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
         """Returns the scores of each image."""
         images = self._checked(plain(inputs), network).detach()
+        drawn = [None] * len(images) if scribble is None else self._checked_scribble(plain(scribble), images)
         self.record = []
         all_scores = []
-        for group in images.split(self.at_once if self.steps else 1):
-            scores, records = self._scores(group, network)
+        for index, group in enumerate(images.split(self.at_once if self.steps and scribble is None else 1)):
+            scores, records = self._scores(group, network, drawn[index])
             all_scores.append(scores)
             self.record += records
         scores = torch.cat(all_scores)
@@ -152,7 +174,7 @@ class PerImageInferer(Inferer):
             for attempt in range(1, self.max_refits + 1):
                 if not is_one_cluster(network, scores[index]) or image.amin() == image.amax():
                     break
-                refitted, (again,) = self._scores(image, network, attempt)
+                refitted, (again,) = self._scores(image, network, drawn[index], attempt)
                 scores[index] = refitted[0]
                 steps, seconds = self.record[index].steps + again.steps, self.record[index].seconds + again.seconds
                 self.record[index] = replace(again, steps=steps, seconds=seconds, refits=attempt)
@@ -174,13 +196,24 @@ class PerImageInferer(Inferer):
         weights = next(network.parameters(), None) if isinstance(network, nn.Module) else None
         return images if weights is None else images.to(weights.dtype)
 
-    def _scores(self, images: Tensor, network: Any, attempt: int = 0) -> Scored:
+    def _checked_scribble(self, scribble: Tensor, images: Tensor) -> list[Tensor | None]:
+        """The scribbles of each image (1, 1, *spatial), `None` for one without."""
+        if self.steps == 0:
+            raise ValueError("scribbles guide a fit, and steps=0 makes none")
+        if scribble.shape != (len(images), 1, *images.shape[2:]):
+            raise ValueError(
+                f"scribbles must have the shape (B, 1, *spatial) of the images, {(len(images), 1, *images.shape[2:])}, "
+                f"got {tuple(scribble.shape)}"
+            )
+        return [one if scribbled_classes(one) else None for one in scribble.to(images.device).split(1)]
+
+    def _scores(self, images: Tensor, network: Any, scribble: Tensor | None, attempt: int = 0) -> Scored:
         """Scores and records of images, each at the largest size for which memory suffices."""
 
         def make_scores(images: Tensor, most: float) -> Scored:
             if self.steps == 0:
                 return self._feed_forward(images, network, most)
-            return self._fit(images.clone(), network, most, attempt)
+            return self._fit(images.clone(), network, most, scribble, attempt)
 
         return within_memory(make_scores, images, lambda spatial, most: self._sizes(spatial, most)[-1])
 
@@ -202,14 +235,16 @@ class PerImageInferer(Inferer):
         scores = scores.float()
         return scores, [_recorded(scores, 0, time.perf_counter() - start, views)]
 
-    def _fit(self, images: Tensor, shared: Any, most: float, attempt: int) -> Scored:
+    def _fit(self, images: Tensor, shared: Any, most: float, scribble: Tensor | None, attempt: int) -> Scored:
         start = time.perf_counter()
         devices = [images.device] if images.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad():  # evaluators call inferers under no_grad
-            fits = [self._begin(image, shared, attempt) for image in images.split(1)]
+            fits = [self._begin(image, shared, scribble, attempt) for image in images.split(1)]
             for size in self._sizes(images.shape[2:], most):
                 for fit in fits:
                     fit.views = draw_views(self.augmentation, fit.image, size, fit.seed)
+                    if fit.scribble is not None:
+                        fit.views["scribble"] = resized_scribble(fit.scribble, size)
                 if len(fits) == 1:
                     self._descend(fits[0])
                 else:
@@ -221,20 +256,24 @@ class PerImageInferer(Inferer):
         ]
         return torch.cat(all_scores), records
 
-    def _begin(self, image: Tensor, shared: Any, attempt: int) -> Fit:
+    def _begin(self, image: Tensor, shared: Any, scribble: Tensor | None, attempt: int) -> Fit:
         seed = content_seed(image[0], self.seed + (attempt << 32))
-        return begin(image, shared, seed, self.fresh, self.lr / 2**attempt, self.momentum)
+        fit = begin(image, shared, seed, self.fresh, self.lr / 2**attempt, self.momentum)
+        fit.scribble = scribble
+        return fit
 
-    def _descent(self) -> Descent:
-        return Descent(
-            self.loss_function, self.steps, self.first_step, self.min_clusters, amp=self.amp, progress=self.progress
-        )
+    def _descent(self, fit: Fit) -> Descent:
+        loss_function, min_clusters = self.loss_function, self.min_clusters
+        if fit.scribble is not None:
+            loss_function = with_scribbles(loss_function, partial(merged, fit.network))
+            min_clusters = len(scribbled_classes(fit.scribble))
+        return Descent(loss_function, self.steps, self.first_step, min_clusters, amp=self.amp, progress=self.progress)
 
     def _descend(self, fit: Fit) -> None:
-        descend(fit, self._descent())
+        descend(fit, self._descent(fit))
 
     def _descend_together(self, fits: list[Fit]) -> None:
-        descend_together(fits, self._descent())
+        descend_together(fits, self._descent(fits[0]))
 
 
 def _recorded(scores: Tensor, steps: int, seconds: float, views: dict[str, Tensor]) -> FitRecord:

@@ -91,6 +91,9 @@ def main(arguments: list[str] | None = None) -> None:
         default="generic",
         help="what kind of image it is: generic, or the name of an overlay, as skin; a wrong one names all",
     )
+    parser.add_argument(
+        "--method", default="fusenet", help="how images are fitted: fusenet, or the name of an overlay, as s3net"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument("--port", default=8000, type=int)
     parser.add_argument(
@@ -107,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ImportError as error:
         sys.exit(f"error: {error.name} is not installed; pip install 'monai-fusenet[label]'")
     try:
-        conf = {"preset": options.preset, **dict(options.conf)}
+        conf = {"preset": options.preset, "method": options.method, **dict(options.conf)}
         read_conf(conf)
         app = write_app(options.app or default_app(options.studies))
     except (ValueError, OSError) as error:

@@ -47,7 +47,7 @@ class FuseNetApp(MONAILabelApp):
     Args:
         app_dir: a user's folder: weights in `model/`, clusters in `cache/`, label maps on their way in `results/`.
         studies: folder of images.
-        conf: `preset` (see `presets`), `cache_dir`, `cache_gib`, `seed`; all as strings.
+        conf: `preset` (see `presets`), `method` (see `methods`), `cache_dir`, `cache_gib`, `seed`; all as strings.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
@@ -55,7 +55,8 @@ class FuseNetApp(MONAILabelApp):
         options = read_conf(conf)
         cache = ClusterCache(options.cache_dir or folder / "cache", max_bytes=round(options.cache_gib * 2**30))
         self.results_dir = folder / "results"
-        self.clusterer = Clusterer(cache, options.preset, folder / "model" / "fusenet_clusters.pt", options.seed)
+        trained = folder / "model" / "fusenet_clusters.pt"
+        self.clusterer = Clusterer(cache, options.preset, trained, options.seed, options.method)
         self.model = FeedForwardModel(folder / "model" / "fusenet_feedforward.pt", options.preset, options.seed)
         if "monailabel.app" in sys.modules:  # this is the server's process, whoever started it
             importlib.import_module("monai_fusenet.label.server")
@@ -91,8 +92,9 @@ class FuseNetApp(MONAILabelApp):
         """The trainings by name: that of the inference task which uses their weights."""
         work_dir = Path(self.app_dir) / "model" / "work"
         trained = Path(self.app_dir) / "model" / "fusenet_clusters.pt"
+        kind = self.clusterer.preset, self.clusterer.method
         return {
-            "fusenet_clusters": SelfSupervisedTraining(trained, work_dir / "clusters", self.clusterer.preset),
+            "fusenet_clusters": SelfSupervisedTraining(trained, work_dir / "clusters", *kind),
             "fusenet_feedforward": AcceptedMasksTraining(self.model, work_dir / "feedforward"),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -21,6 +22,7 @@ from monai_fusenet.bundle.options import BOOKKEEPING, ENTRIES
 from monai_fusenet.clicks import STATE_VERSION, ClickSelector
 from monai_fusenet.data import load_image
 from monai_fusenet.label.cache import ClusterCache, Clusters
+from monai_fusenet.label.guided import guided_mask
 from monai_fusenet.shipped import config_files, shipped
 from monai_fusenet.transforms import ClustersToMaskd
 from monai_fusenet.utils.arrays import plain
@@ -28,11 +30,22 @@ from monai_fusenet.utils.checks import check_number, check_whole
 from monai_fusenet.utils.errors import failure_reason
 from monai_fusenet.utils.files import content_digest
 
-__all__ = ["Clusterer", "Conf", "bundle_configs", "check_preset", "presets", "read_conf", "read_configs"]
+__all__ = [
+    "FUSENET",
+    "Clusterer",
+    "Conf",
+    "bundle_configs",
+    "check_method",
+    "check_preset",
+    "methods",
+    "presets",
+    "read_conf",
+    "read_configs",
+]
 
 logger = logging.getLogger(__name__)
 
-GENERIC = "generic"  # the shipped config without an overlay
+GENERIC, FUSENET = "generic", "fusenet"  # the shipped config without an overlay
 # Overlays that say how to fit or what lies in the files, not what is in the image.
 NO_PRESETS = {"paper", "feedforward", "adapt", "volume", "slices", "mr", "second_view"}
 RULE_KEYS = {"foreground", "partitions"}  # what masks depend on, but not clusters
@@ -45,17 +58,33 @@ MONAI_LABEL_CONF = {
 Number = TypeVar("Number", int, float)
 
 
+@functools.cache
+def methods() -> tuple[str, ...]:
+    """The names that `--method` takes: `fusenet`, and the overlays that put another network in its place."""
+    files = sorted(shipped("configs").glob("*.yaml"))
+    return (FUSENET, *(file.stem for file in files if "network_def" in ConfigParser.load_config_file(file)))
+
+
 def presets() -> list[str]:
     """The names that `--preset` takes: `generic`, and the overlays that say what kind of image it is."""
     names = sorted(path.stem for path in shipped("configs").glob("*.yaml"))
-    return [GENERIC, *(name for name in names if name not in NO_PRESETS)]
+    return [GENERIC, *(name for name in names if name not in NO_PRESETS and name not in methods())]
 
 
 def check_preset(preset: str) -> str:
     """Returns the preset, one of `presets` or a user's own overlay; raises `ValueError` for any other."""
-    if preset not in presets() and not (preset.endswith(".yaml") and Path(preset).is_file()):
-        raise ValueError(f"preset must be one of {', '.join(presets())}, or a file .yaml, got {preset}")
-    return preset
+    return _check_overlay("preset", preset, presets())
+
+
+def check_method(method: str) -> str:
+    """Returns the method, one of `methods` or a user's own overlay; raises `ValueError` for any other."""
+    return _check_overlay("method", method, methods())
+
+
+def _check_overlay(what: str, name: str, known: Sequence[str]) -> str:
+    if name not in known and not (name.endswith(".yaml") and Path(name).is_file()):
+        raise ValueError(f"{what} must be one of {', '.join(known)}, or a file .yaml, got {name}")
+    return name
 
 
 def bundle_configs(name: str, preset: str, spatial_dims: int, *overlays: str) -> list[str]:
@@ -67,8 +96,8 @@ def bundle_configs(name: str, preset: str, spatial_dims: int, *overlays: str) ->
         spatial_dims: 2 or 3.
         overlays: names of further overlays.
     """
-    names = [*(["volume"] if spatial_dims == 3 else []), *([] if preset == GENERIC else [preset]), *overlays]
-    return config_files(name, *names)
+    names = [*(["volume"] if spatial_dims == 3 else []), preset, *overlays]
+    return config_files(name, *(one for one in names if one not in (GENERIC, FUSENET)))
 
 
 def read_configs(files: Sequence[str], **options: Any) -> ConfigParser:
@@ -87,12 +116,14 @@ class Conf(NamedTuple):
         cache_gib: bound on them, in GiB.
         seed: of the fits.
         preset: what kind of image it is, see `check_preset`.
+        method: how images are fitted, see `check_method`.
     """
 
     cache_dir: Path | None
     cache_gib: float
     seed: int
     preset: str
+    method: str
 
 
 def read_conf(conf: Mapping[str, str]) -> Conf:
@@ -113,7 +144,8 @@ def read_conf(conf: Mapping[str, str]) -> Conf:
         folder = Path(cache_dir).expanduser() if cache_dir else None
     except RuntimeError as error:  # ~nobody
         raise ValueError(f"cache_dir must be a folder, got {cache_dir}: {error}") from error
-    return Conf(folder, cache_gib, seed, check_preset(conf.get("preset", GENERIC)))
+    preset, method = check_preset(conf.get("preset", GENERIC)), check_method(conf.get("method", FUSENET))
+    return Conf(folder, cache_gib, seed, preset, method)
 
 
 def _number(kind: Callable[[str], Number], name: str, text: str, expected: str) -> Number:
@@ -131,11 +163,20 @@ class Clusterer:
         preset: what kind of image it is, see `check_preset`.
         trained: `model.pt` of a self-supervised training, where there may be one.
         seed: of the fits.
+        method: how images are fitted, see `check_method`.
     """
 
-    def __init__(self, cache: ClusterCache, preset: str = GENERIC, trained: str | Path | None = None, seed: int = 0):
+    def __init__(
+        self,
+        cache: ClusterCache,
+        preset: str = GENERIC,
+        trained: str | Path | None = None,
+        seed: int = 0,
+        method: str = FUSENET,
+    ) -> None:
         self.cache = cache
         self.preset = check_preset(preset)
+        self.method = check_method(method)
         self.trained = None if trained is None else Path(trained)
         self.seed = seed
         self._parsers: dict[tuple[int, str, bool], ConfigParser] = {}
@@ -180,6 +221,21 @@ class Clusterer:
         rule: ClustersToMaskd = parser.get_parsed_content("foreground")
         return rule.agree(clusters, np.asarray(image))
 
+    def guided(self, path: str | Path, scribble: np.ndarray, device: str = "cpu", adapt: bool = False) -> np.ndarray:
+        """The object (*spatial) by a fit that listens to strokes, made anew for each request, in seconds; bool.
+
+        Args:
+            path: see `clusters`.
+            scribble: label map of strokes, see `draw_points`.
+            device: where to fit.
+            adapt: see `clusters`.
+
+        Raises:
+            ValueError: as `clusters` and `guided_mask` do.
+        """
+        sample, network, inferer, _ = self._ready(path, device, adapt)
+        return guided_mask(sample, scribble, network, inferer, device)
+
     def _weights(self) -> Path:
         if self.trained is None or not self.trained.is_file():
             raise ValueError("there are no trained weights yet: run the training fusenet_clusters first")
@@ -190,14 +246,14 @@ class Clusterer:
             return initial_network(network, self._weights(), device)
         except UnfitWeightsError as error:
             raise ValueError(
-                f"the trained weights do not fit {name}: they are for images of another number of axes or channels; "
-                "run the training fusenet_clusters on such images, with pretrained false"
+                f"the trained weights do not fit {name}: they are of another method, or for images of another number "
+                "of axes or channels; run the training fusenet_clusters on such images, with pretrained false"
             ) from error
 
     def _parser(self, spatial_dims: int, preset: str, adapt: bool) -> ConfigParser:
         key = (spatial_dims, preset, adapt)
         if key not in self._parsers:
-            files = bundle_configs("inference", preset, spatial_dims, *(["adapt"] if adapt else []))
+            files = bundle_configs("inference", preset, spatial_dims, self.method, *(["adapt"] if adapt else []))
             self._parsers[key] = read_configs(files, **{"seed": self.seed, "inferer#progress": False})
         return self._parsers[key]
 
@@ -218,14 +274,19 @@ class Clusterer:
         except RuntimeError as error:  # MONAI wraps what a transform raises
             raise ValueError(failure_reason(error)) from error
 
+    def _ready(self, path: str | Path, device: str, adapt: bool) -> tuple[dict, nn.Module, Any, ConfigParser]:
+        """The sample of an image, what is fitted to it, what fits it, and the config that made all of them."""
+        sample, parser = self._prepared(path, adapt)
+        network, inferer = (parser.get_parsed_content(part) for part in ("network_def", "inferer"))
+        if adapt:
+            network = self._start_from_weights(network, Path(path).name, device)
+        return sample, network, inferer, parser
+
     def _make(self, path: str | Path, device: str, adapt: bool) -> Clusters:
         name = Path(path).name
         logger.info("%s: no clusters in the cache, fitting a network to it: this takes seconds", name)
         start = time.perf_counter()
-        sample, parser = self._prepared(path, adapt)
-        network, inferer = (parser.get_parsed_content(part) for part in ("network_def", "inferer"))
-        if adapt:
-            network = self._start_from_weights(network, name, device)
+        sample, network, inferer, parser = self._ready(path, device, adapt)
         with torch.no_grad():
             sample["pred"] = inferer(plain(sample["image"]).unsqueeze(0).to(device), network.to(device))[0].cpu()
         for transform in parser.get_parsed_content("postprocessing").transforms:

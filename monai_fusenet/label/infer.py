@@ -20,6 +20,7 @@ from monai_fusenet.clicks import ClickSelector
 from monai_fusenet.label.cache import Clusters
 from monai_fusenet.label.clustering import Clusterer, presets
 from monai_fusenet.label.feedforward import FeedForwardModel
+from monai_fusenet.label.guided import OBJECT, draw_points
 from monai_fusenet.label.label_maps import read_form, read_label, write_answer
 from monai_fusenet.label.requests import (
     FOREGROUND,
@@ -27,6 +28,7 @@ from monai_fusenet.label.requests import (
     label_names,
     option,
     read_clicks,
+    read_switch,
     to_index,
 )
 
@@ -38,6 +40,7 @@ NAMED_CLUSTERS = 16  # names that clients are told of in advance; an answer name
 WEIGHTS = ["fresh", "trained"]
 SCOPES = ["volume", "slice"]
 STARTS = ["click", "mask"]
+FIT = "fit_scribbles"  # a switch: clicks and strokes take part in a fit, instead of choosing among clusters
 KEPT_IN_MEMORY = 8  # slices, and masks
 SCRIBBLE_POINTS = 64  # of either kind, spread over the scribbles: more say nothing new and cost time
 SCRIBBLED = "selected_label_name"  # where 3D Slicer puts the name of what is scribbled on
@@ -133,7 +136,11 @@ class MaskTask(_ClustersUser):
 
 
 class _Interactive(_ClustersUser):
-    """Clicks on an image or on a volume, or in the slices of a volume that were clicked."""
+    """Clicks on an image or on a volume, or in the slices of a volume that were clicked.
+
+    They choose among the clusters that a fit without labels has found, in milliseconds; with `fit_scribbles` they take
+    part in a fit of their own, in seconds.
+    """
 
     def __init__(
         self,
@@ -143,15 +150,16 @@ class _Interactive(_ClustersUser):
         description: str,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        options = {"scope": SCOPES, "start": STARTS, **(config or {})}
+        options = {"scope": SCOPES, "start": STARTS, FIT: False, **(config or {})}
         super().__init__(clusterer, results_dir, type, FOREGROUND, description, options)
         self._slices: OrderedDict[tuple[str, int], ClickSelector] = OrderedDict()
         self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """The scope and the start."""
+        """The scope, the start, and whether to fit."""
         option("scope", request.get("scope"), SCOPES)
         option("start", request.get("start"), STARTS)
+        read_switch(request, FIT, False)
 
     def select(
         self,
@@ -166,6 +174,17 @@ class _Interactive(_ClustersUser):
         field = found.clusters > 0
         # Nothing is drawn outside the field of view, unless a person asks for just that.
         return mask & field if all(field[tuple(point)] for point in foreground) else mask
+
+    def fit(self, path: str, request: Mapping[str, Any], scribble: np.ndarray) -> np.ndarray:
+        """The mask (*spatial) by a fit that listens to strokes, see `draw_points`.
+
+        With the scope "slice" it is left in those slices alone that have strokes on the object.
+        """
+        adapt = option("weights", request.get("weights"), WEIGHTS) == "trained"
+        mask = self.clusterer.guided(path, scribble, read_device(request), adapt)
+        if scribble.ndim == 3 and option("scope", request.get("scope"), SCOPES) == "slice":
+            mask &= (scribble == OBJECT).any(axis=(0, 1))
+        return mask
 
     def _select(
         self,
@@ -229,7 +248,11 @@ class ClickTask(_Interactive):
         foreground, background = (
             [to_index(point, found) for point in read_clicks(request, kind)] for kind in ("foreground", "background")
         )
-        return self.select(path, found, request, foreground, background), label_names(request)
+        if read_switch(request, FIT, False):
+            mask = self.fit(path, request, draw_points(found.clusters.shape, foreground, background))
+        else:
+            mask = self.select(path, found, request, foreground, background)
+        return mask, label_names(request)
 
 
 class ScribblesTask(_Interactive):
@@ -274,6 +297,9 @@ class ScribblesTask(_Interactive):
                 f"no scribble on the object: expected label {wanted[0]} in the label map, which holds "
                 f"{', '.join(present[:8]) or 'none'}{more}"
             )
+        if read_switch(request, FIT, False):
+            strokes = (np.argwhere(labels == value) for value in wanted)
+            return self.fit(path, request, draw_points(labels.shape, *strokes)), label_names(request, SCRIBBLED)
         return self.select(path, found, request, foreground, background), label_names(request, SCRIBBLED)
 
 

@@ -19,7 +19,7 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from monai_fusenet.bundle import FuseNetWorkflow, UnfinishedError, UnfitWeightsError
 from monai_fusenet.data import load_image, load_labels_on_grid_of
 from monai_fusenet.distillation import AcceptedMasks, read_accepted
-from monai_fusenet.label.clustering import bundle_configs
+from monai_fusenet.label.clustering import FUSENET, bundle_configs
 from monai_fusenet.label.feedforward import FeedForwardModel
 from monai_fusenet.utils.checks import check_switch, check_whole
 from monai_fusenet.utils.errors import failure_reason
@@ -85,17 +85,18 @@ class SelfSupervisedTraining(_Training):
     Its weights are what fits start from when `weights` is `trained`.
     """
 
-    def __init__(self, path: str | Path, work_dir: str | Path, preset: str) -> None:
+    def __init__(self, path: str | Path, work_dir: str | Path, preset: str, method: str = FUSENET) -> None:
         description = "Self-supervised, on all images of the datastore: labels are not looked at"
         super().__init__(path, work_dir, description, {"max_epochs": 20})
         self.preset = preset
+        self.method = method
 
     def train(self, datastore: Datastore, options: Mapping[str, Any]) -> dict[str, Any]:
         """Runs the bundle's workflow `training` on the images of one number of axes; all others count as left out."""
         check_whole("max_epochs", options["max_epochs"], 1)
         images = datastore.list_images()
         items, spatial_dims = items_of_a_kind(datastore, images)
-        files = bundle_configs("train", self.preset, spatial_dims)
+        files = bundle_configs("train", self.preset, spatial_dims, self.method)
         overrides = {name: options[name] for name in ("max_epochs", "device")}
         if options["pretrained"] and self.path.is_file():
             overrides["checkpoint"] = str(self.path)

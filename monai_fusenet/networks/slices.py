@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from monai_fusenet.networks.nets.fusenet import FuseNetOutput
 from monai_fusenet.utils.checks import check_whole
 
-__all__ = ["SlicewiseNetwork"]
+__all__ = ["SlicewiseNetwork", "by_slices"]
 
 
 class SlicewiseNetwork(nn.Module):
@@ -23,9 +23,9 @@ class SlicewiseNetwork(nn.Module):
 
     Shape:
         `forward(volume)`: (B, C, X, Y, Z), with slices along Z -> scores (B, K, X, Y, Z).
-        `forward(volume, augmented)`: two such volumes -> the named tuple of the 2-D network, with scores of the volume;
-        the rest is that of B * Z slices, such as the tokens (B * Z, patches, features) of a `FuseNetOutput`. A script
-        knows `FuseNetOutput` alone.
+        `forward(volume, augmented)`: two such volumes -> the named tuple of the 2-D network, with its maps (the scores,
+        and others of four axes) as those of the volume; the rest is that of B * Z slices, such as the tokens
+        (B * Z, patches, features) of a `FuseNetOutput`. A script knows `FuseNetOutput` alone.
 
     Raises:
         ValueError: when `neighbours` is no whole number of at least 0.
@@ -46,7 +46,7 @@ class SlicewiseNetwork(nn.Module):
             return self._volume(scores, volume)
         output = self.network(self._slices(volume), self._slices(augmented))
         if not torch.jit.is_scripting():
-            return output._replace(scores=self._volume(output.scores, volume))
+            return output._make(self._volume(part, volume) if part.ndim == 4 else part for part in output)
         assert isinstance(output, FuseNetOutput)
         return FuseNetOutput(self._volume(output.scores, volume), output.image_tokens, output.augmented_tokens)
 
@@ -70,3 +70,8 @@ class SlicewiseNetwork(nn.Module):
     def _volume(self, slices: Tensor, like: Tensor) -> Tensor:
         """(B * Z, K, X, Y) -> (B, K, X, Y, Z)"""
         return slices.unflatten(0, [like.shape[0], like.shape[4]]).movedim(1, 4)
+
+
+def by_slices(network: nn.Module, neighbours: Optional[int] = None) -> nn.Module:  # noqa: UP045
+    """A 2-D network as one of volumes, see `SlicewiseNetwork`; the network itself where `neighbours` is `None`."""
+    return network if neighbours is None else SlicewiseNetwork(network, neighbours)

@@ -29,6 +29,7 @@ from monai_fusenet.transforms.kmeans import KMeansClustersd, kmeans_clusters
 from monai_fusenet.transforms.label_server import ForLabelServerd
 from monai_fusenet.transforms.objects import MaskToObjectsd, split_objects
 from monai_fusenet.transforms.quantize import From8Bitd, QuantizeTo8Bitd
+from monai_fusenet.transforms.quarter_turns import RandQuarterTurnViewd
 from monai_fusenet.utils.arrays import relabel_by_size
 from monai_fusenet.utils.scores import count_clusters, guided_upsampling, merge_twin_scores, upsampled_argmax
 
@@ -51,6 +52,7 @@ __all__ = [
     "RandColorJitterd",
     "RandFixedKernelBlur",
     "RandFixedKernelBlurd",
+    "RandQuarterTurnViewd",
     "Region",
     "ScoresToClustersd",
     "ShadingCorrectiond",

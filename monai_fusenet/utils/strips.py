@@ -7,7 +7,7 @@ from torch import Tensor
 
 from monai_fusenet.utils.memory import trim_heap
 
-__all__ = ["rows_at_once", "tidy_heap"]
+__all__ = ["CPU_VALUES", "rows_at_once", "tidy_heap"]
 
 # Values of a map that are worked on together. On a CPU, few enough for the caches, and for malloc to hand the same
 # memory out again (above 32 MiB glibc returns it to the system each time, and every new page costs more than the
@@ -20,15 +20,20 @@ TIDY_AFTER = 2**23  # values of strips
 _values_since = 0
 
 
-def rows_at_once(values: Tensor, axis: int) -> int:
+def rows_at_once(values: Tensor, axis: int, cpu_values: int = CPU_VALUES) -> int:
     """How many rows of `axis` to work on together.
 
     Tracers and exporters get all rows: a graph in strips would hold for one image size only.
+
+    Args:
+        values: a map.
+        axis: of its rows.
+        cpu_values: of a strip on a CPU; more, where rows of neighbours cost more than the caches save.
     """
     rows = values.shape[axis]
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return rows
-    at_once = CPU_VALUES if values.device.type == "cpu" else GPU_VALUES
+    at_once = cpu_values if values.device.type == "cpu" else GPU_VALUES
     return max(MIN_ROWS, at_once * rows // max(1, values.numel()))
 
 

@@ -21,11 +21,7 @@ SMALL_VOLUMES = {
     "inferer#min_clusters": 0,
     "inferer#progress": False,
 }
-SMALL_SLICES = {
-    **{key: value for key, value in SMALL_VOLUMES.items() if key != "network_def#features"},
-    "network_def#network#features": 4,
-}
-OVERLAYS = [("volume.yaml", SMALL_VOLUMES), ("slices.yaml", SMALL_SLICES)]
+OVERLAYS = [("volume.yaml", SMALL_VOLUMES), ("slices.yaml", SMALL_VOLUMES)]
 
 
 def draw_volume(seed=0, shape=(17, 19, 8)):
@@ -132,7 +128,7 @@ def test_evaluation(folder, tmp_path, overlay, options):
 
 def test_distillation_in_slices(folder, tmp_path):
     student = {"student_def#features": [4] * 6, "student_size": [32, 32, 32], "teacher_seeds": [0], "rounds": 1}
-    options = {**SMALL_SLICES, **student, "round_steps": 1, "batch_size": 2}
+    options = {**SMALL_VOLUMES, **student, "round_steps": 1, "batch_size": 2}
     output = tmp_path / "out"
     assert call("distillation", "slices.yaml", dataset_dir=folder, output_dir=output, **options) == 0
     config = output / "model" / "configs" / "inference.json"
@@ -152,7 +148,7 @@ def test_the_working_grid_follows_the_millimetres(folder, tmp_path, monkeypatch)
         PerImageInferer, "__call__", lambda self, images, *rest: seen.append(images.shape) or fit(self, images, *rest)
     )
     assert infer(folder, tmp_path / "a", "volume.yaml", working_spacing=2.0, **SMALL_VOLUMES) == 0
-    assert infer(folder, tmp_path / "b", "slices.yaml", working_spacing=2.0, **SMALL_SLICES) == 0
+    assert infer(folder, tmp_path / "b", "slices.yaml", working_spacing=2.0, **SMALL_VOLUMES) == 0
     # 25.5 x 28.5 (30) x 32 mm
     assert [list(shape[2:]) for shape in seen] == [[13, 14, 16], [13, 15, 16], [13, 14, 8], [13, 15, 8]]
 
@@ -162,7 +158,7 @@ def test_slices_may_be_few(tmp_path, slices):
     (tmp_path / "data").mkdir()
     volume, _ = draw_volume(shape=(17, 19, slices))
     nib.save(nib.Nifti1Image(volume, oblique_affine()), tmp_path / "data" / "few.nii.gz")
-    assert infer(tmp_path / "data", tmp_path / "out", "slices.yaml", **SMALL_SLICES) == 0
+    assert infer(tmp_path / "data", tmp_path / "out", "slices.yaml", **SMALL_VOLUMES) == 0
     assert mask_of(tmp_path / "out", "few").shape == (17, 19, slices)
 
 

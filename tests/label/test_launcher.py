@@ -13,9 +13,9 @@ VARIABLE = "MONAI_LABEL_CORS_ORIGINS"
 
 
 def test_conf_has_defaults_and_is_read():
-    assert read_conf({}) == (None, 2, 0, "generic")
-    given = {"cache_dir": "~/kept", "cache_gib": "0.5", "seed": "7", "preset": "skin", "server_mode": "true"}
-    assert read_conf(given) == (Path.home() / "kept", 0.5, 7, "skin")
+    assert read_conf({}) == (None, 2, 0, "generic", "fusenet")
+    given = {"cache_dir": "~/kept", "cache_gib": "0.5", "seed": "7", "preset": "skin", "method": "s3net"}
+    assert read_conf(given) == (Path.home() / "kept", 0.5, 7, "skin", "s3net")
 
 
 BAD_CONF = [
@@ -28,7 +28,8 @@ BAD_CONF = [
     ("cache_gib", "-1", "cache_gib must be a finite number of at least 0, got -1"),
     ("cache_dir", "~no such user/x", "cache_dir must be a folder, got ~no such user/x"),
     ("preset", "nope", "preset must be one of generic, ct, lung, nuclei, skin, or a file .yaml, got nope"),
-    ("cache_gb", "4", "--conf must be one of cache_dir, cache_gib, seed, preset, got cache_gb"),
+    ("cache_gb", "4", "--conf must be one of cache_dir, cache_gib, seed, preset, method, got cache_gb"),
+    ("method", "nope", "method must be one of fusenet, feature_clustering, feature_clustering_paper, msformer, "),
 ]
 
 

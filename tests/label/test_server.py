@@ -113,6 +113,24 @@ def test_scribbles(server, tmp_path):
     assert np.array_equal(mask, other)
 
 
+def test_strokes_and_clicks_that_take_part_in_a_fit(server, tmp_path):
+    _, truth = picture("a")
+    column, row = middle(truth)
+    strokes = np.zeros(truth.shape, dtype=np.uint8)
+    strokes[row, column - 8 : column + 9] = 3
+    strokes[2] = strokes[-3] = 2
+    Image.fromarray(strokes).save(tmp_path / "strokes.png")
+    fit = {"fit_scribbles": True}
+    mask, _ = server.infer("fusenet_scribbles", "a", fit, label_in=str(tmp_path / "strokes.png"))
+    assert dice(mask > 0, truth) > 0.8
+    _, truth = draw_volume()
+    i, j, k = middle(truth)
+    clicks = {"foreground": [[i, j, k], [i - 6, j, k]], "background": [[1, 1, 1], [38, 34, 22]]}
+    mask, _ = server.infer("fusenet_click", "volume", {**clicks, **fit, "scope": "slice"})
+    assert mask[..., k].any()
+    assert not np.delete(mask, k, axis=2).any()
+
+
 def test_a_volume_keeps_its_grid(server):
     _, truth = draw_volume()
     file, _ = server.client().infer("fusenet_click", "volume", {"foreground": [middle(truth)]})

@@ -42,7 +42,7 @@ def weights_2d(tmp_path, preset):
 
 def test_weights_of_pictures_do_not_fit_a_volume(images, tmp_path, preset, weights_2d):
     clusterer = Clusterer(ClusterCache(tmp_path / "cache"), preset, weights_2d)
-    message = "weights do not fit volume.nii.gz: they are for images of another number of axes or channels; run the"
+    message = "weights do not fit volume.nii.gz: they are of another method, or for images of another number of "
     with pytest.raises(ValueError, match=message):
         clusterer.clusters(images / "volume.nii.gz", adapt=True)
     assert np.any(clusterer.clusters(images / "a.png", adapt=True).clusters)

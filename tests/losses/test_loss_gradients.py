@@ -3,7 +3,13 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn.functional import normalize
 
-from monai_fusenet.losses import CrossModalLoss, EdgeRefinementLoss, FuseNetLoss, SelfLabelingLoss
+from monai_fusenet.losses import (
+    CrossModalLoss,
+    EdgeRefinementLoss,
+    FuseNetLoss,
+    SelfLabelingLoss,
+    SpatialContinuityLoss,
+)
 
 
 def draw(*shape):
@@ -24,6 +30,14 @@ def test_self_labeling(batch_size, spatial, reduction):
 @pytest.mark.parametrize("factor", [2, 16])
 def test_edge_refinement(batch_size, spatial, clusters, factor):
     assert gradcheck(EdgeRefinementLoss(factor), draw(batch_size, clusters, *spatial))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("spatial", [(5, 3), (2, 3, 4), (9, 1)])
+@pytest.mark.parametrize("clusters", [1, 3])
+@pytest.mark.parametrize("on", ["scores", "probabilities"])
+def test_spatial_continuity(batch_size, spatial, clusters, on):
+    assert gradcheck(SpatialContinuityLoss(on), draw(batch_size, clusters, *spatial))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections import namedtuple
 
 import pytest
 import torch
@@ -40,6 +41,39 @@ def on_output(loss):
     return lambda scores: loss((scores, scores.flatten(2).mT[:, :96], scores.flatten(2).mT[:, -96:]))
 
 
+def scribble_on(scores):
+    """Two classes along the first axis, and nothing elsewhere."""
+    scribble = torch.full_like(scores[:, :1], 255, dtype=torch.long)
+    scribble[:, :, 0], scribble[:, :, 1] = 0, 1
+    return scribble
+
+
+class OneTerm(torch.nn.Module):
+    def terms(self, output, batch):
+        return namedtuple("Terms", "total")(losses.SelfLabelingLoss()(output[0]))
+
+
+def mirrored(scores):
+    """The correspondence of a view that is mirrored along its last axis."""
+    numbers = torch.arange(scores[0, 0].numel(), device=scores.device).view(1, 1, *scores.shape[2:])
+    return numbers.flip(-1).expand(len(scores), *numbers.shape[1:])
+
+
+def picture(scores):
+    """Scores of a picture, or of the first slice of a volume; both sides are odd."""
+    return scores.flatten(4)[..., 0] if scores.ndim == 5 else scores
+
+
+def contexts(scores):
+    """Two contexts (B, 6, pixels)."""
+    return scores.flatten(2), scores.flatten(2).flip(1)
+
+
+def attention(scores):
+    """What may stand for the attention (B, 6, 6) of six patches."""
+    return scores.flatten(2)[..., :6]
+
+
 def on_logits(loss):
     return lambda scores: loss(scores[:, :1], targets_of(scores[:, :1]))
 
@@ -52,7 +86,44 @@ CASES = {
         lambda scores: losses.EdgeRefinementLoss(4)(scores[:, :1]),
         losses.EdgeRefinementLoss(4, "published"),
     ],
+    "SpatialContinuityLoss": [
+        *(losses.SpatialContinuityLoss("scores", reduction) for reduction in ("mean", "sum", "none")),
+        losses.SpatialContinuityLoss("probabilities"),
+        lambda scores: losses.SpatialContinuityLoss(mode="published")(picture(scores)),
+        lambda scores: losses.SpatialContinuityLoss("probabilities")(scores[:, :1]),
+    ],
     "CrossModalLoss": [on_tokens(losses.CrossModalLoss(detach_targets=detach)) for detach in (True, False)],
+    "FeatureClusteringLoss": [
+        lambda scores: losses.FeatureClusteringLoss()((scores,)),
+        lambda scores: losses.FeatureClusteringLoss()((scores,), {"scribble": scribble_on(scores)}),
+    ],
+    "InterScaleConsistencyLoss": [lambda scores: losses.InterScaleConsistencyLoss()(*contexts(scores))],
+    "inter_scale_disagreement": [lambda scores: losses.inter_scale_disagreement(*contexts(scores))],
+    "IntraScaleConsistencyLoss": [lambda scores: losses.IntraScaleConsistencyLoss()(attention(scores))],
+    "patch_confusion": [lambda scores: losses.patch_confusion(attention(scores))],
+    "MSFormerLoss": [lambda scores: losses.MSFormerLoss()((scores, *contexts(scores), attention(scores)))],
+    "S3NetLoss": [
+        lambda scores: losses.S3NetLoss()((scores, scores.flip(-1)), {"correspondence": mirrored(scores)}),
+        lambda scores: losses.S3NetLoss(transform_mode="published", spatial_mode="published")(
+            (picture(scores), picture(scores).flip(1))
+        ),
+    ],
+    "TransformConsistencyLoss": [
+        lambda scores: losses.TransformConsistencyLoss()(scores, scores.flip(1), mirrored(scores)),
+        lambda scores: losses.TransformConsistencyLoss("published")(picture(scores), picture(scores).flip(1)),
+    ],
+    "equivariance": [lambda scores: losses.equivariance(scores, scores.flip(1), mirrored(scores))],
+    "label_cross_entropy": [lambda scores: losses.label_cross_entropy(scores, scores.detach().argmin(dim=1))],
+    "published_consistency": [lambda scores: losses.published_consistency(picture(scores), picture(scores).flip(1))],
+    "published_continuity": [
+        lambda scores: losses.published_continuity(picture(scores), torch.linspace(0, 1, 6, device=scores.device)),
+    ],
+    "ScribbleLoss": [lambda scores: losses.ScribbleLoss()(scores, scribble_on(scores))],
+    "scribble_loss": [lambda scores: losses.scribble_loss(scores, scribble_on(scores))],
+    "WithScribbles": [
+        lambda scores: losses.WithScribbles(losses.FeatureClusteringLoss())((scores,)),
+        lambda scores: losses.WithScribbles(OneTerm())((scores,), {"scribble": scribble_on(scores)}),
+    ],
     "FuseNetLoss": [
         on_output(losses.FuseNetLoss(edge_mode=mode, detach_targets=mode == "soft")) for mode in ("soft", "published")
     ],
@@ -77,8 +148,9 @@ CASES = {
         )
     ],
     "self_labeling_loss": [losses.self_labeling_loss],
+    "spatial_continuity": [losses.spatial_continuity],
 }
-RESULTS = {"FuseNetTerms", "NoisyMaskTerms"}  # public, and no losses
+RESULTS = {name for name in losses.__all__ if name.endswith("Terms")} | {"grey_values"}  # public, and no losses
 EACH = pytest.mark.parametrize(
     "loss", [pytest.param(loss, id=f"{name}-{at}") for name, modes in CASES.items() for at, loss in enumerate(modes)]
 )

@@ -9,7 +9,7 @@ from monai.losses import DiceLoss
 from monai.networks.nets import UNet
 from torch import nn
 
-from monai_fusenet.losses import EdgeRefinementLoss, SelfLabelingLoss
+from monai_fusenet.losses import EdgeRefinementLoss, SelfLabelingLoss, SpatialContinuityLoss
 
 
 class DiceAndEdges(nn.Module):
@@ -35,7 +35,10 @@ def draw_samples(spatial, count=4):
 
 
 @pytest.mark.parametrize("spatial", [(24, 16), (16, 12, 8)])
-@pytest.mark.parametrize("loss_function", [DiceAndEdges(), EdgeRefinementLoss(factor=4), SelfLabelingLoss()])
+@pytest.mark.parametrize(
+    "loss_function",
+    [DiceAndEdges(), EdgeRefinementLoss(factor=4), SelfLabelingLoss(), SpatialContinuityLoss("probabilities")],
+)
 def test_supervised_trainer_lowers_the_loss(spatial, loss_function):
     torch.manual_seed(0)
     network = UNet(len(spatial), in_channels=1, out_channels=2, channels=(4, 8), strides=(2,))

@@ -5,7 +5,7 @@ import torch
 from monai.networks.nets import BasicUNet
 from monai.utils import version_geq
 
-from monai_fusenet.networks import FuseNet
+from monai_fusenet.networks import FeatureClusteringNet, FuseNet
 
 # Small image to trace with, another one to try.
 SIZES = [((6, 9), (11, 7)), ((4, 5, 3), (3, 4, 7))]
@@ -74,6 +74,19 @@ def test_trace(spatial):
     assert_equal_outputs(traced(augmented, image), network(augmented, image))
 
 
+@pytest.mark.parametrize(("spatial", "other"), SIZES)
+def test_script_and_trace_of_feature_clustering(spatial, other):
+    torch.manual_seed(0)
+    network = FeatureClusteringNet(len(spatial), features=4).eval()
+    image = draw_pair(spatial)[0]
+    scripted, traced = torch.jit.script(network), torch.jit.trace(network, image)
+    for size in (spatial, other):
+        image = draw_pair(size)[0]
+        torch.testing.assert_close(scripted(image), network(image))
+        torch.testing.assert_close(traced(image), network(image))
+        torch.testing.assert_close(scripted(image, image).scores, network(image))
+
+
 @pytest.mark.parametrize("spatial", [size for size, _ in SIZES])
 def test_export_of_a_pair(spatial):
     network = network_for(spatial)
@@ -95,6 +108,8 @@ needs_exporters = pytest.mark.skipif(not version_geq(torch.__version__, "2.9.0")
 NETWORKS = {
     "2-D": (lambda: network_for((9, 12)), (9, 12), [(11, 7), (16, 16)]),
     "3-D": (lambda: network_for((5, 6, 7)), (5, 6, 7), [(8, 9, 6)]),
+    "feature clustering": (lambda: FeatureClusteringNet(features=4).eval(), (6, 9), [(11, 7), (1, 16)]),
+    "feature clustering, 3-D": (lambda: FeatureClusteringNet(3, features=4).eval(), (5, 6, 7), [(8, 9, 6)]),
     "as published": (lambda: network_for((6, 9), img_size=(6, 9)), (6, 9), [(6, 9)]),
     "distilled": (lambda: BasicUNet(2, 3, 1, features=(4,) * 6, norm="instance").eval(), (48, 64), [(96, 32)]),
 }

@@ -11,9 +11,10 @@ import torch
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from monai_fusenet.losses import FuseNetLoss
+from monai_fusenet.losses import FeatureClusteringLoss, FuseNetLoss
 from monai_fusenet.networks import (
     ChannelAffine,
+    FeatureClusteringNet,
     FuseNet,
     FusionBlock,
     MixFeedForward,
@@ -139,3 +140,21 @@ def test_every_parameter_learns(batch_size, spatial, shared_encoder, fixed):
     no_effect = ("affine.bias", "norm1.bias")
     idle = [name for name, gradient in gradients.items() if not gradient.abs().max() > 1e-9]
     assert [name for name in idle if "encoder" not in name or not name.endswith(no_effect)] == []
+
+
+@BATCH_SIZES
+@pytest.mark.parametrize("spatial", [(3, 4), (2, 3, 2)])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_feature_clustering(batch_size, spatial, layers):
+    check(FeatureClusteringNet(len(spatial), 2, features=2, layers=layers), draw(batch_size, 2, *spatial))
+
+
+@BATCH_SIZES
+@pytest.mark.parametrize("spatial", [(9, 7), (5, 4, 6)])
+def test_every_parameter_of_feature_clustering_learns(batch_size, spatial):
+    torch.manual_seed(0)
+    network, image = FeatureClusteringNet(len(spatial), features=4), torch.rand(batch_size, 3, *spatial)
+    FeatureClusteringLoss()(network(image, image)).backward()
+    idle = [name for name, parameter in network.named_parameters() if not parameter.grad.abs().max() > 1e-6]
+    # Shifts of all pixels alike, which the last batch norm takes away again.
+    assert idle == ["blocks.1.norm.bias", "projection.bias"]

@@ -7,8 +7,15 @@ import torch
 from torch import nn
 
 from monai_fusenet import networks
-from monai_fusenet.losses import FuseNetLoss
-from monai_fusenet.networks import FuseNet, FusionBlock, PatchTokens, ProjectionHead, SlicewiseNetwork
+from monai_fusenet.losses import FeatureClusteringLoss, FuseNetLoss
+from monai_fusenet.networks import (
+    FeatureClusteringNet,
+    FuseNet,
+    FusionBlock,
+    PatchTokens,
+    ProjectionHead,
+    SlicewiseNetwork,
+)
 
 HALF = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -132,21 +139,35 @@ def test_blocks_cast_alone(dtype):
     assert FusionBlock(2, 8).to(dtype)(features, features).dtype == dtype
 
 
+NO_NETWORKS = {name for name in networks.__all__ if name.endswith("Output") or name[0].islower()}
 TRIED = {
     "FuseNet": lambda: (fusenet((13, 9)), draw_pair((13, 9))),
     "SlicewiseNetwork": lambda: (SlicewiseNetwork(FuseNet(2, 3, 4, patch_grid=2)), [torch.rand(1, 1, 5, 6, 3)]),
+    "FeatureClusteringNet": lambda: (FeatureClusteringNet(3, 2, 4), [torch.rand(1, 2, 5, 3, 2)]),
+    "S3Net": lambda: (networks.S3Net(2, 2, 4), [torch.rand(1, 2, 5, 6)]),
+    "DeformableConv": lambda: (networks.DeformableConv(3, 2, 4), [torch.rand(1, 2, 5, 3, 2)]),
+    "PixelNorm": lambda: (networks.PixelNorm(3), [torch.rand(1, 3, 5, 6)]),
+    "InceptionLargeKernelAttention": lambda: (
+        networks.InceptionLargeKernelAttention(2, 3),
+        [torch.rand(1, 3, 5, 6)],
+    ),
+    "ConvReLUNorm": lambda: (networks.ConvReLUNorm(2, 3, 4), [torch.rand(1, 3, 5, 6)]),
     "FusionBlock": lambda: (FusionBlock(3, 4), torch.rand(2, 1, 4, 5, 3, 2).unbind()),
     "PatchTokens": lambda: (PatchTokens(3, 4, patch_grid=2), [torch.rand(1, 4, 5, 3, 2)]),
     "PixelEncoder": lambda: (networks.PixelEncoder(3, 2, 4), [torch.rand(1, 2, 5, 3, 2)]),
     "ProjectionHead": lambda: (ProjectionHead(4), [torch.rand(1, 4, 5, 3, 2)]),
     "ChannelAffine": lambda: (networks.ChannelAffine(4), [torch.rand(2, 7, 4)]),
+    "EfficientTransformerBlock": lambda: (networks.EfficientTransformerBlock(3, 4), [torch.rand(1, 4, 5, 3, 2)]),
+    "MSFormer": lambda: (networks.MSFormer(3, 2, 4, patch_grid=2), torch.rand(2, 1, 2, 5, 3, 2).unbind()),
+    "PatchExpanding": lambda: (networks.PatchExpanding(3, 4), [torch.rand(1, 4, 5, 3, 2)]),
+    "ShiftedPatchAttention": lambda: (networks.ShiftedPatchAttention(3, 4, 2), [torch.rand(1, 4, 5, 3, 2)]),
     "MixFeedForward": lambda: (networks.MixFeedForward(2, 4, 8), [torch.rand(2, 15, 4), [5, 3]]),
 }
 
 
 @DEVICES
 @HALF
-@pytest.mark.parametrize("name", sorted({*networks.__all__} - {"FuseNetOutput"}))
+@pytest.mark.parametrize("name", sorted({*networks.__all__} - NO_NETWORKS))
 def test_every_public_network_learns_in_half_precision(name, dtype, device):
     torch.manual_seed(0)
     network, inputs = TRIED[name]()
@@ -157,3 +178,23 @@ def test_every_public_network_learns_in_half_precision(name, dtype, device):
     sum(part.float().square().mean() for part in parts).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
     assert any(p.grad is not None and p.grad.any() for p in network.parameters())
+
+
+@DEVICES
+@HALF
+@SPATIAL
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("whole", [True, False], ids=["cast as a whole", "autocast"])
+def test_feature_clustering(whole, training, spatial, dtype, device):
+    torch.manual_seed(0)
+    network, image = FeatureClusteringNet(len(spatial), features=8).train(training).to(device), draw_pair(spatial)[0]
+    expected = copy.deepcopy(network)(image.to(device))
+    if whole:
+        scores = network.to(dtype)(image.to(device, dtype))
+    else:
+        with torch.autocast(device, dtype):
+            scores = network(image.to(device))
+    assert scores.dtype == (dtype if whole else torch.float32)
+    assert_near(scores, expected, WORST[dtype])
+    FeatureClusteringLoss()((scores,)).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())

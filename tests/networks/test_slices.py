@@ -1,5 +1,7 @@
 """A 2-D network on the slices of a volume."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from toy_method import ToyOutput, draw_toy_network
@@ -56,7 +58,7 @@ def test_an_output_keeps_its_type():
     network, (one, other) = SlicewiseNetwork(draw_toy_network(in_channels=6)), draw_volume(2, 2, 2, 9, 7, 3).unbind()
     output = network(one, other)
     assert type(output) is ToyOutput
-    assert output.augmented_scores.shape == (2 * 3, 5, 9, 7)
+    assert output.augmented_scores.shape == (2, 5, 9, 7, 3)
     torch.testing.assert_close(output.scores, network(one))
 
 
@@ -83,3 +85,21 @@ def test_script_and_export():
 def test_neighbours_that_are_none(neighbours):
     with pytest.raises(ValueError, match=r"^neighbours must be a whole number of at least 0, got"):
         SlicewiseNetwork(torch.nn.Identity(), neighbours)
+
+
+class TwoMaps(NamedTuple):
+    scores: torch.Tensor
+    others: torch.Tensor
+    context: torch.Tensor
+
+
+def test_every_map_becomes_one_of_the_volume():
+    class Network(torch.nn.Module):
+        def forward(self, image, augmented):
+            return TwoMaps(image, 2 * augmented, image.mean(dim=3))
+
+    volume, other = torch.rand(2, 2, 3, 5, 7, 4).unbind()
+    output = SlicewiseNetwork(Network(), neighbours=0)(volume, other)
+    torch.testing.assert_close(output.scores, volume)
+    torch.testing.assert_close(output.others, 2 * other)
+    assert output.context.shape == (8, 3, 5)

@@ -34,6 +34,7 @@ from monai_fusenet.transforms import (
     RandColorJitterd,
     RandFixedKernelBlur,
     RandFixedKernelBlurd,
+    RandQuarterTurnViewd,
     ScoresToClustersd,
     ShadingCorrectiond,
 )
@@ -89,6 +90,10 @@ CASES = {
     "RandColorJitterd": [(lambda: RandColorJitterd("image").set_random_state(1), {"image": IMAGE})],
     "RandFixedKernelBlur": [(lambda: on("image", RandFixedKernelBlur().set_random_state(0)), {"image": VOLUME})],
     "RandFixedKernelBlurd": [(lambda: RandFixedKernelBlurd("image").set_random_state(0), {"image": IMAGE})],
+    "RandQuarterTurnViewd": [
+        (lambda: RandQuarterTurnViewd().set_random_state(0), {"image": IMAGE}),
+        (lambda: RandQuarterTurnViewd().set_random_state(1), {"image": VOLUME}),
+    ],
     "ScaleByPercentilesd": [
         (lambda: ScaleByPercentilesd("image", 5, 90, channel_wise=True), {"image": IMAGE}),
         (lambda: ScaleByPercentilesd("image", 5, 90), {"image": (100 * VOLUME).astype(np.int16)}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from monai_fusenet.networks.blocks.layout import to_map, to_tokens
+from monai_fusenet.networks.blocks.anew import linear_of_anew
+from monai_fusenet.networks.blocks.attention import collected, context_of
+from monai_fusenet.networks.blocks.layout import row_strips, to_map, to_tokens
 from monai_fusenet.utils.precision import at_least_float32, full_precision
 from monai_fusenet.utils.strips import rows_at_once, tidy_heap
 
@@ -48,6 +51,41 @@ class MixFeedForward(nn.Module):
         hidden = self.fc1(tokens)
         neighbours = to_tokens(self.depthwise(to_map(hidden, spatial)))
         return F.gelu(self.norm(neighbours + hidden))
+
+    @torch.jit.unused
+    def inner_rows(self, hidden: Tensor, spatial: list[int], spare: bool) -> Tensor:
+        """All that follows the first map, for all rows of the grid but the first and the last.
+
+        Args:
+            hidden: what the first map returned, (B, N, hidden).
+            spatial: the grid of the tokens.
+            spare: keep nothing but `hidden` for the backward pass, and compute the rest once more there.
+
+        Returns:
+            tokens (B, those of the inner rows, features)
+        """
+        dims = len(spatial)
+        # A kernel that adds the pixel itself: h is neither read nor kept once more for the sum DWConv(h) + h.
+        itself = F.pad(torch.ones_like(self.depthwise.bias).view(-1, *[1] * (dims + 1)), [1, 1] * dims)
+        function = linear_of_anew if spare else _linear_of
+        return function(
+            partial(_look_around, spatial, self.norm.eps),
+            *(self.fc2.weight, self.fc2.bias, hidden, self.depthwise.weight + itself, self.depthwise.bias),
+            *(self.norm.weight, self.norm.bias),
+        )
+
+
+def _linear_of(function: Callable[..., Tensor], weight: Tensor, bias: Tensor, *inputs: Tensor) -> Tensor:
+    return F.linear(function(*inputs), weight, bias)
+
+
+def _look_around(
+    spatial: list[int], eps: float, hidden: Tensor, kernel: Tensor, bias: Tensor, gain: Tensor, shift: Tensor
+) -> Tensor:
+    convolve = {2: F.conv2d, 3: F.conv3d}[len(spatial)]
+    padding = [0] + [1] * (len(spatial) - 1)
+    summed = to_tokens(convolve(to_map(hidden, spatial), kernel, bias, padding=padding, groups=len(kernel)))
+    return F.gelu(F.layer_norm(summed, gain.shape, gain, shift, eps))
 
 
 class FusionBlock(nn.Module):
@@ -106,22 +144,15 @@ class FusionBlock(nn.Module):
             views: (2, B, N, d), some of the pixels.
 
         Returns:
-            greatest key (2, B, 1, d), sum of the weights relative to it (2, B, 1, d), weighted values (2, B, d, d);
-            float32 at least, as sums over so many pixels need it
+            see `collected`: (2, B, 1, d), (2, B, 1, d) and (2, B, d, d); float32 at least
         """
         normalized = at_least_float32(self.norm1(views))
-        greatest = normalized.detach().amax(dim=2, keepdim=True)
-        weights = (normalized - greatest).exp()
-        return greatest, weights.sum(dim=2, keepdim=True), weights.transpose(2, 3) @ normalized.flip(0)
+        return collected(normalized, normalized.flip(0))
 
     def _context(self, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
         """Attention of all pixels together, reprojected: (2, B, d, 2d)."""
-        greatest = torch.stack([part[0] for part in parts])
-        shares = (greatest - greatest.amax(dim=0)).exp()
-        weights = (shares * torch.stack([part[1] for part in parts])).sum(0)
-        values = (shares.transpose(3, 4) * torch.stack([part[2] for part in parts])).sum(0)
         # The queries of a pixel sum to 1: what follows them can be applied to this small matrix, bias included.
-        return self.reprojection((values / weights.transpose(2, 3)).to(self.reprojection.weight.dtype))
+        return self.reprojection(context_of(parts).to(self.reprojection.weight.dtype))
 
     def _fuse(self, views: Tensor, context: Tensor, spatial: list[int]) -> Tensor:
         """All that follows the context: (2, B, N, d) -> (B, N, 2d)."""
@@ -135,7 +166,7 @@ class FusionBlock(nn.Module):
     def _in_strips(self, first: Tensor, second: Tensor, spatial: list[int]) -> Tensor:
         """The same in strips of rows, each fused with a row of its neighbours at either side; (B, N, 2d)."""
         rows = rows_at_once(first, axis=2)
-        strips = list(zip(_split(first, rows), _split(second, rows), strict=True))
+        strips = list(zip(row_strips(first, rows), row_strips(second, rows), strict=True))
         context = self._context([self._run(self._collect_strip, *strip) for strip in strips])
         none = tuple(view[:, :0] for view in strips[0])
         fused = []
@@ -166,8 +197,3 @@ class FusionBlock(nn.Module):
         if self.use_checkpoint and torch.is_grad_enabled():
             return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
         return function(*arguments)
-
-
-def _split(features: Tensor, rows: int) -> tuple[Tensor, ...]:
-    """(B, d, *spatial) -> strips (B, rows, pixels of a row, d)."""
-    return to_tokens(features).unflatten(1, [features.shape[2], -1]).split(rows, dim=1)

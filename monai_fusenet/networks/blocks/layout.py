@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["channels_last", "to_map", "to_tokens"]
+__all__ = ["channels_last", "row_strips", "to_map", "to_tokens"]
 
 
 def channels_last(image: Tensor) -> Tensor:
@@ -20,4 +20,9 @@ def to_tokens(features: Tensor) -> Tensor:
 
 def to_map(tokens: Tensor, spatial: list[int]) -> Tensor:
     """Tokens back on their grid: (B, N, C) -> (B, C, *spatial)."""
-    return tokens.transpose(1, 2).unflatten(2, spatial)
+    return tokens.unflatten(1, spatial).movedim(-1, 1)
+
+
+def row_strips(features: Tensor, rows: int) -> tuple[Tensor, ...]:
+    """A map (B, C, *spatial) in strips of so many rows, slices of a volume: views (B, rows, pixels of a row, C)."""
+    return to_tokens(features).unflatten(1, [features.shape[2], -1]).split(rows, dim=1)

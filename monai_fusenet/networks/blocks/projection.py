@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from monai_fusenet.networks.blocks.layout import to_map, to_tokens
 from monai_fusenet.utils.precision import at_least_float32
 
-__all__ = ["PatchTokens", "ProjectionHead"]
+__all__ = ["PatchGrid", "PatchTokens", "ProjectionHead", "ShiftedPatchAttention"]
 
 
 class ProjectionHead(nn.Module):
@@ -63,7 +63,79 @@ def pooling_windows(side: int, patches: int, device: torch.device) -> Tensor:
     return inside.double() / inside.sum(dim=1, keepdim=True)
 
 
-class PatchTokens(nn.Module):
+class PatchGrid(nn.Module):
+    """What all cuts of a map into patches share: a batch norm, and a linear map of a patch to its token.
+
+    Args:
+        spatial_dims: 2 or 3.
+        features: channels in and out.
+        patch_grid: patches along each axis.
+        img_size: spatial size of all images, for the published projection; `None`: any size.
+        shift: by how many pixels what is cut into patches is smaller than the image.
+    """
+
+    # TorchScript reads the types of lists that may be empty here (and would not, were annotations kept as strings).
+    img_size: list[int]
+    patched_size: list[int]
+    patch_size: list[int]
+
+    def __init__(
+        self, spatial_dims: int, features: int, patch_grid: int, img_size: int | Sequence[int] | None, shift: int = 0
+    ) -> None:
+        super().__init__()
+        self.spatial_dims = spatial_dims
+        self.patch_grid = patch_grid
+        self.img_size = [] if img_size is None else [int(n) for n in ensure_tuple_rep(img_size, spatial_dims)]
+        if self.img_size and min(self.img_size) < patch_grid:
+            raise ValueError(
+                f"img_size must be at least patch_grid = {patch_grid} along each axis, got {self.img_size}"
+            )
+        self.patched_size = [max(1, side - shift) for side in self.img_size]
+        self.patch_size = [-(-side // patch_grid) for side in self.patched_size]
+        self.norm = nn.BatchNorm1d(features)
+        self.projection = nn.Linear(features * math.prod(self.patch_size), features)
+
+    def normalized(self, features: Tensor) -> Tensor:
+        """The map after batch norm, channels last: (B, C, *spatial) -> (B, *spatial, C); checks its size."""
+        spatial = list(features.shape[2:])
+        if min(spatial) < self.patch_grid:
+            raise ValueError(f"images must have at least {self.patch_grid} pixels along each axis, got {spatial}")
+        if len(self.img_size) > 0 and spatial != self.img_size:
+            raise ValueError(f"this network takes images of img_size = {self.img_size} only, got {spatial}")
+        tokens = to_tokens(features)
+        return self.norm(tokens.flatten(0, 1)).view_as(tokens).unflatten(1, spatial)
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Cuts (B, *spatial, C) into patches: (B, patches, inputs of the linear map)."""
+        if len(self.img_size) > 0:
+            return self._cut(pixels)
+        # One product for each axis; torch's adaptive pooling moves the channels to the front and back.
+        for axis in range(self.spatial_dims, 0, -1):
+            windows = pooling_windows(pixels.shape[axis], self.patch_grid, pixels.device).to(pixels)
+            columns = pixels.flatten(axis + 1).flatten(0, axis - 1)
+            shape = list(pixels.shape)
+            shape[axis] = self.patch_grid
+            pixels = (windows @ columns).view(shape)
+        return pixels.flatten(1, self.spatial_dims)
+
+    def _cut(self, pixels: Tensor) -> Tensor:
+        padding = [0, 0]  # channels; F.pad counts from the last axis
+        for axis in range(self.spatial_dims - 1, -1, -1):
+            padding += [0, self.patch_grid * self.patch_size[axis] - self.patched_size[axis]]
+        padded = F.pad(pixels, padding) if max(padding) > 0 else pixels
+        shape = [pixels.shape[0]]
+        grid_axes = [0]
+        patch_axes: list[int] = []
+        for axis in range(self.spatial_dims):
+            shape += [self.patch_grid, self.patch_size[axis]]
+            grid_axes.append(1 + 2 * axis)
+            patch_axes.append(2 + 2 * axis)
+        shape.append(pixels.shape[-1])
+        patches = padded.reshape(shape).permute(grid_axes + patch_axes + [1 + 2 * self.spatial_dims])
+        return patches.flatten(self.spatial_dims + 1).flatten(1, self.spatial_dims)
+
+
+class PatchTokens(PatchGrid):
     """Summarises an embedding in a grid of patches: one L2-normalised token for each patch.
 
     Batch norm, a cut into `patch_grid` patches per axis, a linear map to `features` channels, L2 normalisation.
@@ -90,61 +162,70 @@ class PatchTokens(nn.Module):
         Kazerouni et al. 2023, arXiv 2311.13069, section 2.
     """
 
-    # TorchScript reads the types of lists that may be empty here (and would not, were annotations kept as strings).
-    img_size: list[int]
-    patch_size: list[int]
-
     def __init__(
         self, spatial_dims: int, features: int = 64, patch_grid: int = 8, img_size: int | Sequence[int] | None = None
     ) -> None:
-        super().__init__()
-        self.spatial_dims = spatial_dims
-        self.patch_grid = patch_grid
-        self.img_size = [] if img_size is None else [int(n) for n in ensure_tuple_rep(img_size, spatial_dims)]
-        self.patch_size = [-(-side // patch_grid) for side in self.img_size]
-        if self.img_size and min(self.img_size) < patch_grid:
-            raise ValueError(
-                f"img_size must be at least patch_grid = {patch_grid} along each axis, got {self.img_size}"
-            )
-        self.norm = nn.BatchNorm1d(features)
-        self.projection = nn.Linear(features * math.prod(self.patch_size), features)
+        super().__init__(spatial_dims, features, patch_grid, img_size)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Cuts `embedding` into patches and describes each by a unit vector."""
-        spatial = list(embedding.shape[2:])
-        if min(spatial) < self.patch_grid:
-            raise ValueError(f"images must have at least {self.patch_grid} pixels along each axis, got {spatial}")
-        tokens = to_tokens(embedding)
-        normalized = self.norm(tokens.flatten(0, 1)).view_as(tokens)
-        if len(self.img_size) == 0:
-            patches = normalized.unflatten(1, spatial)
-            # One product for each axis; torch's adaptive pooling moves the channels to the front and back.
-            for axis in range(self.spatial_dims, 0, -1):
-                windows = pooling_windows(spatial[axis - 1], self.patch_grid, patches.device).to(patches)
-                columns = patches.flatten(axis + 1).flatten(0, axis - 1)
-                shape = list(patches.shape)
-                shape[axis] = self.patch_grid
-                patches = (windows @ columns).view(shape)
-            patches = patches.flatten(1, self.spatial_dims)
-        else:
-            if spatial != self.img_size:
-                raise ValueError(f"this network takes images of img_size = {self.img_size} only, got {spatial}")
-            patches = self._cut(normalized)
+        patches = self.patches(self.normalized(embedding))
         # float16 has no room for the smallest length that is divided by.
         return F.normalize(at_least_float32(self.projection(patches)), dim=-1).to(self.projection.weight.dtype)
 
-    def _cut(self, tokens: Tensor) -> Tensor:
-        padding = [0, 0]  # channels; F.pad counts from the last axis
-        for axis in range(self.spatial_dims - 1, -1, -1):
-            padding += [0, self.patch_grid * self.patch_size[axis] - self.img_size[axis]]
-        padded = F.pad(tokens.unflatten(1, self.img_size), padding) if max(padding) > 0 else tokens
-        shape = [tokens.shape[0]]
-        grid_axes = [0]
-        patch_axes: list[int] = []
-        for axis in range(self.spatial_dims):
-            shape += [self.patch_grid, self.patch_size[axis]]
-            grid_axes.append(1 + 2 * axis)
-            patch_axes.append(2 + 2 * axis)
-        shape.append(tokens.shape[2])
-        patches = padded.reshape(shape).permute(grid_axes + patch_axes + [1 + 2 * self.spatial_dims])
-        return patches.flatten(self.spatial_dims + 1).flatten(1, self.spatial_dims)
+
+class ShiftedPatchAttention(PatchGrid):
+    """Compares the patches of an image with those of the same image moved by one pixel.
+
+    Batch norm of the whole map; two windows of it, one without the first and one without the last pixel along each
+    axis; a cut of both into `patch_grid` patches per axis; one linear map for the patches of both, to queries Q and
+    keys R; P = row-softmax(scale Q R^T). Along an axis of one pixel nothing is moved.
+
+    Without `img_size` each patch is averaged first, so that any image size fits, see `PatchTokens`.
+    Differs from the published code, which flattens each patch (row, column, channel): that is `img_size`, where the
+    weights grow with the area of a patch and only this image size fits.
+
+    Args:
+        spatial_dims: 2 or 3.
+        features: channels in and out.
+        patch_grid: patches along each axis.
+        img_size: spatial size of all images, for the published projection; `None`: any size.
+        scale: factor of the products of queries and keys; published: 1/8, whatever the width is.
+
+    Shape:
+        (B, features, *spatial) -> (B, patches, patches), rows sum to 1, patches = patch_grid ** spatial_dims
+
+    Raises:
+        ValueError: when a side is shorter than `patch_grid`, or the spatial size is not `img_size`.
+
+    Reference:
+        Karimijafarbigloo et al. 2023, PMLR 227:680-694.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        features: int = 100,
+        patch_grid: int = 8,
+        img_size: int | Sequence[int] | None = None,
+        scale: float = 0.125,
+    ) -> None:
+        super().__init__(spatial_dims, features, patch_grid, img_size, shift=1)
+        self.scale = scale
+
+    def tokens(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys, each (B, patches, features)."""
+        first = self.normalized(features)
+        second = first
+        for axis in range(1, self.spatial_dims + 1):
+            side = features.shape[axis + 1]
+            first = first.narrow(axis, min(1, side - 1), max(1, side - 1))
+            second = second.narrow(axis, 0, max(1, side - 1))
+        queries, keys = self.projection(torch.stack([self.patches(first), self.patches(second)])).unbind(0)
+        return queries, keys
+
+    def forward(self, features: Tensor) -> Tensor:
+        """How much each patch of one window resembles each patch of the other."""
+        queries, keys = self.tokens(features)
+        similarity = at_least_float32(queries) @ at_least_float32(keys).transpose(1, 2)
+        return (self.scale * similarity).softmax(dim=-1).to(self.projection.weight.dtype)

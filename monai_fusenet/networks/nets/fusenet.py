@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from monai_fusenet.networks.blocks.fusion import FusionBlock
 from monai_fusenet.networks.blocks.pixel_encoder import PixelEncoder
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
+from monai_fusenet.networks.published import IGNORED, PATCH_HINT, by_module, load_published
 from monai_fusenet.utils.checks import check_whole
 from monai_fusenet.utils.scores import merge_twin_scores
 
@@ -148,26 +149,11 @@ class FuseNet(nn.Module):
         Raises:
             ValueError: names the parameter that is unknown, missing or of another shape than this network's.
         """
-        own = self.state_dict()
-        loaded = {}
-        for published, value in state_dict.items():
-            module, _, parameter = published.rpartition(".")
-            if module not in PUBLISHED_NAMES:
-                raise ValueError(f"{published} is no parameter of the published FuseNet")
-            name = f"{PUBLISHED_NAMES[module]}.{parameter}"
-            if name.startswith("augmented_encoder.") and self.augmented_encoder is None:
-                continue
-            if name not in own:
-                raise ValueError(f"{published} is no parameter of the published FuseNet")
-            # 1x1 convolutions stand here as the linear or affine maps that they are.
-            ones = (1,) * (value.ndim - own[name].ndim)
-            if tuple(value.shape) != (*own[name].shape, *ones):
-                hint = "; its patch projection needs the img_size it was made with" if "_patches" in name else ""
-                raise ValueError(
-                    f"{published} has shape {tuple(value.shape)}, but {name} has {tuple(own[name].shape)}{hint}"
-                )
-            loaded[name] = value.reshape(own[name].shape)
-        missing = [name for name in own if name not in loaded and not name.endswith("num_batches_tracked")]
-        if missing:
-            raise ValueError(f"the published state dict lacks the weights of {missing[0]}")
-        self.load_state_dict(loaded, strict=False)
+        own_name = by_module(PUBLISHED_NAMES)
+
+        def rename(published: str) -> Optional[str]:  # noqa: UP045
+            name = own_name(published)
+            idle = self.augmented_encoder is None and str(name).startswith("augmented_encoder.")
+            return IGNORED if idle else name
+
+        load_published(self, state_dict, rename, "FuseNet", PATCH_HINT)

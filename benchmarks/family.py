@@ -1,0 +1,210 @@
+"""The four methods side by side: `python -m benchmarks.family DATA OUT`.
+
+For each set below DATA and each method, our default form and the published one, runs the workflow `evaluation` in a
+process of its own: three seeds, the overlay of the set, and no partitions of k-means beside the fit, so that a mask is
+the method's own. Images are those at odd places (sorted by name, counted from 0), `--count` of each set. The published
+forms need minutes an image: they run on the first `--published_count` of the same images, of the sets `PUBLISHED_SETS`.
+
+What is finished in OUT is kept. Writes `family.csv`, `family.md` and `family.png` (Dice against seconds) into
+`benchmarks/results/`: all four levels, the baselines, seconds, memory, steps, clusters and collapse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.objects import link
+from benchmarks.quality import mean, spread
+from monai_fusenet.data import find_images
+from monai_fusenet.evaluation.levels import LEVELS
+from monai_fusenet.shipped import config_files
+
+RESULTS = Path(__file__).parent / "results"
+METHODS = {
+    "FuseNet": (),
+    "MS-Former": ("msformer",),
+    "S3-Net": ("s3net",),
+    "feature clustering": ("feature_clustering",),
+}
+PUBLISHED = {
+    "FuseNet, as published": ("paper",),
+    "MS-Former, as published": ("msformer_paper",),
+    "S3-Net, as published": ("s3net_paper",),
+    "feature clustering, as published": ("feature_clustering_paper",),
+}
+SETS = {
+    "dermoscopy": ("skin",),
+    "chest_xray": ("lung",),
+    "nuclei": ("nuclei",),
+    "breast_ultrasound": (),
+    "glands_glas": (),
+    "polyps_cvc": (),
+    "retina_disc_drishti": (),
+    "hippocampus_mr_3d": ("volume",),
+}
+PUBLISHED_SETS = ("dermoscopy", "chest_xray", "nuclei")
+COLUMNS = ("set", "method", "images", "seeds", *LEVELS, "deployed_sd", "worst", "below_half", "ari")
+MORE = ("steps", "clusters", "collapsed", "seconds", "peak_mib")
+
+
+def evaluate(items: Sequence[Mapping[str, Any]], dataset: Path, overlays: Sequence[str], out: Path, seeds: str) -> None:
+    """Runs the workflow on some images. Some may fail, which its log says."""
+    if (out / "scores.csv").is_file():
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        link(items, dataset, Path(scratch))
+        command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "evaluation", "--partitions", "[]"]
+        command += ["--config_file", str(config_files("evaluate", *overlays)), "--seeds", seeds]
+        command += ["--dataset_dir", scratch, "--output_dir", str(out.resolve())]
+        status = subprocess.run(command).returncode
+    if status not in (0, 2):
+        sys.exit(status)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a table."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def rows_of(out: Path, name: str, method: str, with_baselines: bool) -> list[dict[str, Any]]:
+    """A row for the method, and where asked for one for each baseline."""
+    scores = read(out / "scores.csv")
+    own = scores[0]["method"]
+    steps = [int(row["steps"]) for path in sorted(out.glob("seed_*/summary.csv")) for row in read(path) if row["steps"]]
+    found = []
+    for title in dict.fromkeys(row["method"] for row in scores):
+        if title == own or with_baselines:
+            part = [row for row in scores if row["method"] == title]
+            found.append(_row(name, method if title == own else title, part, steps if title == own else []))
+    return found
+
+
+def _row(name: str, method: str, scores: Sequence[Mapping[str, str]], steps: Sequence[int]) -> dict[str, Any]:
+    levels = {level: [row for row in scores if row["level"] == level] for level in LEVELS}
+    deployed, partition = levels["deployed"], levels["partition"]
+    dice = [float(row["dice"]) for row in deployed]
+    row: dict[str, Any] = {"set": name, "method": method, "images": len({one["file"] for one in scores})}
+    row |= {"seeds": len({one["seed"] for one in scores})}
+    row |= {level: round(mean(rows, "dice"), 4) if rows else "" for level, rows in levels.items()}
+    row |= {"deployed_sd": _or_none(spread(deployed, "dice")), "worst": round(min(dice), 4)}
+    row |= {"below_half": round(float(np.mean(np.array(dice) < 0.5)), 4)}
+    row |= {"ari": _or_none(mean(partition, "ari")) if partition else ""}
+    row |= {"steps": round(float(np.mean(steps)), 1) if steps else ""}
+    for column in ("clusters", "collapsed", "seconds"):
+        values = [float(one[column]) for one in deployed if one[column] not in ("", "nan")]
+        row[column] = round(float(np.mean(values)), 3) if values else ""
+    row["peak_mib"] = max((int(one["peak_mib"]) for one in deployed if one["peak_mib"].isdigit()), default="")
+    return row
+
+
+def _or_none(value: float) -> float | str:
+    return round(value, 4) if np.isfinite(value) else ""
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One part for each set, as Markdown."""
+    titles = [
+        "method",
+        "images",
+        *LEVELS,
+        "worst",
+        "below 0.5",
+        "ARI",
+        "steps",
+        "clusters",
+        "collapse",
+        "seconds",
+        "MiB",
+    ]
+    lines = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        own = [row for row in rows if row["set"] == name]
+        lines += [f"\n{name}:\n", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+        for row in own:
+            cells = [row["method"], row["images"]]
+            cells += [f"{row['deployed']:.3f}" + (f" ± {row['deployed_sd']:.3f}" if row["deployed_sd"] != "" else "")]
+            cells += [f"{row[level]:.3f}" if row[level] != "" else "" for level in LEVELS if level != "deployed"]
+            cells += [f"{row['worst']:.2f}", f"{row['below_half']:.0%}", row["ari"]]
+            cells += [row["steps"], row["clusters"], row["collapsed"], row["seconds"], row["peak_mib"]]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Dice at level deployed against seconds, a panel for each set."""
+    names = list(dict.fromkeys(row["set"] for row in rows))
+    figure = Figure(figsize=(4 * min(4, len(names)), 3.4 * -(-len(names) // 4)), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(-(-len(names) // 4), min(4, len(names)), squeeze=False)).ravel()
+    titles = [*METHODS, *PUBLISHED]
+    for axis, name in zip(axes, names, strict=False):
+        for row in rows:
+            if row["set"] == name and row["method"] in titles and row["seconds"] != "":
+                index = titles.index(row["method"])
+                style = {"color": f"C{index % len(METHODS)}", "marker": "o" if row["method"] in METHODS else "x"}
+                sd = float(row["deployed_sd"] or 0)
+                axis.errorbar(row["seconds"], row["deployed"], sd, label=row["method"], linestyle="", **style)
+        baselines = [row for row in rows if row["set"] == name and row["method"] not in titles]
+        if baselines:
+            best = max(baselines, key=lambda row: row["deployed"])
+            axis.axhline(best["deployed"], color="grey", linewidth=0.8, label=f"best baseline: {best['method']}")
+        axis.set(title=name, xscale="log", xlabel="seconds an image", ylabel="Dice, level deployed", ylim=(0, 1))
+        axis.legend(fontsize=6)
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.family", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder of the sets")
+    parser.add_argument("out", type=Path, help="folder for the results of the evaluations")
+    parser.add_argument("--count", type=int, default=6, help="images of a set")
+    parser.add_argument("--published_count", type=int, default=2, help="of them, those of the published forms; 0: none")
+    parser.add_argument("--seeds", type=json.loads, default=[0, 1, 2])
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), metavar="SET")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where family.* go")
+    given = parser.parse_args(arguments)
+    rows: list[dict[str, Any]] = []
+    for name in given.sets:
+        dataset = given.data / name
+        items = [item for item in find_images(dataset) if "label" in item][1::2][: given.count]
+        counts = {method: len(items) for method in METHODS}
+        if name in PUBLISHED_SETS and given.published_count:
+            counts |= dict.fromkeys(PUBLISHED, given.published_count)
+        for method, count in counts.items():
+            overlays = ({**METHODS, **PUBLISHED}[method], SETS[name])
+            out = given.out / name / method.replace(" ", "_").replace(",", "")
+            evaluate(items[:count], dataset, [*overlays[1], *overlays[0]], out, str(given.seeds))
+            rows += rows_of(out, name, method, with_baselines=method == "FuseNet")
+        _write(rows, given)
+    print(table(rows))
+
+
+def _write(rows: Sequence[Mapping[str, Any]], given: argparse.Namespace) -> None:
+    given.results.mkdir(parents=True, exist_ok=True)
+    with (given.results / "family.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, (*COLUMNS, *MORE))
+        writer.writeheader()
+        writer.writerows(rows)
+    head = (
+        f"`python -m benchmarks.family DATA OUT --count {given.count} --published_count {given.published_count}`, "
+        f"seeds {given.seeds}, images at odd places, no partitions of k-means beside the fit. Dice at four levels.\n"
+    )
+    (given.results / "family.md").write_text(f"# The four methods\n\n{head}{table(rows)}\n", encoding="utf-8")
+    draw(rows).savefig(given.results / "family.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""A method of the overlays for programs of one's own: its network, and the inferer that fits it to images."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from monai.bundle import ConfigParser
+from torch import nn
+
+from monai_fusenet.bundle.checks import check_options, check_values
+from monai_fusenet.inferers import PerImageInferer
+from monai_fusenet.networks import by_slices
+from monai_fusenet.shipped import config_files
+
+__all__ = ["FittingMethod", "load_method"]
+
+
+class FittingMethod(NamedTuple):
+    """What fits images: `inferer(images, network)` returns scores (B, K, *spatial)."""
+
+    network: nn.Module
+    inferer: PerImageInferer
+
+
+def load_method(*overlays: str, **options: Any) -> FittingMethod:
+    """Network and inferer as the workflow `inference` makes them of overlays and options.
+
+    `network, inferer = load_method("s3net", in_channels=1)`, then `scores = inferer(images, network)` with images
+    (B, C, *spatial) of values in [0, 1].
+
+    Args:
+        overlays: names of overlays of this package, or paths of files `.yaml`, of methods and presets, in any order.
+        options: of the workflow, as `steps=20`.
+
+    Raises:
+        ValueError: for an option or a value that makes no sense, in one line.
+        FileNotFoundError: for an overlay that is none.
+    """
+    parser = ConfigParser()
+    parser.read_config(config_files("inference", *overlays))
+    for name, value in {"inferer#progress": False, **options}.items():
+        parser[name] = value
+    check_options(parser.get())
+    check_values(parser.get())
+    network = parser.get_parsed_content("network_def")
+    neighbours = parser.get_parsed_content("neighbours")
+    return FittingMethod(by_slices(network, neighbours), parser.get_parsed_content("inferer"))

@@ -1,0 +1,84 @@
+"""Scribbles beside the terms of any method."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from torch import Tensor, nn
+
+from monai_fusenet.losses.scribble import NO_SCRIBBLE, ScribbleLoss
+from monai_fusenet.utils.checks import check_number
+
+__all__ = ["WithScribbles", "with_scribbles"]
+
+
+class WithScribbles(nn.Module):
+    """Adds to the terms of a loss how far scribbled pixels are from the clusters of their classes.
+
+    Args:
+        loss_function: loss with `terms(output, batch)`, none of which is named scribble.
+        lambda_scribble: weight of the scribble loss. Differs from the published code, whose 0.5 stands beside a
+            self-labelling of weight 1: that of other methods weighs up to 3.5.
+        merge: what scores (B, K, *spatial) become before scribbles judge them; for clusters that come in twins, such
+            as those of a `FuseNet`, its `merge`, so that class c is the pair of twins c. `None`: they stay.
+        ignore_index: of the scribble loss.
+
+    Shape:
+        a named tuple that begins with scores (B, K, *spatial), and views -> scalar. Where the views hold `scribble`
+        (B, 1, *spatial), see `ScribbleLoss`, the terms have a last field `scribble`, and `total` holds it; otherwise
+        they are those of the loss.
+
+    Raises:
+        ValueError: for a negative weight, and as `ScribbleLoss` does.
+
+    Reference:
+        Kim, Kanezaki, Tanaka 2020, arXiv 2007.09990, section 3 (scribbles).
+    """
+
+    def __init__(
+        self,
+        loss_function: Any,
+        lambda_scribble: float = 2.0,
+        merge: Callable[[Tensor], Tensor] | None = None,
+        ignore_index: int = NO_SCRIBBLE,
+    ) -> None:
+        super().__init__()
+        check_number("lambda_scribble", lambda_scribble, 0)
+        self.loss_function = loss_function
+        self.lambda_scribble = lambda_scribble
+        self.merge = merge
+        self.scribble = ScribbleLoss(ignore_index)
+
+    def terms(self, output: Any, batch: Mapping[str, Tensor] | None = None) -> Any:
+        """The terms of the loss and, where something is scribbled, one more."""
+        terms = self.loss_function.terms(output, batch)
+        if batch is None or "scribble" not in batch:
+            return terms
+        scores = output[0] if self.merge is None else self.merge(output[0])
+        scribble = self.lambda_scribble * self.scribble(scores, batch["scribble"])
+        total, *others = terms
+        return _with_one_more(terms._fields)(total + scribble, *others, scribble)
+
+    def forward(self, output: Any, batch: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The scalar to descend."""
+        return self.terms(output, batch).total
+
+
+@cache
+def _with_one_more(fields: tuple[str, ...]) -> Any:
+    """A named tuple of these terms and a last one, `scribble`."""
+    return namedtuple("TermsWithScribble", (*fields, "scribble"))
+
+
+def with_scribbles(loss_function: Any, merge: Callable[[Tensor], Tensor] | None = None) -> Any:
+    """A loss that listens to scribbles: itself where it has a weight for them (`lambda_scribble`), wrapped otherwise.
+
+    Args:
+        loss_function: loss with `terms(output, batch)`.
+        merge: see `WithScribbles`.
+    """
+    listens = hasattr(loss_function, "lambda_scribble")
+    return loss_function if listens else WithScribbles(loss_function, merge=merge)
