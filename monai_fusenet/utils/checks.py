@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["check_number", "check_switch", "check_whole"]
+__all__ = ["check_network", "check_number", "check_switch", "check_whole"]
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
@@ -27,3 +27,11 @@ def check_switch(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value` is `True` or `False`."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value}")
+
+
+def check_network(spatial_dims: int, **counts: int) -> None:
+    """Raises `ValueError` unless a network is of 2 or 3 axes, and each of the counts a whole number of at least 1."""
+    if spatial_dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+    for name, count in counts.items():
+        check_whole(name, count, 1)

@@ -7,10 +7,34 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["anew", "linear_of_anew"]
+from monai_fusenet.utils.strips import tidy_heap
+
+__all__ = ["Checkpointing", "anew", "linear_of_anew"]
+
+
+class Checkpointing(nn.Module):
+    """A block that may keep nothing but its inputs for the backward pass, and compute the rest once more there.
+
+    Args:
+        use_checkpoint: whether it does.
+    """
+
+    def __init__(self, use_checkpoint: bool = False) -> None:
+        super().__init__()
+        self.use_checkpoint = use_checkpoint
+
+    def _tidy(self, values: Tensor) -> None:
+        if self.use_checkpoint and values.device.type == "cpu" and not torch.compiler.is_compiling():
+            tidy_heap(values.numel())
+
+    def _run(self, function: Callable, *arguments: Any) -> Any:
+        if self.use_checkpoint and torch.is_grad_enabled():
+            return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return function(*arguments)
 
 
 def anew(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:

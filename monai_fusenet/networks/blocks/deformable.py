@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_fusenet.networks.blocks.layout import to_map, to_tokens
-from monai_fusenet.utils.checks import check_whole
+from monai_fusenet.utils.checks import check_network
 from monai_fusenet.utils.precision import at_least_float32, full_precision
 
 __all__ = ["DeformableConv", "OffsetPrediction", "deform_conv"]
@@ -280,10 +280,7 @@ class DeformableConv(nn.Module):
         img_size: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
-        check_whole("in_channels", in_channels, 1)
-        check_whole("out_channels", out_channels, 1)
+        check_network(spatial_dims, in_channels=in_channels, out_channels=out_channels)
         if offsets not in ("predicted", "free"):
             raise ValueError(f'offsets must be "predicted" or "free", got "{offsets}"')
         if offsets == "free" and spatial_dims != 2:

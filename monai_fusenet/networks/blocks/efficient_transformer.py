@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from monai_fusenet.networks.blocks.anew import anew
+from monai_fusenet.networks.blocks.anew import Checkpointing, anew
 from monai_fusenet.networks.blocks.attention import collected, context_of, efficient_attention
 from monai_fusenet.networks.blocks.fusion import MixFeedForward
 from monai_fusenet.networks.blocks.layout import row_strips, to_map, to_tokens
 from monai_fusenet.utils.precision import at_least_float32, full_precision
-from monai_fusenet.utils.strips import CPU_VALUES, rows_at_once, tidy_heap
+from monai_fusenet.utils.strips import CPU_VALUES, rows_at_once
 
 __all__ = ["EfficientTransformerBlock"]
 
 WIDTH = 4  # of the feed-forward, in widths of a token
 
 
-class EfficientTransformerBlock(nn.Module):
+class EfficientTransformerBlock(Checkpointing):
     """Efficient attention over all pixels, then a feed-forward with a look at the neighbours, each added to its input.
 
     t + W_r A(K, Q, V) with keys, queries and values from LN1(t); then t + MixFeedForward(LN2(t)). One head.
@@ -45,8 +43,7 @@ class EfficientTransformerBlock(nn.Module):
     """
 
     def __init__(self, spatial_dims: int, features: int = 100, use_checkpoint: bool = False) -> None:
-        super().__init__()
-        self.use_checkpoint = use_checkpoint
+        super().__init__(use_checkpoint)
         self.norm1 = nn.LayerNorm(features)
         self.keys = nn.Linear(features, features)
         self.queries = nn.Linear(features, features)
@@ -103,15 +100,6 @@ class EfficientTransformerBlock(nn.Module):
 
     def _spare(self, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         return function(*inputs) if self.use_checkpoint else anew(function, *inputs)
-
-    def _tidy(self, values: Tensor) -> None:
-        if self.use_checkpoint and values.device.type == "cpu" and not torch.compiler.is_compiling():
-            tidy_heap(values.numel())
-
-    def _run(self, function: Callable, *arguments: Any) -> Any:
-        if self.use_checkpoint and torch.is_grad_enabled():
-            return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
-        return function(*arguments)
 
 
 def _weights(module: nn.Module) -> tuple[Tensor, Tensor]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from monai_fusenet.networks.blocks.anew import linear_of_anew
+from monai_fusenet.networks.blocks.anew import Checkpointing, linear_of_anew
 from monai_fusenet.networks.blocks.attention import collected, context_of
 from monai_fusenet.networks.blocks.layout import row_strips, to_map, to_tokens
 from monai_fusenet.utils.precision import at_least_float32, full_precision
-from monai_fusenet.utils.strips import rows_at_once, tidy_heap
+from monai_fusenet.utils.strips import rows_at_once
 
 __all__ = ["FusionBlock", "MixFeedForward"]
 
@@ -88,7 +86,7 @@ def _look_around(
     return F.gelu(F.layer_norm(summed, gain.shape, gain, shift, eps))
 
 
-class FusionBlock(nn.Module):
+class FusionBlock(Checkpointing):
     """Fuses two views of one image in both directions and sums: F(w1 a, w2 b) + F(w2 b, w1 a).
 
     F(a, b) first lets a's pixels collect what b has to say, by efficient attention (softmax of a's channels against
@@ -117,9 +115,8 @@ class FusionBlock(nn.Module):
         weights: tuple[float, float] = (1.0, 1.0),
         use_checkpoint: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(use_checkpoint)
         self.weights = weights
-        self.use_checkpoint = use_checkpoint
         self.norm1 = nn.LayerNorm(features)
         self.reprojection = nn.Linear(features, 2 * features)
         self.attention_norm = nn.LayerNorm(2 * features)
@@ -188,12 +185,3 @@ class FusionBlock(nn.Module):
         fused = self._fuse(wide.flatten(2, 3), context, [wide.shape[2], *row])
         pixels = wide.shape[3]
         return fused.narrow(1, before[0].shape[1] * pixels, strip[0].shape[1] * pixels)
-
-    def _tidy(self, values: Tensor) -> None:
-        if self.use_checkpoint and values.device.type == "cpu" and not torch.compiler.is_compiling():
-            tidy_heap(values.numel())
-
-    def _run(self, function: Callable, *arguments: Any) -> Any:
-        if self.use_checkpoint and torch.is_grad_enabled():
-            return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
-        return function(*arguments)

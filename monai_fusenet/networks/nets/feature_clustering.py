@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from monai_fusenet.networks.blocks.layout import channels_last
 from monai_fusenet.networks.published import load_published
-from monai_fusenet.utils.checks import check_whole
+from monai_fusenet.utils.checks import check_network
 
 __all__ = ["ConvReLUNorm", "FeatureClusteringNet", "FeatureClusteringOutput"]
 
@@ -72,10 +72,7 @@ class FeatureClusteringNet(nn.Module):
 
     def __init__(self, spatial_dims: int = 2, in_channels: int = 3, features: int = 100, layers: int = 2) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
-        for name, count in (("in_channels", in_channels), ("features", features), ("layers", layers)):
-            check_whole(name, count, 1)
+        check_network(spatial_dims, in_channels=in_channels, features=features, layers=layers)
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
         self.blocks = nn.Sequential(

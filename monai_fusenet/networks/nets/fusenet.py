@@ -10,7 +10,7 @@ from monai_fusenet.networks.blocks.fusion import FusionBlock
 from monai_fusenet.networks.blocks.pixel_encoder import PixelEncoder
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
 from monai_fusenet.networks.published import IGNORED, PATCH_HINT, by_module, load_published
-from monai_fusenet.utils.checks import check_whole
+from monai_fusenet.utils.checks import check_network
 from monai_fusenet.utils.scores import merge_twin_scores
 
 __all__ = ["FuseNet", "FuseNetOutput"]
@@ -100,11 +100,8 @@ class FuseNet(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
-        patch_grid = {2: 8, 3: 4}[spatial_dims] if patch_grid is None else patch_grid
-        for name, count in (("in_channels", in_channels), ("features", features), ("patch_grid", patch_grid)):
-            check_whole(name, count, 1)
+        patch_grid = {2: 8, 3: 4}.get(spatial_dims, 1) if patch_grid is None else patch_grid
+        check_network(spatial_dims, in_channels=in_channels, features=features, patch_grid=patch_grid)
         self.encoder = PixelEncoder(spatial_dims, in_channels, features, use_checkpoint)
         self.augmented_encoder = (
             None if shared_encoder else PixelEncoder(spatial_dims, in_channels, features, use_checkpoint)

@@ -12,7 +12,7 @@ from monai_fusenet.networks.blocks.expanding import PatchExpanding
 from monai_fusenet.networks.blocks.layout import channels_last, to_map, to_tokens
 from monai_fusenet.networks.blocks.projection import ShiftedPatchAttention
 from monai_fusenet.networks.published import PATCH_HINT, by_module, load_published
-from monai_fusenet.utils.checks import check_whole
+from monai_fusenet.utils.checks import check_network
 
 __all__ = ["MSFormer", "MSFormerOutput"]
 
@@ -138,11 +138,8 @@ class MSFormer(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
-        patch_grid = {2: 8, 3: 4}[spatial_dims] if patch_grid is None else patch_grid
-        for name, count in (("in_channels", in_channels), ("features", features), ("patch_grid", patch_grid)):
-            check_whole(name, count, 1)
+        patch_grid = {2: 8, 3: 4}.get(spatial_dims, 1) if patch_grid is None else patch_grid
+        check_network(spatial_dims, in_channels=in_channels, features=features, patch_grid=patch_grid)
         self.fine = Branch(spatial_dims, in_channels, features, 1, use_checkpoint)
         self.coarse = Branch(spatial_dims, in_channels, features, 2, use_checkpoint)
         self.expansion = PatchExpanding(spatial_dims, features)

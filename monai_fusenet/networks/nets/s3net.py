@@ -12,7 +12,7 @@ from monai_fusenet.networks.blocks.large_kernel import InceptionLargeKernelAtten
 from monai_fusenet.networks.blocks.layout import channels_last, to_map, to_tokens
 from monai_fusenet.networks.blocks.pixel_norm import PixelNorm
 from monai_fusenet.networks.published import load_published
-from monai_fusenet.utils.checks import check_switch, check_whole
+from monai_fusenet.utils.checks import check_network, check_switch
 
 __all__ = ["S3Net", "S3NetOutput"]
 
@@ -96,10 +96,7 @@ class S3Net(nn.Module):
         second_view: bool = True,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
-        check_whole("in_channels", in_channels, 1)
-        check_whole("features", features, 1)
+        check_network(spatial_dims, in_channels=in_channels, features=features)
         check_switch("second_view", second_view)
         self.second_view = second_view
         self.stem = Conv[Conv.CONV, spatial_dims](in_channels, features, kernel_size=3, padding=1)
