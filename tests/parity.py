@@ -41,3 +41,10 @@ def inputs():
         weights[name] = torch.from_numpy(value)
     image, augmented = rng.random((1, 3, 256, 256)), rng.random((1, 3, 256, 256))
     return weights, _smooth(image), _smooth(augmented)
+
+
+def sampled(gradient, kind):
+    """A gradient as the figures hold it: whole (`grad`), its norm (`grad_norm`), or 64 of its values (`grad_head`)."""
+    if kind == "grad_norm":
+        return gradient.norm()
+    return gradient.flatten()[:: gradient.numel() // 64][:64] if kind == "grad_head" else gradient
