@@ -65,23 +65,25 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def machine() -> list[str]:
-    """What the measurements were made on."""
+def machine(threads: int | None = None) -> list[str]:
+    """What the measurements were made on, and with how many threads (`None`: as many as torch takes here)."""
+    threads = torch.get_num_threads() if threads is None else threads
     model = platform.processor() or platform.machine()
     if os.path.isfile("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), model)
     return [
-        f"{datetime.date.today():%Y-%m-%d}, {model}, {torch.get_num_threads()} threads, no GPU used",
+        f"{datetime.date.today():%Y-%m-%d}, {model}, {threads} thread{'s' * (threads != 1)}, no GPU used",
         f"Python {platform.python_version()}, torch {torch.__version__}, monai {monai.__version__}",
     ]
 
 
-def run(case: dict[str, Any]) -> dict[str, Any]:
-    """Measures one case in a process of its own."""
+def run(case: dict[str, Any], threads: int | None = None) -> dict[str, Any]:
+    """Measures one case in a process of its own, on so many threads (`None`: as many as torch takes)."""
     command = [sys.executable, "-m", "benchmarks.cases", json.dumps(case)]
     root = Path(__file__).parents[1]
-    process = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=root, check=False)
+    env = {**os.environ, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
+    process = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=root, env=env, check=False)
     if process.returncode:
         raise SystemExit(f"error: {case} failed:\n{process.stderr.splitlines()[-1]}")
     return json.loads(process.stdout.splitlines()[-1])

@@ -6,6 +6,7 @@ CASE is a JSON object of arguments for `measure`; the answer is a JSON object on
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from benchmarks.steps import build
 from benchmarks.transcription import TranscribedFuseNet, transcribed_step
 from monai_fusenet.data import sample_images
 from monai_fusenet.inferers import PerImageInferer
@@ -27,10 +29,19 @@ BUNDLE = Path(__file__).parents[1] / "bundles" / "fusenet_segmentation" / "confi
 
 
 def measure(what: str, **options: Any) -> dict[str, Any]:
-    """Runs a case of this module by its name; adds the peak memory of the process in MiB, imports included."""
-    cases = {case.__name__: case for case in (transcription, step, fit, default, forward, student)}
+    """Runs a case of this module by its name; adds the process's memory in MiB: at the start, and its peak."""
+    cases = {case.__name__: case for case in (transcription, step, published_step, fit, default, forward, student)}
+    start = _held_mib()
     result = cases[what](**options)
-    return {**result, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {**result, "start_mib": start, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def _held_mib() -> float:
+    """Memory of the process now, imports included; nan where the system does not tell."""
+    table = Path("/proc/self/statm")
+    if not table.is_file():
+        return math.nan
+    return int(table.read_text(encoding="ascii").split()[1]) * resource.getpagesize() / 2**20
 
 
 def _seconds(step: Callable[[], Any], repeats: int) -> list[float]:
@@ -73,6 +84,16 @@ def step(size: list[int], repeats: int, amp: bool = False, checkpoint: bool = Fa
         optimizer.step()
 
     return {"seconds": _seconds(one, repeats)}
+
+
+def published_step(method: str, form: str, repeats: int, side: int | None = None) -> dict[str, Any]:
+    """Steps of a method of `benchmarks.steps`, in the library's published form or as transcribed."""
+    step, seconds, cpu_seconds = build(method, form, side), [], []
+    for _ in range(repeats):
+        start = time.process_time()
+        seconds += _seconds(step, 1)
+        cpu_seconds.append(time.process_time() - start)
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds}
 
 
 def fit(side: int, images: int, steps: int, at_once: int = 1, amp: bool = False, checkpoint: bool = False) -> dict:
