@@ -8,9 +8,10 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_fusenet.bundle.checks import check_options, check_values
+from monai_fusenet.bundle.weights import load_network
 from monai_fusenet.inferers import PerImageInferer
 from monai_fusenet.networks import by_slices
-from monai_fusenet.shipped import config_files
+from monai_fusenet.shipped import config_files, shipped
 
 __all__ = ["FittingMethod", "load_method"]
 
@@ -33,7 +34,8 @@ def load_method(*overlays: str, **options: Any) -> FittingMethod:
         options: of the workflow, as `steps=20`.
 
     Raises:
-        ValueError: for an option or a value that makes no sense, in one line.
+        ValueError: for an option or a value that makes no sense, in one line; and where trained weights are needed, see
+            `checkpoint`, and are missing, or do not fit.
         FileNotFoundError: for an overlay that is none.
     """
     parser = ConfigParser()
@@ -42,6 +44,9 @@ def load_method(*overlays: str, **options: Any) -> FittingMethod:
         parser[name] = value
     check_options(parser.get())
     check_values(parser.get())
-    network = parser.get_parsed_content("network_def")
-    neighbours = parser.get_parsed_content("neighbours")
-    return FittingMethod(by_slices(network, neighbours), parser.get_parsed_content("inferer"))
+    network, neighbours, checkpoint, inferer = (
+        parser.get_parsed_content(name) for name in ("network_def", "neighbours", "checkpoint", "inferer")
+    )
+    bundle_root = shipped("bundles") / "fusenet_segmentation"
+    network = load_network(by_slices(network, neighbours), checkpoint, inferer, bundle_root, "cpu")
+    return FittingMethod(network, inferer)

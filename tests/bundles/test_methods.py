@@ -116,3 +116,12 @@ def test_two_at_once_are_fitted_as_each_alone(method, spatial):
     _, together = load_method(method, **options)
     together.at_once = 2
     torch.testing.assert_close(together(images, network), alone(images, network), rtol=1e-3, atol=1e-3)
+
+
+def test_a_trained_network_for_a_program_of_ones_own(tmp_path):
+    with pytest.raises(ValueError, match=r"^feed-forward and adaptation need trained weights"):
+        load_method("s3net", "feedforward", features=4)
+    trained = load_method("s3net", features=4).network
+    torch.save({"network": trained.state_dict()}, tmp_path / "model.pt")
+    network, _ = load_method("s3net", "feedforward", features=4, checkpoint=str(tmp_path / "model.pt"))
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in network.state_dict().items())

@@ -326,3 +326,9 @@ def test_half_precision(training, whole, spatial, dtype):
 def test_every_published_name_has_its_own():
     names = [_own_name(name) for name in published()]
     assert len(set(names)) == len(names)
+
+
+def test_nan_comes_out_as_nan():
+    image = torch.rand(1, 3, 9, 7)
+    image[0, 0, 4, 3] = torch.nan
+    assert S3Net(2, 3, 4)(image).isnan().any()

@@ -195,7 +195,7 @@ def _corners(strip: slice, offset: Tensor, modulation: Tensor, spatial: Sequence
         share = position - lower
         within = ((lower >= 0) & (lower < side)).to(share), (lower < side - 1).to(share)
         pixel = lower.long()
-        ends = [stride * pixel.clamp(0, side - 1), stride * (pixel + 1).clamp_(max=side - 1)]
+        ends = [stride * pixel.clamp(0, side - 1), stride * (pixel + 1).clamp_(0, side - 1)]  # of NaN, too
         shares = [(1 - share) * within[0], share * within[1]]
         seen = [start + end for start in seen for end in ends]
         weights = [weight * part for weight in weights for part in shares]
