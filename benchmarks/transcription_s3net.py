@@ -1,7 +1,7 @@
 """S3-Net's published formulas written down one by one, without a thought for speed (see `benchmarks/transcription.py`).
 
 One call of `grid_sample` for each tap of the deformable convolution, maps keep their channels first, and labels are
-painted in colours on the host in every step. It serves measurements only; `tests/test_transcription_s3net.py` holds it
+painted in colours on the host in every step. It serves measurements only; `tests/test_transcribed_s3net.py` holds it
 to the published figures, as the library is.
 """
 
