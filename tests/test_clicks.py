@@ -74,6 +74,17 @@ def test_a_foreground_click_keeps_its_part_of_the_start():
     assert mask[centre(first)]
 
 
+def test_pixels_that_no_click_reaches_stay_as_they_are():
+    rows, columns = np.indices((400, 600))
+    left, right = (((rows - 200) ** 2 + (columns - column) ** 2) < 80**2 for column in (150, 450))
+    clusters = np.where(left | right, 2, 1).astype(np.uint8)
+    selector = ClickSelector(clusters, (clusters / 2).astype(np.float32)[None])
+    assert np.array_equal(selector([(200, 150)], [], left | right), left | right)  # it agrees
+    assert np.array_equal(selector([], [(200, 450)], left | right), left)  # the other part goes
+    for start in (255 * left.astype(np.uint8), np.where(left, 1, -1), left.tolist()):
+        assert np.array_equal(selector([(200, 150)], [], start), left)
+
+
 def test_a_start_of_another_shape():
     clusters, image, _ = scene()
     with pytest.raises(ValueError, match=r"^start must have the shape of the image, \(70, 91\), got \(70, 90\)$"):

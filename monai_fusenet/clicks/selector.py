@@ -26,6 +26,7 @@ TEMPERATURE = 0.2  # the smaller, the more the likeliest candidate decides alone
 ALIKE = 1 / 4  # of the size of the smallest part clicked, from which on another part is its like
 LEAST_ALIKE = 1 / 16  # of it, below which a part is none of the objects
 FURTHER = 5  # parts like those clicked, from which on all of them are meant
+STAYS = 0.5  # pixels of the grid, a shift of the outline below which a mask that is there keeps its own
 OWN_OBJECT_DEPTH = 0.5  # a click at least so deep in a shape apart, as a share of its depth, asks for that shape
 
 Point = Sequence[int]
@@ -99,7 +100,8 @@ class ClickSelector:
             foreground: indices (*spatial) of pixels of the object, in the order of the clicks; one at least, unless
                 there is a `start`.
             background: indices of pixels that are not.
-            start: (*spatial), bool, a mask that the clicks correct; `None`: the first click chooses.
+            start: (*spatial), a mask that the clicks correct, foreground above 0; `None`: the first click chooses.
+                Where no click moves the outline it stays as it is, to the pixel.
 
         Returns:
             (*spatial), bool.
@@ -110,23 +112,30 @@ class ClickSelector:
         """
         if len(foreground) == 0 and start is None:
             raise ValueError("expected at least one foreground click, got none")
-        if start is not None and start.shape != tuple(self.shape):
-            raise ValueError(f"start must have the shape of the image, {tuple(self.shape)}, got {start.shape}")
+        if start is not None:
+            start = np.asarray(start) > 0
+            if start.shape != tuple(self.shape):
+                raise ValueError(f"start must have the shape of the image, {tuple(self.shape)}, got {start.shape}")
         for point in (*foreground, *background):
             if len(point) != len(self.shape) or not all(
                 0 <= index < side for index, side in zip(point, self.shape, strict=True)
             ):
                 raise ValueError(f"the click {tuple(point)} lies outside the image, whose shape is {self.shape}")
         inside, outside = (self._on_grid(points) for points in (foreground, background))
-        if start is not None and len(inside) + len(outside) == 0:
-            return start.astype(bool)
-        chosen = self._chosen(inside, outside) if start is None else self._started(start, inside, outside)
-        distance = correct(chosen, self._image, inside, outside)
-        mask = resize_linear(distance[None].astype(np.float32), self.shape)[0] > 0
+        if start is None:
+            mask = self._on_image(correct(self._chosen(inside, outside), self._image, inside, outside)) > 0
+        else:
+            before = signed_distance(resize_linear(start[None].astype(np.float32), self.grid)[0] > 0.5)
+            after = correct(self._started(before, inside, outside), self._image, inside, outside)
+            mask = np.where(self._on_image(np.abs(after - before)) < STAYS, start, self._on_image(after) > 0)
         for points, value in ((foreground, True), (background, False)):
             for point in points:
                 mask[tuple(point)] = value
         return mask
+
+    def _on_image(self, distance: np.ndarray) -> np.ndarray:
+        """Distances of the grid on that of the image, (*spatial)."""
+        return resize_linear(distance[None].astype(np.float32), self.shape)[0]
 
     def _on_grid(self, points: Sequence[Point]) -> np.ndarray:
         """Points (n, axes) as indices of the grid, none of them twice, in their order."""
@@ -147,12 +156,11 @@ class ClickSelector:
                     distance = np.maximum(distance, apart)
         return distance
 
-    def _started(self, start: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-        """Signed distance (*grid) of a mask with the shapes apart that clicks add, without the parts that they deny.
+    def _started(self, distance: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        """A signed distance (*grid) with the shapes apart that clicks add, without the parts that they deny.
 
         Denied is a part deep inside which a background click lies and no foreground click, where other parts are left.
         """
-        distance = signed_distance(resize_linear(start[None].astype(np.float32), self.grid)[0] > 0.5)
         for point in map(tuple, inside):
             if distance[point] < 0:
                 apart = self._shape_apart(point, distance > 0, outside)
