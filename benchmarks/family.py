@@ -25,7 +25,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.objects import link
-from benchmarks.quality import mean, spread
+from benchmarks.quality import mean, read_rows, spread
 from monai_fusenet.data import find_images
 from monai_fusenet.evaluation.levels import LEVELS
 from monai_fusenet.shipped import config_files
@@ -72,17 +72,13 @@ def evaluate(items: Sequence[Mapping[str, Any]], dataset: Path, overlays: Sequen
         sys.exit(status)
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a table."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def rows_of(out: Path, name: str, method: str, with_baselines: bool) -> list[dict[str, Any]]:
     """A row for the method, and where asked for one for each baseline."""
-    scores = read(out / "scores.csv")
+    scores = read_rows(out / "scores.csv")
     own = scores[0]["method"]
-    steps = [int(row["steps"]) for path in sorted(out.glob("seed_*/summary.csv")) for row in read(path) if row["steps"]]
+    steps = [
+        int(row["steps"]) for path in sorted(out.glob("seed_*/summary.csv")) for row in read_rows(path) if row["steps"]
+    ]
     found = []
     for title in dict.fromkeys(row["method"] for row in scores):
         if title == own or with_baselines:
@@ -115,19 +111,8 @@ def _or_none(value: float) -> float | str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One part for each set, as Markdown."""
-    titles = [
-        "method",
-        "images",
-        *LEVELS,
-        "worst",
-        "below 0.5",
-        "ARI",
-        "steps",
-        "clusters",
-        "collapse",
-        "seconds",
-        "MiB",
-    ]
+    titles = ["method", "images", *LEVELS, "worst", "below 0.5", "ARI"]
+    titles += ["steps", "clusters", "collapse", "seconds", "MiB"]
     lines = []
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
@@ -185,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             counts |= dict.fromkeys(PUBLISHED, given.published_count)
         for method, count in counts.items():
             overlays = ({**METHODS, **PUBLISHED}[method], SETS[name])
-            out = given.out / name / method.replace(" ", "_").replace(",", "")
+            kind = f"{count}_images_seeds_{'_'.join(map(str, given.seeds))}"  # rows of other ones are never mixed
+            out = given.out / kind / name / method.replace(" ", "_").replace(",", "")
             evaluate(items[:count], dataset, [*overlays[1], *overlays[0]], out, str(given.seeds))
             rows += rows_of(out, name, method, with_baselines=method == "FuseNet")
         _write(rows, given)

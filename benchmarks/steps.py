@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    what = f"`python -m benchmarks.steps`: fastest of {given.steps} steps. Load average when it began: {load}."
+    what = f"`python -m benchmarks.steps --steps {given.steps}`: the fastest step counts. Load average before: {load}."
     text = "\n".join([what, *machine(threads=1), "", table(rows), ""])
     (given.results / "steps.md").write_text(text, encoding="utf-8")
     print(text)

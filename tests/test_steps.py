@@ -30,7 +30,7 @@ def test_a_measurement_becomes_a_row_with_ratios(tmp_path, capsys):
     assert all(float(row[f"{form}_{what}"]) > 0 for form in FORMS for what in ("cpu_s", "wall_s", "mib"))
     text = (tmp_path / "steps.md").read_text(encoding="utf-8")
     assert "| feature clustering | 33 x 33 |" in text
-    assert "fastest of 2 steps" in text
+    assert "`python -m benchmarks.steps --steps 2`" in text
     assert text in capsys.readouterr().out
 
 
