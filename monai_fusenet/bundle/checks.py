@@ -83,12 +83,18 @@ def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
         run_ids: further entry points of the config.
 
     Raises:
-        ValueError: names the first such option and the nearest known one.
+        ValueError: names the first such option and the nearest known one, or the overlays that it belongs to.
     """
     # Of no use, as `dataset_dir`, which is a property, where a program gives `items`.
     entries = ENTRIES | PROPERTIES | {"sequences"} | set(run_ids)
     welcome = references(config) | entries | _left_without_effect(config) | {*FIT_OPTIONS, *STUDENT_OPTIONS}
     for key in config:
+        brought_by = next((option.overlays for option in OPTIONS if option.name == key), ())
+        if key not in welcome and brought_by:
+            raise ValueError(
+                f"{key} has no effect: another overlay replaces what reads this option of {' or '.join(brought_by)}; "
+                "leave one of the two overlays out"
+            )
         if key not in welcome:
             # Plain values are options; blocks and what is computed from others are not.
             known = [

@@ -8,6 +8,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_fusenet.bundle.checks import check_options, check_values
+from monai_fusenet.bundle.faults import cause_of
 from monai_fusenet.bundle.weights import load_network
 from monai_fusenet.inferers import PerImageInferer
 from monai_fusenet.networks import by_slices
@@ -44,9 +45,12 @@ def load_method(*overlays: str, **options: Any) -> FittingMethod:
         parser[name] = value
     check_options(parser.get())
     check_values(parser.get())
-    network, neighbours, checkpoint, inferer = (
-        parser.get_parsed_content(name) for name in ("network_def", "neighbours", "checkpoint", "inferer")
-    )
+    try:
+        network, neighbours, checkpoint, inferer = (
+            parser.get_parsed_content(name) for name in ("network_def", "neighbours", "checkpoint", "inferer")
+        )
+    except RuntimeError as error:
+        raise cause_of(error) from error
     bundle_root = shipped("bundles") / "fusenet_segmentation"
     network = load_network(by_slices(network, neighbours), checkpoint, inferer, bundle_root, "cpu")
     return FittingMethod(network, inferer)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ from monai_fusenet.inferers.record import FitRecord
 from monai_fusenet.inferers.schedule import check_resolutions, sizes_to_fit
 from monai_fusenet.losses.scribble import scribbled_classes
 from monai_fusenet.losses.with_scribbles import with_scribbles
-from monai_fusenet.utils.arrays import plain
+from monai_fusenet.utils.arrays import plain, tensor_of
 from monai_fusenet.utils.checks import check_number, check_switch, check_whole
 from monai_fusenet.utils.scores import count_clusters, guided_upsampling, is_one_cluster, merged
 
@@ -158,11 +159,11 @@ class PerImageInferer(Inferer):
         self.record: list[FitRecord] = []
 
     def __call__(
-        self, inputs: Tensor, network: Any, *args: Any, scribble: Tensor | None = None, **kwargs: Any
+        self, inputs: Tensor, network: Any, *args: Any, scribble: Tensor | np.ndarray | None = None, **kwargs: Any
     ) -> Tensor:
         """Returns the scores of each image."""
         images = self._checked(plain(inputs), network).detach()
-        drawn = [None] * len(images) if scribble is None else self._checked_scribble(plain(scribble), images)
+        drawn = [None] * len(images) if scribble is None else self._checked_scribble(plain(tensor_of(scribble)), images)
         self.record = []
         all_scores = []
         for index, group in enumerate(images.split(self.at_once if self.steps and scribble is None else 1)):

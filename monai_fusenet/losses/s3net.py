@@ -72,8 +72,8 @@ class S3NetLoss(nn.Module):
         """The weighted terms and their sum, to be watched one by one."""
         if len(output) != 2:
             raise ValueError(
-                "expected scores of the image and auxiliary scores of a second view, got scores alone: "
-                "the augmentation must add a second view"
+                "expected scores of the image and auxiliary scores of a second view, which the augmentation must add, "
+                f"got {len(output)} outputs"
             )
         scores, auxiliary_scores = output
         correspondence = None if batch is None else batch.get("correspondence")

@@ -23,11 +23,14 @@ def scribbled_classes(scribble: Tensor, ignore_index: int = NO_SCRIBBLE) -> list
     Raises:
         ValueError: unless they are 0, 1 and so on, without a gap.
     """
+    if not isinstance(scribble, Tensor):
+        raise TypeError(f"scribbles must be a tensor of whole numbers, got {type(scribble).__name__}")
     values = scribble.unique().tolist()
     classes = [value for value in values if value != ignore_index]
     if classes != list(range(len(classes))):
         raise ValueError(
-            f"scribbles must be of the classes 0, 1, 2, ... without a gap, and {ignore_index} elsewhere, got {classes}"
+            f"scribbles must be of the classes 0, 1, 2, ... without a gap, and {ignore_index} elsewhere, "
+            f"got {classes[:9]}"
         )
     return [int(value) for value in classes]
 

@@ -164,7 +164,7 @@ class SpatialContinuityLoss(_Loss):
             table = grey_values(torch.randint(0, 255, (COLOURS, 3), generator=generator))
         else:
             table = torch.as_tensor(greys)
-            if table.ndim != 1 or len(table) == 0 or table.min() < 0 or table.max() > 255:
+            if table.ndim != 1 or len(table) == 0 or not ((table >= 0) & (table <= 255)).all():
                 raise ValueError(f"greys must be a list of values from 0 to 255, got {greys}")
         self.register_buffer("greys", table.double() / 255, persistent=False)
 

@@ -69,8 +69,14 @@ class WithScribbles(nn.Module):
 
 @cache
 def _with_one_more(fields: tuple[str, ...]) -> Any:
-    """A named tuple of these terms and a last one, `scribble`."""
-    return namedtuple("TermsWithScribble", (*fields, "scribble"))
+    """A named tuple of these terms and a last one, `scribble`, which can be sent to other processes."""
+    make: Any = namedtuple  # mypy knows names that are written down alone
+    base = make("TermsWithScribble", (*fields, "scribble"))
+    return type(base.__name__, (base,), {"__slots__": (), "__reduce__": lambda own: (_made, (fields, tuple(own)))})
+
+
+def _made(fields: tuple[str, ...], values: tuple[Tensor, ...]) -> Any:
+    return _with_one_more(fields)(*values)
 
 
 def with_scribbles(loss_function: Any, merge: Callable[[Tensor], Tensor] | None = None) -> Any:

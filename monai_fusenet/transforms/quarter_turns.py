@@ -70,6 +70,11 @@ class RandQuarterTurnViewd(RandomizableTransform, MapTransform):
         RandomizableTransform.__init__(self, prob)
         if len(self.keys) != 1:
             raise ValueError(f"keys must be one key, that of the image, got {self.keys}")
+        if len({*self.keys, augmented_key, correspondence_key}) < 3:
+            raise ValueError(
+                "keys, augmented_key and correspondence_key must differ, "
+                f"got {self.keys[0]}, {augmented_key} and {correspondence_key}"
+            )
         self.augmented_key = augmented_key
         self.correspondence_key = correspondence_key
         self.axes: tuple[int, ...] = ()

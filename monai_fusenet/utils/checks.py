@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["check_network", "check_number", "check_switch", "check_whole"]
+__all__ = ["check_network", "check_number", "check_sides", "check_switch", "check_whole"]
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
@@ -35,3 +36,17 @@ def check_network(spatial_dims: int, **counts: int) -> None:
         raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
     for name, count in counts.items():
         check_whole(name, count, 1)
+
+
+def check_sides(name: str, size: int | Sequence[int], spatial_dims: int) -> list[int]:
+    """A size as one side for each axis; a single number stands for all of them.
+
+    Raises:
+        ValueError: unless it is a whole number of at least 1, or one for each axis.
+    """
+    sides = [size] * spatial_dims if isinstance(size, int | float) else list(size)
+    if len(sides) != spatial_dims or any(int(side) != side or side < 1 or isinstance(side, bool) for side in sides):
+        raise ValueError(
+            f"{name} must be a whole number of at least 1, or {spatial_dims} of them, one for each axis, got {size}"
+        )
+    return [int(side) for side in sides]

@@ -53,6 +53,28 @@ def test_a_misspelt_option_of_a_method():
         load_method("skin", stps=3)
 
 
+@pytest.mark.parametrize("method", ["paper", "msformer_paper", "s3net_paper", "feature_clustering_paper"])
+def test_published_forms_say_which_overlays_they_replace(method):
+    """They prepare images as published, and leave nothing of how a preset for other images does."""
+    for other, option in (("volume", "working_spacing"), ("slices", "working_spacing"), ("ct", "window")):
+        message = f"{option} has no effect: another overlay replaces what reads this option of .*; leave one of the two"
+        with pytest.raises(ValueError, match=f"^{message} overlays out$"):
+            load_method(other, method)
+
+
+@pytest.mark.parametrize(
+    ("overlays", "message"),
+    [
+        (("paper", "volume"), "img_size must be a whole number of at least 1, or 3 of them, one for each axis, got "),
+        (("msformer_paper", "slices"), "img_size must be a whole number of at least 1, or 2 of them, one for each "),
+        (("s3net_paper", "volume"), "free offsets are for 2-D only, got spatial_dims = 3"),
+    ],
+)
+def test_published_forms_that_a_preset_makes_impossible(overlays, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        load_method(*overlays)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_second_view_of_another_sequence_is_of_fusenet_alone(method):
     with pytest.raises(ValueError, match=r"^second_view_channels must be 0: this method has no second view of another"):

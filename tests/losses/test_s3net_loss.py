@@ -171,6 +171,7 @@ def test_colours_are_drawn_once_and_for_all():
     [
         ({"mode": "hard"}, 'mode must be "soft" or "published", got "hard"'),
         ({"greys": [0, 300]}, "greys must be a list of values from 0 to 255, got [0, 300]"),
+        ({"greys": [0.0, float("nan")]}, "greys must be a list of values from 0 to 255, got [0.0, nan]"),
         ({"greys": []}, "greys must be a list of values from 0 to 255, got []"),
     ],
 )
@@ -225,10 +226,13 @@ def test_gradients_through_a_norm(batch_size, spatial):
 def test_what_is_missing_is_told():
     scores, auxiliary_scores, correspondence = draw((5, 3))
     loss = S3NetLoss()
-    with pytest.raises(
-        ValueError, match=r"^expected scores of the image and auxiliary scores of a second view, got sco"
-    ):
-        loss.terms((scores,), {})
+    for output in ((scores,), (scores, auxiliary_scores, scores)):
+        message = (
+            "expected scores of the image and auxiliary scores of a second view, which the augmentation must add, "
+            f"got {len(output)} outputs"
+        )
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            loss.terms(output, {})
     for batch in (None, {}):
         with pytest.raises(
             ValueError, match=r"^the batch has no correspondence: the second view must be a geometric one"

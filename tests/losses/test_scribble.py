@@ -1,12 +1,14 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from batch_norms import assert_right_behind_a_batch_norm
 from torch.autograd import gradcheck
 
 from monai_fusenet.losses import ScribbleLoss, scribble_loss
+from monai_fusenet.losses.scribble import scribbled_classes
 
 SIZES = pytest.mark.parametrize("spatial", [(5, 3), (4, 3, 5)])
 NONE = 255
@@ -112,3 +114,12 @@ def test_a_class_that_is_no_whole_number():
 def test_more_classes_than_clusters():
     with pytest.raises(ValueError, match=r"^there are scribbles of 3 classes, but only 2 clusters$"):
         ScribbleLoss()(draw(1, 2, 5, 3), draw_scribble(1, (5, 3)))
+
+
+def test_arrays_and_values_that_are_no_numbers():
+    with pytest.raises(TypeError, match=r"^scribbles must be a tensor of whole numbers, got ndarray$"):
+        scribbled_classes(np.zeros((1, 1, 5, 3)))
+    scribble = torch.full((1, 1, 5, 3), float(NONE))
+    scribble[:, :, 1, 1] = float("nan")
+    with pytest.raises(ValueError, match=r"^scribbles must be of the classes 0, 1, 2, .*, got \[nan\]$"):
+        ScribbleLoss()(draw(1, 4, 5, 3), scribble)

@@ -1,3 +1,4 @@
+import pickle
 from typing import NamedTuple
 
 import pytest
@@ -50,6 +51,13 @@ def test_adds_a_term(spatial):
 def test_without_scribbles_the_terms_are_those_of_the_loss(batch):
     scores = draw(1, 4, 5, 3)
     assert WithScribbles(Size()).terms((scores,), batch) == Size().terms((scores,), batch)
+
+
+def test_terms_can_be_sent_to_other_processes():
+    terms = WithScribbles(Size()).terms((draw(1, 4, 5, 3),), {"scribble": draw_scribble(1, (5, 3))})
+    again = pickle.loads(pickle.dumps(terms))
+    assert type(again) is type(terms)
+    assert (again, again.scribble) == (terms, terms.scribble)
 
 
 def test_twins_are_judged_together():

@@ -55,9 +55,9 @@ def test_is_what_plain_modules_compute(spatial):
     image = draw(spatial).double()
     maps = image
     for block in network.blocks:
-        maps = norm(conv(maps, block.conv.weight, block.conv.bias, padding=1).relu(), block.norm)
+        maps = norm(conv(maps, block.conv.weight, block.conv.bias, padding=1).relu(), block.norm.norm)
     mixed = torch.einsum("kc,bc...->bk...", network.projection.weight, maps)
-    torch.testing.assert_close(network(image), norm(mixed, network.norm))
+    torch.testing.assert_close(network(image), norm(mixed, network.norm.norm))
 
 
 @SIZES
@@ -179,7 +179,7 @@ def published_state_dict(network):
     for name, value in network.state_dict().items():
         module, _, parameter = name.rpartition(".")
         kind, index = "conv" if module.endswith(("conv", "projection")) else "bn", module.split(".")[1:2]
-        number = 3 if not index else 1 if index == ["0"] else f"2.{int(index[0]) - 1}"
+        number = 3 if not module.startswith("blocks") else 1 if index == ["0"] else f"2.{int(index[0]) - 1}"
         one_by_one = module == "projection" and parameter == "weight"
         state_dict[f"{kind}{number}.{parameter}"] = value.clone()[..., None, None] if one_by_one else value.clone()
     return state_dict
@@ -196,7 +196,7 @@ def test_published_weights_arrive(layers):
 
 def test_published_names():
     assert published_name("conv2.0.weight") == "blocks.1.conv.weight"
-    assert published_name("bn2.1.running_var") == "blocks.2.norm.running_var"
+    assert published_name("bn2.1.running_var") == "blocks.2.norm.norm.running_var"
     assert published_name("conv3.bias") == "projection.bias"
 
 

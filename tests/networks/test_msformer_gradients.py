@@ -76,7 +76,7 @@ def test_what_the_inter_scale_term_does_not_teach(spatial):
     expected = {name for name in found if name.split(".")[:1] in (["expansion"], ["head"], ["patches"])}
     for branch in ("fine", "coarse"):
         expected |= {name for name in found if name.startswith(tuple(f"{branch}.blocks.1.{part}" for part in after))}
-        expected |= {f"{branch}.norms.1.weight", f"{branch}.norms.1.bias"}
+        expected |= {f"{branch}.norms.1.norm.weight", f"{branch}.norms.1.norm.bias"}
     assert idle == expected
 
 

@@ -91,6 +91,12 @@ def test_views_that_are_never_turned_are_the_image():
         assert sample["correspondence"].flatten().tolist() == list(range(40))
 
 
+@pytest.mark.parametrize("keys", [{"augmented_key": "image"}, {"correspondence_key": "augmented"}])
+def test_keys_that_are_the_same(keys):
+    with pytest.raises(ValueError, match=r"^keys, augmented_key and correspondence_key must differ, got image, "):
+        RandQuarterTurnViewd(**keys)
+
+
 def test_what_cannot_be_turned():
     with pytest.raises(ValueError, match=r"^keys must be one key, that of the image, got \('image', 'label'\)$"):
         RandQuarterTurnViewd(["image", "label"])

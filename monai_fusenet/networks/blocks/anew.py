@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from monai_fusenet.utils.checks import check_switch
 from monai_fusenet.utils.strips import tidy_heap
 
 __all__ = ["Checkpointing", "anew", "linear_of_anew"]
@@ -21,10 +22,14 @@ class Checkpointing(nn.Module):
 
     Args:
         use_checkpoint: whether it does.
+
+    Raises:
+        ValueError: unless that is `True` or `False`.
     """
 
     def __init__(self, use_checkpoint: bool = False) -> None:
         super().__init__()
+        check_switch("use_checkpoint", use_checkpoint)
         self.use_checkpoint = use_checkpoint
 
     def _tidy(self, values: Tensor) -> None:

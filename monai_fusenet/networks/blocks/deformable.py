@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_fusenet.networks.blocks.layout import to_map, to_tokens
-from monai_fusenet.utils.checks import check_network
+from monai_fusenet.utils.checks import check_network, check_sides
 from monai_fusenet.utils.precision import at_least_float32, full_precision
 
 __all__ = ["DeformableConv", "OffsetPrediction", "deform_conv"]
@@ -290,7 +289,7 @@ class DeformableConv(nn.Module):
                 "free offsets need an img_size, and predicted ones take none, "
                 f"got {offsets} ones with img_size = {img_size}"
             )
-        self.img_size = [] if img_size is None else [int(side) for side in ensure_tuple_rep(img_size, spatial_dims)]
+        self.img_size = [] if img_size is None else check_sides("img_size", img_size, spatial_dims)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *[KERNEL] * spatial_dims))
         self.prediction = OffsetPrediction(spatial_dims, in_channels) if offsets == "predicted" else None
         taps = KERNEL**spatial_dims

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from monai_fusenet.networks.blocks.layout import to_map, to_tokens
+from monai_fusenet.utils.checks import check_sides
 from monai_fusenet.utils.precision import at_least_float32
 
 __all__ = ["PatchGrid", "PatchTokens", "ProjectionHead", "ShiftedPatchAttention"]
@@ -85,7 +85,7 @@ class PatchGrid(nn.Module):
         super().__init__()
         self.spatial_dims = spatial_dims
         self.patch_grid = patch_grid
-        self.img_size = [] if img_size is None else [int(n) for n in ensure_tuple_rep(img_size, spatial_dims)]
+        self.img_size = [] if img_size is None else check_sides("img_size", img_size, spatial_dims)
         if self.img_size and min(self.img_size) < patch_grid:
             raise ValueError(
                 f"img_size must be at least patch_grid = {patch_grid} along each axis, got {self.img_size}"

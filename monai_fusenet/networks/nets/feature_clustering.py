@@ -7,7 +7,9 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_fusenet.networks.blocks.layout import channels_last
+from monai_fusenet.networks.blocks.inputs import check_images
+from monai_fusenet.networks.blocks.layout import channels_last, to_map, to_tokens
+from monai_fusenet.networks.blocks.pixel_norm import PixelNorm
 from monai_fusenet.networks.published import load_published
 from monai_fusenet.utils.checks import check_network
 
@@ -35,15 +37,11 @@ class ConvReLUNorm(nn.Module):
     def __init__(self, spatial_dims: int, in_channels: int, features: int) -> None:
         super().__init__()
         self.conv = Conv[Conv.CONV, spatial_dims](in_channels, features, kernel_size=3, padding=1)
-        self.norm = nn.BatchNorm1d(features)
+        self.norm = PixelNorm(features)
 
     def forward(self, features: Tensor) -> Tensor:
         """Describes each pixel by its neighbourhood."""
-        pixels = F.relu(self.conv(channels_last(features)), inplace=True).movedim(1, -1)
-        # On (B * N, features), not on a transposed view of a map: there torch 2.13 on the CPU computes wrong gradients,
-        # without a word, when B is 1.
-        tokens = self.norm(pixels.flatten(0, -2).to(self.norm.weight.dtype))
-        return tokens.view(pixels.shape).movedim(-1, 1)
+        return self.norm(F.relu(self.conv(channels_last(features)), inplace=True))
 
 
 class FeatureClusteringNet(nn.Module):
@@ -79,19 +77,14 @@ class FeatureClusteringNet(nn.Module):
             *(ConvReLUNorm(spatial_dims, features if index else in_channels, features) for index in range(layers))
         )
         self.projection = nn.Linear(features, features)
-        self.norm = nn.BatchNorm1d(features)
+        self.norm = PixelNorm(features)
 
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, FeatureClusteringOutput]:  # noqa: UP007, UP045
         """Scores alone for one image; the same in a named tuple for a pair."""
-        if image.ndim != 2 + self.spatial_dims or image.shape[1] != self.in_channels:
-            raise ValueError(
-                f"images must have {self.in_channels} channels and {self.spatial_dims} spatial axes, "
-                f"got {list(image.shape)}"
-            )
-        pixels = self.blocks(image).movedim(1, -1)
-        tokens = self.norm(self.projection(pixels.flatten(0, -2)).to(self.norm.weight.dtype))
-        scores = tokens.view(pixels.shape).movedim(-1, 1)
+        check_images(image, None, self.spatial_dims, self.in_channels)
+        tokens = self.projection(to_tokens(self.blocks(image)))
+        scores = self.norm(to_map(tokens, list(image.shape[2:])))
         if augmented is None:
             return scores
         return FeatureClusteringOutput(scores)
@@ -111,8 +104,8 @@ class FeatureClusteringNet(nn.Module):
 def published_name(published: str) -> str | None:
     """Our name of a parameter of the authors, `None` where they have none of that name."""
     module, _, parameter = published.rpartition(".")
-    known = {"conv1": "blocks.0.conv", "bn1": "blocks.0.norm", "conv3": "projection", "bn3": "norm"}
+    known = {"conv1": "blocks.0.conv", "bn1": "blocks.0.norm.norm", "conv3": "projection", "bn3": "norm.norm"}
     kind, _, index = module.partition(".")
     if kind in ("conv2", "bn2") and index.isdecimal():
-        known[module] = f"blocks.{int(index) + 1}.{'conv' if kind == 'conv2' else 'norm'}"
+        known[module] = f"blocks.{int(index) + 1}.{'conv' if kind == 'conv2' else 'norm.norm'}"
     return f"{known[module]}.{parameter}" if module in known else None

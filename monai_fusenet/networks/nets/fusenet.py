@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_fusenet.networks.blocks.fusion import FusionBlock
+from monai_fusenet.networks.blocks.inputs import check_images
 from monai_fusenet.networks.blocks.pixel_encoder import PixelEncoder
 from monai_fusenet.networks.blocks.projection import PatchTokens, ProjectionHead
 from monai_fusenet.networks.published import IGNORED, PATCH_HINT, by_module, load_published
@@ -79,7 +80,7 @@ class FuseNet(nn.Module):
 
     Raises:
         ValueError: when `spatial_dims` is not 2 or 3, a count is no whole number above 0, or the views of a pair differ
-            in shape, do not fit `img_size` or are smaller than the patch grid.
+            in shape, have another number of axes or channels, do not fit `img_size` or are smaller than the patch grid.
 
     Reference:
         Kazerouni et al. 2023, "FuseNet: Self-Supervised Dual-Path Network for Medical Image Segmentation",
@@ -102,6 +103,8 @@ class FuseNet(nn.Module):
         super().__init__()
         patch_grid = {2: 8, 3: 4}.get(spatial_dims, 1) if patch_grid is None else patch_grid
         check_network(spatial_dims, in_channels=in_channels, features=features, patch_grid=patch_grid)
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
         self.encoder = PixelEncoder(spatial_dims, in_channels, features, use_checkpoint)
         self.augmented_encoder = (
             None if shared_encoder else PixelEncoder(spatial_dims, in_channels, features, use_checkpoint)
@@ -115,10 +118,7 @@ class FuseNet(nn.Module):
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, FuseNetOutput]:  # noqa: UP007, UP045
         """Scores alone for one image; scores and the tokens of both views for a pair."""
-        if augmented is not None and augmented.shape != image.shape:
-            raise ValueError(
-                f"image and augmented must have the same shape, got {list(image.shape)} and {list(augmented.shape)}"
-            )
+        check_images(image, augmented, self.spatial_dims, self.in_channels)
         image_features = self.encoder(image)
         if self.augmented_encoder is not None:
             augmented_features = self.augmented_encoder(image if augmented is None else augmented)

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 from monai_fusenet.networks.blocks.efficient_transformer import EfficientTransformerBlock
 from monai_fusenet.networks.blocks.expanding import PatchExpanding
+from monai_fusenet.networks.blocks.inputs import check_images
 from monai_fusenet.networks.blocks.layout import channels_last, to_map, to_tokens
+from monai_fusenet.networks.blocks.pixel_norm import PixelNorm
 from monai_fusenet.networks.blocks.projection import ShiftedPatchAttention
 from monai_fusenet.networks.published import PATCH_HINT, by_module, load_published
 from monai_fusenet.utils.checks import check_network
@@ -23,8 +25,8 @@ PUBLISHED_NAMES = {
         for letter, branch in (("s", "fine"), ("l", "coarse"))
         for theirs, more, ours in (
             ("patch_embed", ".proj", "conv"),
-            ("patch_embed", ".norm", "norm"),
-            *(("bn2", f".{index}", f"norms.{index}") for index in range(2)),
+            ("patch_embed", ".norm", "norm.norm"),
+            *(("bn2", f".{index}", f"norms.{index}.norm") for index in range(2)),
             *(
                 ("block", f".{index}.{part}", f"blocks.{index}.{own}")
                 for index in range(2)
@@ -80,26 +82,20 @@ class Branch(nn.Module):
     def __init__(self, spatial_dims: int, in_channels: int, features: int, stride: int, use_checkpoint: bool) -> None:
         super().__init__()
         self.conv = Conv[Conv.CONV, spatial_dims](in_channels, features, kernel_size=3, stride=stride, padding=1)
-        self.norm = nn.BatchNorm1d(features)
+        self.norm = PixelNorm(features)
         self.blocks = nn.ModuleList(
             [EfficientTransformerBlock(spatial_dims, features, use_checkpoint) for _ in range(2)]
         )
-        self.norms = nn.ModuleList([nn.BatchNorm1d(features) for _ in range(2)])
+        self.norms = nn.ModuleList([PixelNorm(features) for _ in range(2)])
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Describes each pixel of `image` at this scale."""
-        features = self.conv(channels_last(image))
-        spatial = list(features.shape[2:])
-        # Batch norm on (B * N, C), not on a transposed view of a map: there torch 2.13 on the CPU computes wrong
-        # gradients, without a word, when B is 1.
-        tokens = to_tokens(features)
-        tokens = self.norm(tokens.flatten(0, 1)).view_as(tokens)
-        context = tokens
+        features = self.norm(self.conv(channels_last(image)))
+        context = features
         for block, norm in zip(self.blocks, self.norms):  # noqa: B905 (TorchScript knows no strict)
-            features, context = block(to_map(tokens, spatial))
-            tokens = to_tokens(features)
-            tokens = norm(tokens.flatten(0, 1)).view_as(tokens)
-        return to_map(tokens, spatial), context
+            features, context = block(features)
+            features = norm(features)
+        return features, context
 
 
 class MSFormer(nn.Module):
@@ -120,8 +116,8 @@ class MSFormer(nn.Module):
         `forward(image, augmented)`: -> `MSFormerOutput`; the method has one view, `augmented` plays no part.
 
     Raises:
-        ValueError: when `spatial_dims` is not 2 or 3, a count is no whole number above 0, or in training the image does
-            not fit `img_size` or is smaller than the patch grid.
+        ValueError: when `spatial_dims` is not 2 or 3, a count is no whole number above 0, an image has another number
+            of axes or channels, or in training does not fit `img_size` or is smaller than the patch grid.
 
     Reference:
         Karimijafarbigloo et al. 2023, "MS-Former: Multi-Scale Self-Guided Transformer for Medical Image Segmentation",
@@ -140,6 +136,8 @@ class MSFormer(nn.Module):
         super().__init__()
         patch_grid = {2: 8, 3: 4}.get(spatial_dims, 1) if patch_grid is None else patch_grid
         check_network(spatial_dims, in_channels=in_channels, features=features, patch_grid=patch_grid)
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
         self.fine = Branch(spatial_dims, in_channels, features, 1, use_checkpoint)
         self.coarse = Branch(spatial_dims, in_channels, features, 2, use_checkpoint)
         self.expansion = PatchExpanding(spatial_dims, features)
@@ -149,6 +147,7 @@ class MSFormer(nn.Module):
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, MSFormerOutput]:  # noqa: UP007, UP045
         """Scores alone for one argument; scores, contexts and patch attention for two."""
+        check_images(image, None, self.spatial_dims, self.in_channels)
         fine, fine_context = self.fine(image)
         coarse, coarse_context = self.coarse(image)
         coarse_weight, fine_weight = self.head.weight.chunk(2, dim=1)

@@ -8,6 +8,7 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from monai_fusenet.networks.blocks.deformable import DeformableConv
+from monai_fusenet.networks.blocks.inputs import check_images
 from monai_fusenet.networks.blocks.large_kernel import InceptionLargeKernelAttention
 from monai_fusenet.networks.blocks.layout import channels_last, to_map, to_tokens
 from monai_fusenet.networks.blocks.pixel_norm import PixelNorm
@@ -98,6 +99,8 @@ class S3Net(nn.Module):
         super().__init__()
         check_network(spatial_dims, in_channels=in_channels, features=features)
         check_switch("second_view", second_view)
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
         self.second_view = second_view
         self.stem = Conv[Conv.CONV, spatial_dims](in_channels, features, kernel_size=3, padding=1)
         self.stem_norm = PixelNorm(features)
@@ -113,10 +116,7 @@ class S3Net(nn.Module):
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, S3NetOutput]:  # noqa: UP007, UP045
         """Scores alone for one image; scores and those of the auxiliary head for a pair."""
-        if augmented is not None and augmented.shape != image.shape:
-            raise ValueError(
-                f"image and augmented must have the same shape, got {list(image.shape)} and {list(augmented.shape)}"
-            )
+        check_images(image, augmented, self.spatial_dims, self.in_channels)
         spatial = list(image.shape[2:])
         features = self._describe(image)
         hidden = to_tokens(self.deformable_norm(self.deformable(features)))
