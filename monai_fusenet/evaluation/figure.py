@@ -1,4 +1,4 @@
-"""The deployed Dice of every image as a figure."""
+"""The deployed Dice of every image as figures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Iterable
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import spearmanr
 
 from monai_fusenet.evaluation.cells import shorten, shown_name
 from monai_fusenet.evaluation.levels import BASELINES, Row
 
-__all__ = ["draw_deployed_dice"]
+__all__ = ["draw_confidence", "draw_deployed_dice"]
+
+LEAST_IMAGES = 5  # whose rank correlation says something
 
 
 def draw_deployed_dice(rows: Iterable[Row]) -> bytes:
@@ -43,6 +46,34 @@ def draw_deployed_dice(rows: Iterable[Row]) -> bytes:
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False)
+    return _svg(figure)
+
+
+def draw_confidence(rows: Iterable[Row]) -> bytes | None:
+    """The deployed Dice of every image against its confidence, as SVG; `None` where too few have one.
+
+    On the dashed line, confidence is what the Dice will be. Above stand the rank correlation (Spearman) of both, and
+    by how much they differ on average.
+    """
+    told = [row for row in rows if row["level"] == "deployed" and "confidence" in row]
+    if len({row["file"] for row in told}) < LEAST_IMAGES:
+        return None
+    sure, dice = (np.array([row[key] for row in told]) for key in ("confidence", "dice"))
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#8a94a3", linewidth=1, linestyle="--")
+    axes.scatter(sure, dice, s=16, color="#1f6fd0", alpha=0.6, linewidths=0)
+    varied = len(set(sure)) > 1 and len(set(dice)) > 1
+    ranks = f"rank correlation {spearmanr(sure, dice).statistic:.2f}, " if varied else ""
+    axes.set_title(f"{ranks}mean difference {np.abs(sure - dice).mean():.2f}", fontsize=10)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="confidence", ylabel="deployed Dice", aspect="equal")
+    axes.grid(color="#e4e8ee")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "monai_fusenet"}):  # equal scores give equal files
         figure.savefig(buffer, format="svg", metadata={"Date": None})

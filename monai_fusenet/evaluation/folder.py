@@ -58,9 +58,9 @@ def score_folder(
 
     Returns:
         rows of `score_image` for each seed and of `score_baselines`, with `file`, `seed` and, where the summary has
-        them, `seconds` and `peak_mib`, and `note` where a truth or prediction was brought to the grid of the image;
-        and what could not be scored. Baselines are scored on the images of which at least one prediction is; where an
-        image has more than 524 288 pixels, on a grid of so many, for time.
+        them, `seconds`, `peak_mib` and `confidence`, and `note` where a truth or prediction was brought to the grid of
+        the image; and what could not be scored. Baselines are scored on the images of which at least one prediction
+        is; where an image has more than 524 288 pixels, on a grid of so many, for time.
     """
     folders = predictions.values()
     with_objects = any(result_path(folder, item["name"], "objects") for folder in folders for item in items)
@@ -143,7 +143,7 @@ class _Scorer:
         if summary.get("status") == "failed":  # of an earlier run, a mask may still lie there
             raise ValueError(summary["message"])
         results = load_results(self.predictions[seed], item["name"], truth.image)
-        costs = {key: float(summary[key]) for key in ("seconds", "peak_mib") if summary.get(key)}
+        told = {key: float(summary[key]) for key in ("seconds", "peak_mib", "confidence") if summary.get(key)}
         label, spacing = truth.label.numpy()[0] > 0, spacing_of(truth.image)
         objects = None
         if true_objects is not None:
@@ -152,7 +152,7 @@ class _Scorer:
             objects = (results.objects, true_objects)
         scores = score_image(self.method, results.mask, results.clusters, label, spacing, objects)
         notes = _noted(truth.note, results.note)
-        return [{"file": item["file"], "seed": seed, **row, **costs, **notes} for row in scores]
+        return [{"file": item["file"], "seed": seed, **row, **told, **notes} for row in scores]
 
     def _score_baselines(self, item: Mapping[str, Any], truth: Truth, true_objects: np.ndarray | None) -> list[Row]:
         pixels, label, spacing = truth.image.numpy(), truth.label.numpy()[0] > 0, spacing_of(truth.image)

@@ -22,7 +22,7 @@ from monai_fusenet.evaluation.cells import (
     summary_cells,
 )
 from monai_fusenet.evaluation.examples import Example
-from monai_fusenet.evaluation.figure import draw_deployed_dice
+from monai_fusenet.evaluation.figure import draw_confidence, draw_deployed_dice
 from monai_fusenet.evaluation.levels import BASELINE_PIXELS, BASELINES, LEVELS, Row
 
 __all__ = ["report_page"]
@@ -45,6 +45,7 @@ tr.method td { font-weight: 600; background: #eef4fc; }
 tr.baseline td { color: #566070; }
 span.spread { opacity: .7; font-weight: 400; }
 img { width: 100%; max-width: 56rem; margin: 1rem 0 0; }
+img.square { max-width: 28rem; }
 figure { margin: 1rem 0 1.5rem; }
 figcaption { font-weight: 600; font-size: .9rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
 figure img { max-height: 32rem; object-fit: contain; object-position: left; margin: 0; }
@@ -55,6 +56,11 @@ dt { font-weight: 600; } dd { margin: 0; }
 LEGEND = (
     "Green: the mask; orange: the truth. Beneath stand, where they are known, the scores by which the mask was chosen "
     "among the candidates."
+)
+
+TRUST = (
+    "Confidence (of <code>summary.csv</code>) is known without any truth; here stands what it was worth. On the "
+    "dashed line it is the Dice itself."
 )
 
 GLOSSARY = {
@@ -142,9 +148,11 @@ def _level_section(level: str, lines: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _pictures(rows: Sequence[Row], examples: Sequence[Example]) -> list[str]:
-    """The deployed Dice of every image as a figure, then the examples."""
-    svg = base64.b64encode(draw_deployed_dice(rows)).decode()
-    parts = [f'<img alt="Deployed Dice of every image per method" src="data:image/svg+xml;base64,{svg}">']
+    """The deployed Dice of every image, alone and against its confidence, then the examples."""
+    parts = [_drawing("Deployed Dice of every image per method", draw_deployed_dice(rows))]
+    if confidence := draw_confidence(rows):
+        parts += ["<h3>How far confidence can be trusted</h3>", f'<p class="note">{TRUST}</p>']
+        parts.append(_drawing("Deployed Dice against confidence", confidence, "square"))
     if examples:
         parts += ["<h3>Best, median and worst</h3>", f'<p class="note">{LEGEND}</p>']
     return [*parts, *map(_figure, examples)]
@@ -182,6 +190,11 @@ def _html_table(rows: Sequence[str]) -> str:
 def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
     """Terms and what they mean, both HTML."""
     return "<dl>" + "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in pairs) + "</dl>"
+
+
+def _drawing(title: str, svg: bytes, kind: str = "") -> str:
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    return f'<img class="{kind}" alt="{title}" src="{source}">'
 
 
 def _figure(example: Example) -> str:

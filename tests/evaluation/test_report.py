@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from monai_fusenet.evaluation import Example, format_totals, totals, typical_rows, write_report
+from monai_fusenet.evaluation.figure import draw_confidence
 from monai_fusenet.evaluation.levels import BASELINES, CLUSTERINGS, LEVELS, METRICS, OBJECT_METRICS, score_image
 
 WITHOUT_OBJECTS = dict.fromkeys(OBJECT_METRICS, math.nan)
@@ -299,3 +300,33 @@ def test_nothing_to_report(tmp_path):
     with pytest.raises(ValueError, match=r"^every row must name its image under 'file', got only method, level, dice"):
         write_report([nameless], tmp_path / "folder", ["Title"])
     assert not (tmp_path / "folder").exists()
+
+
+def sure_rows(count, told=lambda number: 0.5 + number / 20):
+    return [row(file=f"{n}.png", dice=0.4 + n / 20, confidence=told(n)) for n in range(count)]
+
+
+def picture_texts(svg):
+    return re.findall(r"<!-- (.*?) -->", svg.decode())
+
+
+def test_confidence_is_drawn_beside_the_dice_it_was_worth():
+    texts = picture_texts(draw_confidence([*sure_rows(5), row("2-means", file="0.png")]))
+    assert "rank correlation 1.00, mean difference 0.10" in texts
+    assert {"confidence", "deployed Dice"} <= set(texts)
+    texts = picture_texts(draw_confidence(sure_rows(6, told=lambda number: 0.9)))
+    assert "mean difference 0.38" in texts  # of 0.9 and 0.4 to 0.65: 0.375; no rank is higher than another
+    texts = picture_texts(draw_confidence(sure_rows(5, told=lambda number: 1 - number / 5)))
+    assert any(text.startswith("rank correlation -1.00, ") for text in texts)
+
+
+def test_a_few_images_say_nothing_of_confidence():
+    assert draw_confidence(sure_rows(4)) is None
+    assert draw_confidence([row(file=f"{n}.png") for n in range(9)]) is None
+
+
+def test_the_page_shows_confidence_where_it_is_known(tmp_path):
+    for rows, shown in ((sure_rows(5), True), (sure_rows(4), False)):
+        page = write_report(rows, tmp_path, ["Title"]).read_text("utf-8")
+        assert ("Deployed Dice against confidence" in page) is shown
+    assert "confidence" in (tmp_path / "scores.csv").read_text("utf-8").splitlines()[0].split(",")
