@@ -18,7 +18,7 @@ from monai.transforms import Identity
 
 from monai_fusenet.distillation import CandidatePool, FolderPass, consensus, mean_pairwise_dice, select_confident
 from monai_fusenet.distillation.candidates import PoolMaker
-from monai_fusenet.distillation.folds import Folds, dice_of, expect, split
+from monai_fusenet.distillation.folds import Folds, confidence_power, dice_of, expect, split
 from monai_fusenet.distillation.known import without_vanished
 from monai_fusenet.distillation.lesson import KnownFolder, lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import Ranker, cross_votes
@@ -197,6 +197,18 @@ def test_what_is_expected_lies_between_what_was_held_out_and_agreement():
     assert (found.dice, found.spread) == (pytest.approx((0.7 * 0.95) ** 0.5), pytest.approx(0.02**0.5))
     assert expect({"a": 0.6}, []) == (pytest.approx(0.6), 0, {"a": 0.6})
     assert expect({"a": 0.0, "b": 0.0}, [1.0]).dice == 0  # agreement on what no accepted mask shows
+
+
+def test_confidence_becomes_what_is_expected_on_average():
+    sure = [0.99, 0.9, 0.95]
+    for expected in (0.98, 0.9, 0.6):
+        power = confidence_power(sure, expected)
+        assert np.mean(np.array(sure) ** power) == pytest.approx(expected, abs=1e-3)
+    assert confidence_power([0.9, 0.9], 0.81) == pytest.approx(2, abs=1e-3)
+    assert confidence_power([0.9, 0.9], 0.0) == 20
+    assert confidence_power([0.9, 0.9], 1.0) == 0.1
+    assert confidence_power([1.0, 1.0], 0.9) == 20  # no power changes it
+    assert confidence_power([], 0.9) == 1
 
 
 class Halved:

@@ -238,6 +238,13 @@ OPTIONS = (
         part="student",
     ),
     Option(
+        "confidence_power",
+        number("number, at least 0"),
+        ("distillation",),
+        "Power that the student's confidence in a mask is raised to; where there are accepted masks, they tell it.",
+        part="student",
+    ),
+    Option(
         "agreement",
         number("number, 0 to 1"),
         ("distillation",),

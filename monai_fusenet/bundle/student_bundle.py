@@ -23,7 +23,12 @@ STUDENT_PARTS = ("preprocessing", "inferer", "mask", "postprocessing")  # of the
 
 
 def write_student(
-    workflow: Context, network: nn.Module, weights: str, bundle_root: str | Path, folder: str | Path
+    workflow: Context,
+    network: nn.Module,
+    weights: str,
+    bundle_root: str | Path,
+    folder: str | Path,
+    learnt: Mapping[str, Any],
 ) -> None:
     """Writes a distilled network as a bundle, with the values of all options that its config refers to.
 
@@ -33,6 +38,7 @@ def write_student(
         weights: its fingerprint.
         bundle_root: the bundle that runs.
         folder: where to.
+        learnt: options whose value the training found.
     """
     shipped, metadata = (
         json.loads((Path(str(bundle_root)) / "configs" / f"{name}.json").read_text("utf-8"))
@@ -40,7 +46,7 @@ def write_student(
     )
     used = references(student_config(workflow.config, shipped, {}, weights)) - {"checkpoint"}
     names = [option.name for option in OPTIONS if option.shapes_results and option.name in used]
-    values = {name: workflow.content(name) for name in names}
+    values = {name: learnt[name] if name in learnt else workflow.content(name) for name in names}
     config = student_config(workflow.config, shipped, values, weights)
     write_bundle(folder, network, config, student_metadata(metadata, values), bundle_root)
 

@@ -21,6 +21,7 @@ from monai_fusenet.distillation import AcceptedMasks, Distiller, FolderPass, Kee
 from monai_fusenet.engines import FolderEvaluator
 from monai_fusenet.handlers.results import ResultWriter
 from monai_fusenet.results.dicom import is_dicom
+from monai_fusenet.transforms import MaskConfidenced
 from monai_fusenet.utils import distributed
 
 __all__ = ["distil", "infer", "train"]
@@ -134,15 +135,21 @@ def distil(
     for one in passes:
         make_masks(*one.build(items))
 
-    def train_student() -> dict[str, torch.Tensor]:
+    def train_student() -> tuple[dict[str, torch.Tensor], float | None]:
         distiller.run(items, [one.output_dir for one in passes], accepted)
-        return {name: value.cpu() for name, value in distiller.network.state_dict().items()}
+        return {name: value.cpu() for name, value in distiller.network.state_dict().items()}, distiller.confidence_power
 
-    distiller.network.load_state_dict(distributed.from_first(train_student))
+    trained, power = distributed.from_first(train_student)
+    distiller.network.load_state_dict(trained)
     weights, model_dir = fingerprint(distiller.network), distiller.output_dir / "model"
-    distributed.from_first(lambda: write_student(workflow, distiller.network, weights, bundle_root, model_dir))
+    learnt = {} if power is None else {"confidence_power": power}
+    distributed.from_first(lambda: write_student(workflow, distiller.network, weights, bundle_root, model_dir, learnt))
     logger.info("the network, as a bundle: %s", model_dir)
 
+    if power is not None:
+        for transform in Compose([postprocessing]).flatten().transforms:
+            if isinstance(transform, MaskConfidenced):
+                transform.power = power
     kept = [] if accepted is None else [KeepAcceptedd(accepted)]
     own = FolderPass(
         distiller.output_dir / "masks",
@@ -154,6 +161,7 @@ def distil(
         {
             "weights": weights,
             "split_objects": workflow.content("split_objects"),
+            "confidence_power": power,
             "accepted_masks": distiller.settings["accepted_masks"],
         },
         distiller.overwrite,

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.metrics import compute_dice
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from monai_fusenet.distillation.agreement import soft_agreement
@@ -26,13 +27,17 @@ from monai_fusenet.distillation.ranker import Ranker, Vote
 from monai_fusenet.distillation.schooling import Schooling
 from monai_fusenet.utils.files import atomic_path
 
-__all__ = ["Expectation", "Folds", "Opening", "dice_of", "expect", "fold_steps", "split", "steps_of_round"]
+__all__ = [
+    *("Expectation", "Folds", "Opening", "agreement", "confidence_power", "dice_of", "expect", "fold_steps", "split"),
+    "steps_of_round",
+]
 
 logger = logging.getLogger(__name__)
 
 MOST_FOLDS = 3
 PART = 0.75  # of a round: how long a network learns that leaves masks out
 SCALE = 0.2  # of Dice: an opinion that is so much better has e times the say; a mean of five is about so far off
+POWERS = (0.1, 20.0)  # a mean confidence of 0.9 becomes 0.99 or 0.12
 UNKNOWN = 0.5  # Dice of an opinion that no mask was held out from
 
 
@@ -132,6 +137,31 @@ def expect(held_out: Mapping[str, float], agreements: Sequence[float]) -> Expect
     if len(agreements):
         mean = math.sqrt(mean * float(np.mean(agreements)))
     return Expectation(mean, float(dice.std(ddof=1)) if len(dice) > 1 else 0.0, dict(held_out))
+
+
+def confidence_power(confidences: Sequence[float], expected: float) -> float:
+    """The power that turns what a network says of its own masks into what they are worth on average.
+
+    It leaves the order of the images as it is, and doubts most the masks that the network doubts itself.
+
+    Args:
+        confidences: in [0, 1], of masks that no person has drawn; none: 1 is the answer.
+        expected: their mean Dice.
+
+    Returns:
+        power p with mean(confidences ** p) = expected, or the nearest from 0.1 to 20.
+    """
+    sure = np.array(confidences)
+    least, most = POWERS
+
+    def excess(power: float) -> float:
+        return float(np.mean(sure**power)) - expected
+
+    if not len(sure):
+        return 1.0
+    if excess(least) <= 0 or excess(most) >= 0:
+        return least if excess(least) <= 0 else most
+    return round(float(brentq(excess, least, most, xtol=1e-4)), 3)
 
 
 class Folds:

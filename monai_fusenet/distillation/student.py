@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from monai_fusenet.distillation.accepted import AcceptedMasks
 from monai_fusenet.distillation.agreement import LEAST_IMAGES, select_confident
 from monai_fusenet.distillation.candidates import PoolMaker
-from monai_fusenet.distillation.folds import Folds, Opening, dice_of, expect, fold_steps
+from monai_fusenet.distillation.folds import Folds, Opening, agreement, confidence_power, dice_of, expect, fold_steps
 from monai_fusenet.distillation.lesson import KnownFolder, Lesson, foreground, lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import cross_votes
 from monai_fusenet.distillation.schooling import InBfloat16, Schooling
@@ -103,6 +103,10 @@ class Distiller:
         overwrite: start anew, whatever lies there.
         amp: whether the network computes in bfloat16 where that is enough.
 
+    Attributes:
+        confidence_power: after a run, see the function of this name; `None` where no accepted mask tells what to
+            expect.
+
     Raises:
         ValueError: when a number is out of range, or the network does not run at `size`.
     """
@@ -143,6 +147,7 @@ class Distiller:
             check_runs(one, in_channels, size, channels_of(classes))
         self.network = network.to(device)
         self.inferer = inferer
+        self.confidence_power: float | None = None
         self.size = tuple(size)
         self.classes = tuple(classes)
         self.output_dir = Path(output_dir)
@@ -259,7 +264,8 @@ class Distiller:
                 "the network has learnt that there is nothing in any image: more steps (--round_steps) or another "
                 "--seed may mend it"
             )
-        self._expect(folder, opening, [dice_of(one, other) for one, other in zip(masks, first, strict=True)])
+        agreements = [dice_of(one, other) for one, other in zip(masks, first, strict=True)]
+        self._expect(folder, opening, agreements, list(map(agreement, masks.float(), said)))
         return history
 
     def _open(self, folder: KnownFolder) -> Opening:
@@ -284,15 +290,19 @@ class Distiller:
         confidences = [vote.confidence if bool((vote.probability > 0.5).any()) else None for vote in votes]
         return Lesson(torch.stack([vote.probability for vote in votes]), confidences)
 
-    def _expect(self, folder: KnownFolder, opening: Opening, agreements: Sequence[float]) -> None:
-        """Says what Dice to expect, where accepted masks can tell."""
+    def _expect(
+        self, folder: KnownFolder, opening: Opening, agreements: Sequence[float], sure: Sequence[float]
+    ) -> None:
+        """Says what Dice to expect, where accepted masks can tell, and how far the network is right to be so sure."""
         path = self.output_dir / EXPECTATION
+        self.confidence_power = None
         if not opening.held_out:
             path.unlink(missing_ok=True)
             return
         held_out = {folder.samples[place]["name"]: dice for place, dice in opening.held_out.items()}
-        others = [value for place, value in enumerate(agreements) if place not in folder.accepted]
-        found = expect(held_out, others)
+        others = [place for place in range(len(agreements)) if place not in folder.accepted]
+        found = expect(held_out, [agreements[place] for place in others])
+        self.confidence_power = confidence_power([sure[place] for place in others if sure[place] > 0], found.dice)
         logger.info(
             "expected Dice of the masks of %d other images: %.3f, standard deviation %.3f (%d masks held out: %.3f)",
             *(len(others), found.dice, found.spread, len(held_out), np.mean(list(held_out.values()))),

@@ -9,6 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from monai_fusenet.utils.arrays import plain, tensor_of
+from monai_fusenet.utils.checks import check_number
 from monai_fusenet.utils.precision import at_least_float32
 
 __all__ = ["MaskConfidenced"]
@@ -25,9 +26,10 @@ class MaskConfidenced(MapTransform):
         probability_key: key of the probability, of the shape of the mask, in [0, 1]; or, of n classes,
             (n + 1, *spatial), the first of which is background: then how sure the foreground is.
         confidence_key: where the number goes.
+        power: that the number is raised to: of a network that is surer than it is right, one above 1.
 
     Raises:
-        ValueError: when mask and probability differ in shape.
+        ValueError: for a negative power, and when mask and probability differ in shape.
     """
 
     def __init__(
@@ -35,8 +37,11 @@ class MaskConfidenced(MapTransform):
         keys: KeysCollection = "pred",
         probability_key: str = "probability",
         confidence_key: str = "confidence",
+        power: float = 1.0,
     ) -> None:
         super().__init__(keys)
+        check_number("power", power, 0)
+        self.power = power
         self.probability_key = probability_key
         self.confidence_key = confidence_key
 
@@ -54,5 +59,5 @@ class MaskConfidenced(MapTransform):
                     f"{tuple(probability.shape)}"
                 )
             inside, total = float(probability[mask].sum()), float(probability.sum()) + int(mask.sum())
-            sample[self.confidence_key] = 2 * inside / total if mask.any() else None
+            sample[self.confidence_key] = (2 * inside / total) ** self.power if mask.any() else None
         return sample

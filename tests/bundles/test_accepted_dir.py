@@ -1,5 +1,6 @@
 """The option accepted_dir: whose files are opened, what a run of other masks is told, and wrong values."""
 
+import json
 import os
 import shutil
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from bundle_tools import call, draw_folder, draw_image, hear, read_summary
+from monai.bundle import run
 from PIL import Image
 from test_distillation_workflow import SMALL_STUDENT
 
@@ -61,6 +63,31 @@ def test_accepted_masks_stay_as_they_are(data, tmp_path):
     rows = {row["file"]: row for row in read_summary(tmp_path / "out" / "masks")}
     assert float(rows["images/scan1.png"]["confidence"]) == 1
     assert float(rows["images/scan1.png"]["mask_fraction"]) == pytest.approx(accepted.mean(), abs=1e-4)
+
+
+def test_two_masks_tell_how_sure_the_network_may_be(data, tmp_path):
+    """The distilled bundle keeps what they told, and says the same of an image as the workflow did."""
+    shutil.copy(data / "masks" / "scan0.png", tmp_path / "accepted")
+    assert distil(data, tmp_path / "out", accepted_dir=tmp_path / "accepted") == 0
+    config = tmp_path / "out" / "model" / "configs" / "inference.json"
+    power = json.loads(config.read_text("utf-8"))["confidence_power"]
+    assert power != 1
+    run(config_file=str(config), dataset_dir=str(data), output_dir=str(tmp_path / "again"))
+    said, again = (
+        {row["file"]: row["confidence"] for row in read_summary(folder)}
+        for folder in (tmp_path / "out" / "masks", tmp_path / "again")
+    )
+    assert said["images/scan2.png"] == again["images/scan2.png"]
+    run(config_file=str(config), dataset_dir=str(data), output_dir=str(tmp_path / "raw"), confidence_power=1)
+    raw = {row["file"]: row["confidence"] for row in read_summary(tmp_path / "raw")}
+    if raw["images/scan2.png"]:
+        assert float(again["images/scan2.png"]) == pytest.approx(float(raw["images/scan2.png"]) ** power, abs=2e-3)
+
+
+def test_one_mask_does_not_tell_it(data, tmp_path):
+    assert distil(data, tmp_path / "out", accepted_dir=tmp_path / "accepted") == 0
+    config = json.loads((tmp_path / "out" / "model" / "configs" / "inference.json").read_text("utf-8"))
+    assert config["confidence_power"] == 1
 
 
 def test_a_relative_folder_counts_from_the_current_one(data, tmp_path, monkeypatch):

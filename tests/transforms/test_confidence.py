@@ -27,6 +27,13 @@ def test_doubt_inside_and_outside_lowers_it():
     assert confidence(mask, probability) == pytest.approx(2 * 2.4 / (3 + 2.4 + 1.8))
 
 
+def test_a_power_tells_masks_that_a_network_is_too_sure_of():
+    sample = {"pred": torch.ones(1, 1, 4), "probability": torch.full((1, 1, 4), 0.6)}
+    assert MaskConfidenced("pred", power=2)(sample)["confidence"] == pytest.approx(0.75**2)  # 2 * 2.4 / (4 + 2.4)
+    with pytest.raises(ValueError, match=r"^power must be a finite number of at least 0, got -1$"):
+        MaskConfidenced("pred", power=-1)
+
+
 def test_of_an_empty_mask_nothing_is_said():
     assert confidence(torch.zeros(1, 4, 5), torch.full((1, 4, 5), 0.4)) is None
 
