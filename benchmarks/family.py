@@ -2,8 +2,9 @@
 
 For each set below DATA and each method, our default form and the published one, runs the workflow `evaluation` in a
 process of its own: three seeds, the overlay of the set, and no partitions of k-means beside the fit, so that a mask is
-the method's own. Images are those at odd places (sorted by name, counted from 0), `--count` of each set. The published
-forms need minutes an image: they run on the first `--published_count` of the same images, of the sets `PUBLISHED_SETS`.
+the method's own (`--votes`: with those of the workflow, as users have them). Images are those at odd places (sorted by
+name, counted from 0): `--count` of a set that has a preset of its kind, half as many of the others. The published forms
+need minutes an image: they run on the first `--published_count` of the same images, of the sets `PUBLISHED_SETS`.
 
 What is finished in OUT is kept. Writes `family.csv`, `family.md` and `family.png` (Dice against seconds) into
 `benchmarks/results/`: all four levels, the baselines, seconds, memory, steps, clusters and collapse.
@@ -53,19 +54,27 @@ SETS = {
     "retina_disc_drishti": (),
     "hippocampus_mr_3d": ("volume",),
 }
-PUBLISHED_SETS = ("dermoscopy", "chest_xray", "nuclei")
+PRESETS = {"skin", "lung", "nuclei"}
+LARGER_SETS = {  # for one question at a time
+    "dermoscopy_isic2018": ("skin",),
+    "chest_xray_shenzhen": ("lung",),
+    "nuclei_dsb2018_more": ("nuclei",),
+}
+PUBLISHED_SETS = ("dermoscopy", "chest_xray")
 COLUMNS = ("set", "method", "images", "seeds", *LEVELS, "deployed_sd", "worst", "below_half", "ari")
 MORE = ("steps", "clusters", "collapsed", "seconds", "peak_mib")
 
 
-def evaluate(items: Sequence[Mapping[str, Any]], dataset: Path, overlays: Sequence[str], out: Path, seeds: str) -> None:
+def evaluate(
+    items: Sequence[Mapping[str, Any]], dataset: Path, overlays: Sequence[str], out: Path, *options: str
+) -> None:
     """Runs the workflow on some images. Some may fail, which its log says."""
     if (out / "scores.csv").is_file():
         return
     with tempfile.TemporaryDirectory() as scratch:
         link(items, dataset, Path(scratch))
-        command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "evaluation", "--partitions", "[]"]
-        command += ["--config_file", str(config_files("evaluate", *overlays)), "--seeds", seeds]
+        command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "evaluation", *options]
+        command += ["--config_file", str(config_files("evaluate", *overlays))]
         command += ["--dataset_dir", scratch, "--output_dir", str(out.resolve())]
         status = subprocess.run(command).returncode
     if status not in (0, 2):
@@ -155,25 +164,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.family", description=__doc__)
     parser.add_argument("data", type=Path, help="folder of the sets")
     parser.add_argument("out", type=Path, help="folder for the results of the evaluations")
-    parser.add_argument("--count", type=int, default=6, help="images of a set")
-    parser.add_argument("--published_count", type=int, default=2, help="of them, those of the published forms; 0: none")
+    parser.add_argument("--count", type=int, default=4, help="images of a set with a preset of its kind")
+    parser.add_argument("--published_count", type=int, default=1, help="of them, those of the published forms; 0: none")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
+    parser.add_argument("--votes", action="store_true", help="partitions of k-means vote beside the fit")
     parser.add_argument("--seeds", type=json.loads, default=[0, 1, 2])
-    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), metavar="SET")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=[*SETS, *LARGER_SETS], metavar="SET")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where family.* go")
     given = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
     for name in given.sets:
-        dataset = given.data / name
-        items = [item for item in find_images(dataset) if "label" in item][1::2][: given.count]
-        counts = {method: len(items) for method in METHODS}
+        dataset, preset = given.data / name, {**SETS, **LARGER_SETS}[name]
+        count = given.count if PRESETS.intersection(preset) else -(-given.count // 2)
+        items = [item for item in find_images(dataset) if "label" in item][1::2][:count]
+        counts = {method: len(items) for method in given.methods}
         if name in PUBLISHED_SETS and given.published_count:
             counts |= dict.fromkeys(PUBLISHED, given.published_count)
         for method, count in counts.items():
-            overlays = ({**METHODS, **PUBLISHED}[method], SETS[name])
+            overlays = (*preset, *{**METHODS, **PUBLISHED}[method])
             kind = f"{count}_images_seeds_{'_'.join(map(str, given.seeds))}"  # rows of other ones are never mixed
+            kind += "_with_votes" * given.votes
+            options = ("--seeds", str(given.seeds), *(() if given.votes else ("--partitions", "[]")))
             out = given.out / kind / name / method.replace(" ", "_").replace(",", "")
-            evaluate(items[:count], dataset, [*overlays[1], *overlays[0]], out, str(given.seeds))
-            rows += rows_of(out, name, method, with_baselines=method == "FuseNet")
+            evaluate(items[:count], dataset, overlays, out, *options)
+            rows += rows_of(out, name, method, with_baselines=method == given.methods[0])
         _write(rows, given)
     print(table(rows))
 
@@ -185,8 +199,10 @@ def _write(rows: Sequence[Mapping[str, Any]], given: argparse.Namespace) -> None
         writer.writeheader()
         writer.writerows(rows)
     head = (
-        f"`python -m benchmarks.family DATA OUT --count {given.count} --published_count {given.published_count}`, "
-        f"seeds {given.seeds}, images at odd places, no partitions of k-means beside the fit. Dice at four levels.\n"
+        f"`python -m benchmarks.family DATA OUT --count {given.count} --published_count {given.published_count}"
+        f"{' --votes' * given.votes}`, seeds {given.seeds}, images at odd places, "
+        f"{'partitions of k-means vote' if given.votes else 'no partitions of k-means'} beside the fit. Dice at four "
+        "levels.\n"
     )
     (given.results / "family.md").write_text(f"# The four methods\n\n{head}{table(rows)}\n", encoding="utf-8")
     draw(rows).savefig(given.results / "family.png", dpi=110)
