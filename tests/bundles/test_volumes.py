@@ -294,15 +294,19 @@ def test_an_unknown_window_is_one_line(folder, tmp_path):
 # Real volumes
 
 
-def test_twenty_real_volumes_through_every_workflow(shared_dir, tmp_path):
-    overlay, folder = "volume.yaml", shared_dir / "data" / "hippocampus_mr_3d"
+def test_real_volumes_through_every_workflow(shared_dir, tmp_path):
+    overlay, folder = "volume.yaml", tmp_path / "data"
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+        for path in sorted((shared_dir / "data" / "hippocampus_mr_3d" / kind).glob("*.nii.gz"))[::3]:
+            (folder / kind / path.name).symlink_to(path)
     options = {**SMALL_VOLUMES, "steps": 1, "dataset_dir": folder}
     training = {key: value for key, value in options.items() if not key.startswith("inferer")}
     student = {"student_def#features": [4] * 6, "student_size": [32, 32, 32], "teacher_seeds": [], "rounds": 1}
     student |= {"round_steps": 1, "batch_size": 2, "flip_axes": []}
     student |= {"student_norm": ["instance", {"affine": True}]}  # batch norm knows no statistics after one step
     images = sorted((folder / "images").glob("*.nii.gz"))
-    assert len(images) == 20
+    assert len(images) == 7
 
     assert call("training", overlay, **training, output_dir=tmp_path / "training", max_epochs=1) == 0
     assert call("inference", overlay, **options, output_dir=tmp_path / "inference") == 0
@@ -310,7 +314,7 @@ def test_twenty_real_volumes_through_every_workflow(shared_dir, tmp_path):
     assert call("distillation", overlay, **options, **student, output_dir=tmp_path / "distillation") == 0
     for output in ("inference", "evaluation", "distillation/masks", "distillation/teacher/classical"):
         rows = read_summary(tmp_path / output)
-        assert [row["status"] for row in rows] == ["ok"] * 20
+        assert [row["status"] for row in rows] == ["ok"] * 7
         for path in images:
             image = nib.load(path)
             for kind in ("clusters", "mask"):
