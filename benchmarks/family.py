@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -38,11 +39,12 @@ METHODS = {
     "S3-Net": ("s3net",),
     "feature clustering": ("feature_clustering",),
 }
+AS_PUBLISHED = ", as published"
 PUBLISHED = {
-    "FuseNet, as published": ("paper",),
-    "MS-Former, as published": ("msformer_paper",),
-    "S3-Net, as published": ("s3net_paper",),
-    "feature clustering, as published": ("feature_clustering_paper",),
+    f"FuseNet{AS_PUBLISHED}": ("paper",),
+    f"MS-Former{AS_PUBLISHED}": ("msformer_paper",),
+    f"S3-Net{AS_PUBLISHED}": ("s3net_paper",),
+    f"feature clustering{AS_PUBLISHED}": ("feature_clustering_paper",),
 }
 SETS = {
     "dermoscopy": ("skin",),
@@ -178,8 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         count = given.count if PRESETS.intersection(preset) else -(-given.count // 2)
         items = [item for item in find_images(dataset) if "label" in item][1::2][:count]
         counts = {method: len(items) for method in given.methods}
-        if name in PUBLISHED_SETS and given.published_count:
-            counts |= dict.fromkeys(PUBLISHED, given.published_count)
+        if name in PUBLISHED_SETS and not given.votes:
+            published = [title for title in PUBLISHED if title.removesuffix(AS_PUBLISHED) in given.methods]
+            counts |= dict.fromkeys(published if given.published_count else (), given.published_count)
         for method, count in counts.items():
             overlays = (*preset, *{**METHODS, **PUBLISHED}[method])
             kind = f"{count}_images_seeds_{'_'.join(map(str, given.seeds))}"  # rows of other ones are never mixed
@@ -198,12 +201,11 @@ def _write(rows: Sequence[Mapping[str, Any]], given: argparse.Namespace) -> None
         writer = csv.DictWriter(file, (*COLUMNS, *MORE))
         writer.writeheader()
         writer.writerows(rows)
-    head = (
-        f"`python -m benchmarks.family DATA OUT --count {given.count} --published_count {given.published_count}"
-        f"{' --votes' * given.votes}`, seeds {given.seeds}, images at odd places, "
-        f"{'partitions of k-means vote' if given.votes else 'no partitions of k-means'} beside the fit. Dice at four "
-        "levels.\n"
-    )
+    command = f"python -m benchmarks.family DATA OUT --count {given.count} --published_count {given.published_count}"
+    command += " --votes" * given.votes
+    command += f" --sets {' '.join(given.sets)} --methods {shlex.join(given.methods)}"
+    voters = "partitions of k-means vote" if given.votes else "no partitions of k-means"
+    head = f"`{command}`, seeds {given.seeds}, images at odd places, {voters} beside the fit. Dice at four levels.\n"
     (given.results / "family.md").write_text(f"# The four methods\n\n{head}{table(rows)}\n", encoding="utf-8")
     draw(rows).savefig(given.results / "family.png", dpi=110)
 

@@ -85,6 +85,30 @@ def test_pixels_that_no_click_reaches_stay_as_they_are():
         assert np.array_equal(selector([(200, 150)], [], start), left)
 
 
+@pytest.mark.parametrize("width", [1, 3])
+def test_what_is_too_thin_for_the_grid_stays(width):
+    """As a vessel beside a lesion that clicks add or deny."""
+    rows, columns = np.indices((512, 512))
+    large, small = (((rows - at) ** 2 + (columns - at) ** 2) < radius**2 for at, radius in ((170, 85), (392, 56)))
+    line = (np.abs(rows - 480) <= width // 2) & (np.abs(columns - 255) < 235)
+    image = np.select([large, small], [0.2, 0.25], 0.8)[None].astype(np.float32)
+    selector = ClickSelector(1 + large + 2 * small, image)
+    added = selector([(392, 392)], [], large | line)
+    assert added[line].all()
+    assert added[small].mean() > 0.95
+    denied = selector([], [(392, 392)], large | small | line)
+    assert denied[line].all()
+    assert not denied[small].any()
+    assert selector([(480, 250)], [], line)[line].all()
+
+
+def test_clicks_between_pixels():
+    clusters, image, _ = scene()
+    with pytest.raises(ValueError, match=r"^a click must be whole numbers, the indices of a pixel, got \(3.5, 3\)$"):
+        ClickSelector(clusters, image)([(3.5, 3)])
+    assert ClickSelector(clusters, image)([(3.0, 3)])[3, 3]
+
+
 def test_a_start_of_another_shape():
     clusters, image, _ = scene()
     with pytest.raises(ValueError, match=r"^start must have the shape of the image, \(70, 91\), got \(70, 90\)$"):

@@ -18,7 +18,7 @@ from monai.transforms import Identity
 
 from monai_fusenet.distillation import CandidatePool, FolderPass, consensus, mean_pairwise_dice, select_confident
 from monai_fusenet.distillation.candidates import PoolMaker
-from monai_fusenet.distillation.folds import Folds, confidence_power, dice_of, expect, split
+from monai_fusenet.distillation.folds import Folds, confidence_power, dice_of, expect, split, sureness
 from monai_fusenet.distillation.known import without_vanished
 from monai_fusenet.distillation.lesson import KnownFolder, lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import Ranker, cross_votes
@@ -27,7 +27,7 @@ from monai_fusenet.distillation.schooling import follow_cosine
 from monai_fusenet.distillation.student import check_runs
 from monai_fusenet.distillation.teacher import check_seeds
 from monai_fusenet.inferers import PerImageInferer
-from monai_fusenet.transforms import ClustersToMaskd, KMeansClustersd
+from monai_fusenet.transforms import ClustersToMaskd, KMeansClustersd, MaskConfidenced
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (1, 2, 2)])
@@ -199,6 +199,17 @@ def test_what_is_expected_lies_between_what_was_held_out_and_agreement():
     assert expect({"a": 0.0, "b": 0.0}, [1.0]).dice == 0  # agreement on what no accepted mask shows
 
 
+def test_how_sure_a_network_is_of_its_own_masks():
+    mask, said = torch.tensor([[True, True, False]]), torch.tensor([[0.9, 0.7, 0.1]])
+    assert sureness(mask, said) == pytest.approx(2 * 1.6 / (2 + 1.7))
+    assert sureness(mask & False, said) == 0
+    classes = torch.tensor([[0.2, 0.3, 0.9], [0.7, 0.3, 0.05], [0.1, 0.4, 0.05]])
+    winners = torch.tensor([[False, False, True], [True, False, False], [False, True, False]])
+    assert sureness(winners, classes) == pytest.approx(2 * 1.5 / (2 + 1.6))  # of the foreground, whatever class it is
+    sample = {"pred": torch.tensor([[1, 2, 0]]), "probability": classes}
+    assert MaskConfidenced("pred")(sample)["confidence"] == pytest.approx(sureness(winners, classes))
+
+
 def test_confidence_becomes_what_is_expected_on_average():
     sure = [0.99, 0.9, 0.95]
     for expected in (0.98, 0.9, 0.6):
@@ -208,7 +219,6 @@ def test_confidence_becomes_what_is_expected_on_average():
     assert confidence_power([0.9, 0.9], 0.0) == 20
     assert confidence_power([0.9, 0.9], 1.0) == 0.1
     assert confidence_power([1.0, 1.0], 0.9) == 20  # no power changes it
-    assert confidence_power([], 0.9) == 1
 
 
 class Halved:

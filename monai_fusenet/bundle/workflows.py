@@ -161,7 +161,7 @@ def distil(
         {
             "weights": weights,
             "split_objects": workflow.content("split_objects"),
-            "confidence_power": power,
+            "confidence_power": workflow.content("confidence_power") if power is None else power,
             "accepted_masks": distiller.settings["accepted_masks"],
         },
         distiller.overwrite,

@@ -108,7 +108,7 @@ class ClickSelector:
 
         Raises:
             ValueError: when there is neither a foreground click nor a `start`, when the `start` has another shape, or a
-                click lies outside the image.
+                click is no pixel of the image.
         """
         if len(foreground) == 0 and start is None:
             raise ValueError("expected at least one foreground click, got none")
@@ -117,6 +117,8 @@ class ClickSelector:
             if start.shape != tuple(self.shape):
                 raise ValueError(f"start must have the shape of the image, {tuple(self.shape)}, got {start.shape}")
         for point in (*foreground, *background):
+            if any(index != int(index) for index in point):
+                raise ValueError(f"a click must be whole numbers, the indices of a pixel, got {tuple(point)}")
             if len(point) != len(self.shape) or not all(
                 0 <= index < side for index, side in zip(point, self.shape, strict=True)
             ):
@@ -127,11 +129,20 @@ class ClickSelector:
         else:
             before = signed_distance(resize_linear(start[None].astype(np.float32), self.grid)[0] > 0.5)
             after = correct(self._started(before, inside, outside), self._image, inside, outside)
-            mask = np.where(self._on_image(np.abs(after - before)) < STAYS, start, self._on_image(after) > 0)
+            mask = self._moved(start, before, after)
         for points, value in ((foreground, True), (background, False)):
             for point in points:
-                mask[tuple(point)] = value
+                mask[tuple(map(int, point))] = value
         return mask
+
+    def _moved(self, start: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """A mask (*spatial) whose signed distance on the grid has changed.
+
+        It stays to the pixel where that has not, and so does what is too thin for the grid to know of it.
+        """
+        change, now = self._on_image(after - before), self._on_image(after) > 0
+        known = self._on_image(before) > -1  # within a pixel of the grid, where its outline and the mask's may differ
+        return np.where(change >= STAYS, start | now, np.where((change <= -STAYS) & known, start & now, start))
 
     def _on_image(self, distance: np.ndarray) -> np.ndarray:
         """Distances of the grid on that of the image, (*spatial)."""

@@ -28,8 +28,8 @@ from monai_fusenet.distillation.schooling import Schooling
 from monai_fusenet.utils.files import atomic_path
 
 __all__ = [
-    *("Expectation", "Folds", "Opening", "agreement", "confidence_power", "dice_of", "expect", "fold_steps", "split"),
-    "steps_of_round",
+    *("Expectation", "Folds", "Opening", "confidence_power", "dice_of", "expect", "fold_steps", "split"),
+    *("steps_of_round", "sureness"),
 ]
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def confidence_power(confidences: Sequence[float], expected: float) -> float:
     It leaves the order of the images as it is, and doubts most the masks that the network doubts itself.
 
     Args:
-        confidences: in [0, 1], of masks that no person has drawn; none: 1 is the answer.
+        confidences: in [0, 1], of masks that no person has drawn, one at least.
         expected: their mean Dice.
 
     Returns:
@@ -157,11 +157,24 @@ def confidence_power(confidences: Sequence[float], expected: float) -> float:
     def excess(power: float) -> float:
         return float(np.mean(sure**power)) - expected
 
-    if not len(sure):
-        return 1.0
     if excess(least) <= 0 or excess(most) >= 0:
         return least if excess(least) <= 0 else most
     return round(float(brentq(excess, least, most, xtol=1e-4)), 3)
+
+
+def sureness(mask: Tensor, said: Tensor) -> float:
+    """How sure a network is of a mask, as `MaskConfidenced` has it before its power.
+
+    Args:
+        mask: (K, *size), boolean; of several K, the first is the background.
+        said: (K, *size), probabilities that it was cut from.
+
+    Returns:
+        a number in [0, 1]; 0 of an empty mask
+    """
+    if len(said) > 1:
+        mask, said = ~mask[:1], 1 - said[:1]
+    return soft_agreement(mask.float(), said)
 
 
 class Folds:

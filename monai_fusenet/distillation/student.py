@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from monai_fusenet.distillation.accepted import AcceptedMasks
 from monai_fusenet.distillation.agreement import LEAST_IMAGES, select_confident
 from monai_fusenet.distillation.candidates import PoolMaker
-from monai_fusenet.distillation.folds import Folds, Opening, agreement, confidence_power, dice_of, expect, fold_steps
+from monai_fusenet.distillation.folds import Folds, Opening, confidence_power, dice_of, expect, fold_steps, sureness
 from monai_fusenet.distillation.lesson import KnownFolder, Lesson, foreground, lesson_of_teachers, mix
 from monai_fusenet.distillation.ranker import cross_votes
 from monai_fusenet.distillation.schooling import InBfloat16, Schooling
@@ -265,7 +265,7 @@ class Distiller:
                 "--seed may mend it"
             )
         agreements = [dice_of(one, other) for one, other in zip(masks, first, strict=True)]
-        self._expect(folder, opening, agreements, list(map(agreement, masks.float(), said)))
+        self._expect(folder, opening, agreements, list(map(sureness, masks, said)))
         return history
 
     def _open(self, folder: KnownFolder) -> Opening:
@@ -302,7 +302,14 @@ class Distiller:
         held_out = {folder.samples[place]["name"]: dice for place, dice in opening.held_out.items()}
         others = [place for place in range(len(agreements)) if place not in folder.accepted]
         found = expect(held_out, [agreements[place] for place in others])
-        self.confidence_power = confidence_power([sure[place] for place in others if sure[place] > 0], found.dice)
+        drawn = [sure[place] for place in others if sure[place] > 0]
+        if drawn:
+            self.confidence_power = confidence_power(drawn, found.dice)
+            calibrated = np.mean(np.array(drawn) ** self.confidence_power)
+            logger.info(
+                "confidence of the network: %.3f on average, to the power of %g %.3f",
+                *(np.mean(drawn), self.confidence_power, calibrated),
+            )
         logger.info(
             "expected Dice of the masks of %d other images: %.3f, standard deviation %.3f (%d masks held out: %.3f)",
             *(len(others), found.dice, found.spread, len(held_out), np.mean(list(held_out.values()))),

@@ -50,12 +50,13 @@ def draw_deployed_dice(rows: Iterable[Row]) -> bytes:
 
 
 def draw_confidence(rows: Iterable[Row]) -> bytes | None:
-    """The deployed Dice of every image against its confidence, as SVG; `None` where too few have one.
+    """The deployed Dice of every image against its confidence, as SVG; `None` where too few have one below 1.
 
     On the dashed line, confidence is what the Dice will be. Above stand the rank correlation (Spearman) of both, and
     by how much they differ on average.
     """
-    told = [row for row in rows if row["level"] == "deployed" and "confidence" in row]
+    # A mask that a person accepted has a confidence of 1, and says nothing of what the others have.
+    told = [row for row in rows if row["level"] == "deployed" and row.get("confidence", 1) < 1]
     if len({row["file"] for row in told}) < LEAST_IMAGES:
         return None
     sure, dice = (np.array([row[key] for row in told]) for key in ("confidence", "dice"))

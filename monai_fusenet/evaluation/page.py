@@ -60,7 +60,7 @@ LEGEND = (
 
 TRUST = (
     "Confidence (of <code>summary.csv</code>) is known without any truth; here stands what it was worth. On the "
-    "dashed line it is the Dice itself."
+    "dashed line it is the Dice itself. Masks of confidence 1, as those that a person accepted, are left out."
 )
 
 GLOSSARY = {

@@ -45,8 +45,13 @@ def check_sides(name: str, size: int | Sequence[int], spatial_dims: int) -> list
         ValueError: unless it is a whole number of at least 1, or one for each axis.
     """
     sides = [size] * spatial_dims if isinstance(size, int | float) else list(size)
-    if len(sides) != spatial_dims or any(int(side) != side or side < 1 or isinstance(side, bool) for side in sides):
+    if len(sides) != spatial_dims or not all(map(_is_side, sides)):
         raise ValueError(
             f"{name} must be a whole number of at least 1, or {spatial_dims} of them, one for each axis, got {size}"
         )
     return [int(side) for side in sides]
+
+
+def _is_side(side: Any) -> bool:
+    is_number = hasattr(side, "__index__") or isinstance(side, float)  # numpy's and torch's whole numbers are some
+    return is_number and not isinstance(side, bool) and math.isfinite(side) and side == int(side) >= 1

@@ -65,7 +65,6 @@ def test_published_forms_say_which_overlays_they_replace(method):
 @pytest.mark.parametrize(
     ("overlays", "message"),
     [
-        (("paper", "volume"), "img_size must be a whole number of at least 1, or 3 of them, one for each axis, got "),
         (("msformer_paper", "slices"), "img_size must be a whole number of at least 1, or 2 of them, one for each "),
         (("s3net_paper", "volume"), "free offsets are for 2-D only, got spatial_dims = 3"),
     ],

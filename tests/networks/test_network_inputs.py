@@ -33,7 +33,9 @@ def test_a_view_that_plays_no_part_may_have_any_shape(kind):
     assert output.scores.shape == (1, 4, 16, 18)
 
 
-@pytest.mark.parametrize("size", [0, 12.5, (16, 0), (16, 18, 17), [16, True], -3, ()])
+@pytest.mark.parametrize(
+    "size", [0, 12.5, (16, 0), (16, 18, 17), [16, True], -3, (), "ab", float("nan"), (16, float("inf"))]
+)
 @pytest.mark.parametrize(
     "make",
     [
