@@ -120,6 +120,31 @@ def _or_none(value: float) -> float | str:
     return round(value, 4) if np.isfinite(value) else ""
 
 
+def overview(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Dice at level deployed, a line for each set and a column for each method, and seconds an image below."""
+    titles = [title for title in (*METHODS, *PUBLISHED) if any(row["method"] == title for row in rows)]
+    lines = [f"| set | images | {' | '.join(titles)} | best of the baselines |", "|---" * (len(titles) + 3) + "|"]
+    for name, images in dict.fromkeys((row["set"], row["images"]) for row in rows):
+        own = {row["method"]: row for row in rows if (row["set"], row["images"]) == (name, images)}
+        others = [row for title, row in own.items() if title not in titles]
+        best = max(others, key=lambda row: row["deployed"], default=None)
+        cells = [_shown(own.get(title)) for title in titles]
+        cells.append(f"{best['deployed']:.3f} ({best['method']})" if best else "")
+        lines.append(f"| {name} | {images} | {' | '.join(cells)} |")
+    seconds = [
+        np.mean([row["seconds"] for row in rows if row["method"] == title and row["seconds"] != ""]) for title in titles
+    ]
+    lines.append(f"| seconds an image | | {' | '.join(f'{value:.0f}' for value in seconds)} | |")
+    return "\n".join(lines)
+
+
+def _shown(row: Mapping[str, Any] | None) -> str:
+    """Mean and spread over the seeds; nothing where nothing was measured."""
+    if row is None:
+        return ""
+    return f"{row['deployed']:.3f}" + (f" ± {row['deployed_sd']:.3f}" if row["deployed_sd"] != "" else "")
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One part for each set, as Markdown."""
     titles = ["method", "images", *LEVELS, "worst", "below 0.5", "ARI"]
@@ -130,7 +155,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         lines += [f"\n{name}:\n", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
         for row in own:
             cells = [row["method"], row["images"]]
-            cells += [f"{row['deployed']:.3f}" + (f" ± {row['deployed_sd']:.3f}" if row["deployed_sd"] != "" else "")]
+            cells += [_shown(row)]
             cells += [f"{row[level]:.3f}" if row[level] != "" else "" for level in LEVELS if level != "deployed"]
             cells += [f"{row['worst']:.2f}", f"{row['below_half']:.0%}", row["ari"]]
             cells += [row["steps"], row["clusters"], row["collapsed"], row["seconds"], row["peak_mib"]]
@@ -206,7 +231,9 @@ def _write(rows: Sequence[Mapping[str, Any]], given: argparse.Namespace) -> None
     command += f" --sets {' '.join(given.sets)} --methods {shlex.join(given.methods)}"
     voters = "partitions of k-means vote" if given.votes else "no partitions of k-means"
     head = f"`{command}`, seeds {given.seeds}, images at odd places, {voters} beside the fit. Dice at four levels.\n"
-    (given.results / "family.md").write_text(f"# The four methods\n\n{head}{table(rows)}\n", encoding="utf-8")
+    (given.results / "family.md").write_text(
+        f"# The four methods\n\n{head}\n{overview(rows)}\n{table(rows)}\n", encoding="utf-8"
+    )
     draw(rows).savefig(given.results / "family.png", dpi=110)
 
 

@@ -58,3 +58,13 @@ def test_table_and_picture_hold_every_row(results, tmp_path):
     assert "| 0.700 ± 0.071 |" in lines[5]
     family.draw(rows).savefig(tmp_path / "family.png")
     assert (tmp_path / "family.png").stat().st_size > 1000
+
+
+def test_the_overview_has_a_line_for_each_set(results):
+    rows = family.rows_of(results, "drawn", "MS-Former", with_baselines=True)
+    assert family.overview(rows).splitlines() == [
+        "| set | images | MS-Former | best of the baselines |",
+        "|---|---|---|---|",
+        "| drawn | 2 | 0.700 ± 0.071 | 0.600 (2-means) |",
+        "| seconds an image | | 4 | |",
+    ]
