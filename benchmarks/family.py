@@ -6,8 +6,9 @@ the method's own (`--votes`: with those of the workflow, as users have them). Im
 name, counted from 0): `--count` of a set that has a preset of its kind, half as many of the others. The published forms
 need minutes an image: they run on the first `--published_count` of the same images, of the sets `PUBLISHED_SETS`.
 
-What is finished in OUT is kept. Writes `family.csv`, `family.md` and `family.png` (Dice against seconds) into
-`benchmarks/results/`: all four levels, the baselines, seconds, memory, steps, clusters and collapse.
+What is finished in OUT is kept. Writes `family.csv`, `family.md` and `family.png` (Dice against seconds), with votes
+`family_votes.*`, into `benchmarks/results/`: all four levels, the baselines, seconds, memory, steps, clusters and
+collapse.
 """
 
 from __future__ import annotations
@@ -222,7 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _write(rows: Sequence[Mapping[str, Any]], given: argparse.Namespace) -> None:
     given.results.mkdir(parents=True, exist_ok=True)
-    with (given.results / "family.csv").open("w", newline="", encoding="utf-8") as file:
+    stem = "family_votes" if given.votes else "family"
+    with (given.results / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, (*COLUMNS, *MORE))
         writer.writeheader()
         writer.writerows(rows)
@@ -231,10 +233,10 @@ def _write(rows: Sequence[Mapping[str, Any]], given: argparse.Namespace) -> None
     command += f" --sets {' '.join(given.sets)} --methods {shlex.join(given.methods)}"
     voters = "partitions of k-means vote" if given.votes else "no partitions of k-means"
     head = f"`{command}`, seeds {given.seeds}, images at odd places, {voters} beside the fit. Dice at four levels.\n"
-    (given.results / "family.md").write_text(
+    (given.results / f"{stem}.md").write_text(
         f"# The four methods\n\n{head}\n{overview(rows)}\n{table(rows)}\n", encoding="utf-8"
     )
-    draw(rows).savefig(given.results / "family.png", dpi=110)
+    draw(rows).savefig(given.results / f"{stem}.png", dpi=110)
 
 
 if __name__ == "__main__":
