@@ -65,6 +65,7 @@ LARGER_SETS = {  # for one question at a time
 }
 PUBLISHED_SETS = ("dermoscopy", "chest_xray")
 COLUMNS = ("set", "method", "images", "seeds", *LEVELS, "deployed_sd", "worst", "below_half", "ari")
+SECONDS = (1, 3, 10, 30, 100, 300)  # of the axis of the plot
 MORE = ("steps", "clusters", "collapsed", "seconds", "peak_mib")
 
 
@@ -182,6 +183,9 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
             best = max(baselines, key=lambda row: row["deployed"])
             axis.axhline(best["deployed"], color="grey", linewidth=0.8, label=f"best baseline: {best['method']}")
         axis.set(title=name, xscale="log", xlabel="seconds an image", ylabel="Dice, level deployed", ylim=(0, 1))
+        axis.set_xticks(SECONDS, list(map(str, SECONDS)), minor=False)
+        axis.set_xticks([], minor=True)
+        axis.set_xlim(SECONDS[0], SECONDS[-1])
         axis.legend(fontsize=6)
     for axis in axes[len(names) :]:
         axis.set_axis_off()
@@ -228,8 +232,8 @@ def _write(rows: Sequence[Mapping[str, Any]], given: argparse.Namespace) -> None
         writer = csv.DictWriter(file, (*COLUMNS, *MORE))
         writer.writeheader()
         writer.writerows(rows)
-    command = f"python -m benchmarks.family DATA OUT --count {given.count} --published_count {given.published_count}"
-    command += " --votes" * given.votes
+    command = f"python -m benchmarks.family DATA OUT --count {given.count}"
+    command += " --votes" if given.votes else f" --published_count {given.published_count}"
     command += f" --sets {' '.join(given.sets)} --methods {shlex.join(given.methods)}"
     voters = "partitions of k-means vote" if given.votes else "no partitions of k-means"
     head = f"`{command}`, seeds {given.seeds}, images at odd places, {voters} beside the fit. Dice at four levels.\n"
