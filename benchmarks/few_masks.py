@@ -170,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for count in given.counts:
             about = (given.dataset.name, str(count), given.true, given.preset, sample, options, str(seed))
             if about not in done:
-                folder = given.out / f"{given.dataset.name}_{count}_{seed}{'_true' * (given.true == 'True')}"
+                kind = f"{sample}_{count}_{seed}{'_true' * (given.true == 'True')}"  # no two share what a run left
+                folder = given.out / f"{given.dataset.name}_{kind}"
                 kinds = given.true == "True", given.alone == "True"
                 row = measure(items, count, seed, folder, given.preset, given.options, *kinds)
                 add_rows(path, COLUMNS, [{"set": given.dataset.name, "sample": sample, **row}])

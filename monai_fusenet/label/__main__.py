@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import ipaddress
+import secrets
+import socket
 import sys
+import threading
+import time
+import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +52,40 @@ def default_app(studies: str | Path) -> Path:
     return Path.home() / ".monai_fusenet" / "label" / f"{studies.name}-{digest}"
 
 
-def instructions(studies: str | Path, host: str, port: int) -> str:
-    """Where to point clients, and what to do first."""
+def instructions(studies: str | Path, host: str, port: int, token: str = "") -> str:
+    """Where to point people and clients, and what to do first."""
     url = f"http://{host}:{port}"
-    return f"""MONAI Label serves {studies} at {url}
+    page = f"{url}/annotate/" + (f"?token={token}" if token else "")
+    url += f"/token/{token}" if token else ""
+    return f"""Annotate {studies} in a browser: {page}
+MONAI Label serves it at {url}
   3D Slicer: module MONAI Label, server {url}
   CVAT:      MONAI Label's plugin for CVAT, with MONAI_LABEL_SERVER={url} MONAI_LABEL_MODEL=fusenet_click
   a script:  monailabel.client.MONAILabelClient("{url}")
 Web pages of other origins may not read its answers, unless MONAI_LABEL_CORS_ORIGINS in the environment lists them.
 Clusters take seconds for each image, and the server waits for them; make all of them first:
   curl -X POST {url}/batch/infer/fusenet_mask -H "Content-Type: application/json" -d '{{"multi_gpu": false}}'"""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is that of this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def open_once_served(host: str, port: int, token: str) -> None:
+    """Opens the page in a browser as soon as the server listens."""
+
+    def wait() -> None:
+        for _ in range(600):
+            with suppress(OSError), socket.create_connection((host, port), timeout=1):
+                webbrowser.open(f"http://{host}:{port}/annotate/" + (f"?token={token}" if token else ""))
+                return
+            time.sleep(0.5)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def limited_server(host: str, port: int) -> Any:
@@ -96,6 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument("--port", default=8000, type=int)
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument(
         "--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="cache_dir, cache_gib, seed"
     )
@@ -107,6 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
         import monailabel.main  # noqa: F401
 
         from monai_fusenet.label.clustering import read_conf
+        from monai_fusenet.label.guard import RULES
     except ImportError as error:
         sys.exit(f"error: {error.name} is not installed; pip install 'monai-fusenet[label]'")
     try:
@@ -115,8 +148,13 @@ def main(arguments: list[str] | None = None) -> None:
         app = write_app(options.app or default_app(options.studies))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(instructions(options.studies, options.host, options.port), flush=True)
+    token = "" if is_loopback(options.host) else secrets.token_urlsafe(16)
+    RULES.token = token
+    RULES.hosts = frozenset() if token else frozenset({"127.0.0.1", "localhost", "::1", options.host})
+    print(instructions(options.studies, options.host, options.port, token), flush=True)
     server = limited_server(options.host, options.port)
+    if options.open:
+        open_once_served(options.host, options.port, token)
     command = ["start_server", "--app", str(app), "--studies", options.studies, "--host", options.host]
     command += ["--port", str(options.port), "--uvicorn_app", "monai_fusenet.label.server:app"]
     for name, value in conf.items():

@@ -24,10 +24,13 @@ from monailabel.tasks.activelearning.random import Random
 from monai_fusenet import __version__
 from monai_fusenet.data import IMAGE_SUFFIXES
 from monai_fusenet.data.formats import suffix_of
+from monai_fusenet.label.annotations import Annotations
 from monai_fusenet.label.cache import ClusterCache
 from monai_fusenet.label.clustering import Clusterer, read_conf
 from monai_fusenet.label.feedforward import FeedForwardModel
-from monai_fusenet.label.infer import ClickTask, ClustersTask, FeedForwardTask, MaskTask, ScribblesTask
+from monai_fusenet.label.infer import ClustersTask, FeedForwardTask, MaskTask
+from monai_fusenet.label.interactive import STARTED_FROM, ClickTask, ScribblesTask
+from monai_fusenet.label.jobs import Jobs
 from monai_fusenet.label.requests import is_upload, read_switch
 from monai_fusenet.label.scoring import MostUncertain, UncertaintyScoring
 from monai_fusenet.label.train import AcceptedMasksTraining, SelfSupervisedTraining
@@ -62,6 +65,8 @@ class FuseNetApp(MONAILabelApp):
             importlib.import_module("monai_fusenet.label.server")
         description = "Label-free clusters by FuseNet: one click chooses the object, on any new kind of image"
         super().__init__(app_dir, studies, conf, "monai_fusenet", description, __version__)
+        self.annotations = Annotations(self)
+        self.jobs = Jobs(self.annotations)
 
     def init_datastore(self) -> Datastore:
         """The folder of images, with all files that this package reads, unless the user has said which ones."""
@@ -132,6 +137,7 @@ class FuseNetApp(MONAILabelApp):
             check_name("label_tag", request["label_tag"])
         try:
             request["save_label"] = read_switch(request, "save_label", False)
+            request[STARTED_FROM] = self.annotations.label(image)  # and not what a client says
             return super().infer(request, datastore)
         except MONAILabelException as error:
             raise HTTPException(400, str(error.msg)) from error

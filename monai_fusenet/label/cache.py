@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -67,6 +68,7 @@ class ClusterCache:
         self.folder = Path(folder)
         self.max_bytes = max_bytes
         self._memory: OrderedDict[str, Clusters] = OrderedDict()
+        self._lock = threading.Lock()  # requests are answered at the same time
 
     def __contains__(self, key: str) -> bool:
         return key in self._memory or self._path(key).is_file()
@@ -77,10 +79,11 @@ class ClusterCache:
         if found is None:
             with self._alone(key):
                 found = self._read(key) or self._write(key, make())
-        self._memory[key] = found
-        self._memory.move_to_end(key)
-        while len(self._memory) > IN_MEMORY:
-            self._memory.popitem(last=False)
+        with self._lock:
+            self._memory[key] = found
+            self._memory.move_to_end(key)
+            while len(self._memory) > IN_MEMORY:
+                self._memory.popitem(last=False)
         return found
 
     def _path(self, key: str) -> Path:

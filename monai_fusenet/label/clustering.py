@@ -6,8 +6,10 @@ import functools
 import hashlib
 import json
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -179,6 +181,8 @@ class Clusterer:
         self.method = check_method(method)
         self.trained = None if trained is None else Path(trained)
         self.seed = seed
+        self.fitting = ""  # the file that is fitted now
+        self._lock = threading.Lock()  # one fit at a time: each seeds the random numbers of the process
         self._parsers: dict[tuple[int, str, bool], ConfigParser] = {}
 
     def key(self, path: str | Path, adapt: bool = False) -> str:
@@ -204,7 +208,12 @@ class Clusterer:
             ValueError: when the image cannot be read or used, or trained weights are asked for and there are none that
                 fit it.
         """
-        return self.cache.get(self.key(path, adapt), lambda: self._make(path, device, adapt))
+
+        def make() -> Clusters:
+            with self._fit(path):
+                return self._make(path, device, adapt)
+
+        return self.cache.get(self.key(path, adapt), make)
 
     def image(self, path: str | Path) -> Tensor:
         """An image as its clusters see it: (C, *spatial), a `MetaTensor`, values in [0, 1].
@@ -233,8 +242,19 @@ class Clusterer:
         Raises:
             ValueError: as `clusters` and `guided_mask` do.
         """
-        sample, network, inferer, _ = self._ready(path, device, adapt)
-        return guided_mask(sample, scribble, network, inferer, device)
+        with self._fit(path):
+            sample, network, inferer, _ = self._ready(path, device, adapt)
+            return guided_mask(sample, scribble, network, inferer, device)
+
+    @contextmanager
+    def _fit(self, path: str | Path) -> Iterator[None]:
+        """Waits for other fits, and says what is fitted in the meantime."""
+        with self._lock:
+            self.fitting = Path(path).name
+            try:
+                yield
+            finally:
+                self.fitting = ""
 
     def _weights(self) -> Path:
         if self.trained is None or not self.trained.is_file():

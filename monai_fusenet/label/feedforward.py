@@ -29,11 +29,27 @@ class Known(NamedTuple):
         spatial_dims: number of axes of an image.
         classes: what label maps call the classes, ascending; (1,) where all foreground is one class.
         objects: how many objects the accepted masks showed in an image at most; `None`: any number.
+        confidence_power: see `MaskConfidenced`; 1 where no accepted mask has told.
     """
 
     spatial_dims: int
     classes: tuple[int, ...]
     objects: int | None
+    confidence_power: float = 1.0
+
+
+class Predicted(NamedTuple):
+    """What the network says of an image.
+
+    Attributes:
+        mask: (1, *spatial) on the image's own grid, 0 and 1, or 0 and the classes where there are several.
+        classes: the values that stand for objects.
+        confidence: in [0, 1], the Dice to expect; `None` for an empty mask.
+    """
+
+    mask: MetaTensor
+    classes: tuple[int, ...]
+    confidence: float | None
 
 
 class Loaded(NamedTuple):
@@ -60,13 +76,8 @@ class FeedForwardModel:
         self.seed = seed
         self._loaded: Loaded | None = None
 
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """The values that `predict` answers with; raises `ValueError` as it does."""
-        return self._load().known.classes
-
-    def predict(self, path: str | Path, device: str = "cpu") -> MetaTensor:
-        """The mask of an image on its own grid: (1, *spatial), 0 and 1, or 0 and `classes` where there are several.
+    def predict(self, path: str | Path, device: str = "cpu") -> Predicted:
+        """The mask of an image, and how sure the network is of it.
 
         Raises:
             ValueError: when there are no weights that fit, they were trained on images of another number of axes, or
@@ -80,7 +91,8 @@ class FeedForwardModel:
             with torch.no_grad():
                 image = torch.as_tensor(sample["image"]).unsqueeze(0).to(device)
                 sample["pred"] = parser.get_parsed_content("student#inferer")(image, loaded.network.to(device))[0].cpu()
-            return parser.get_parsed_content("student#postprocessing")(sample)["pred"]
+            sample = parser.get_parsed_content("student#postprocessing")(sample)
+            return Predicted(sample["pred"], loaded.known.classes, sample["confidence"])
         except RuntimeError as error:
             raise ValueError(failure_reason(error)) from error
 
@@ -124,6 +136,7 @@ class FeedForwardModel:
         distiller.check_continuable(items)
         last = distiller.run(items, [], accepted, weights)[-1]
         trained = {name: value.cpu() for name, value in distiller.network.state_dict().items()}
+        known = known._replace(confidence_power=distiller.confidence_power or 1.0)
         save_tensors({**known._asdict(), "network": trained}, self.path)
         expected = read_expectation(Path(output_dir))
         images = len(expected.pop("held_out", [])) or 1  # each mask that teaches is held out, unless it is alone
@@ -155,7 +168,7 @@ class FeedForwardModel:
         if self._loaded is None or self._loaded.changed != changed:
             known = read_known(self.path)
             shown = AcceptedMasks(paths={}, classes=known.classes, digest="", objects=known.objects)
-            parser = self._read(known.spatial_dims, shown)
+            parser = self._read(known.spatial_dims, shown, confidence_power=known.confidence_power)
             try:
                 network = initial_network(parser.get_parsed_content("student_def"), self.path, "cpu")
             except UnfitWeightsError as error:
@@ -168,7 +181,7 @@ def read_known(path: Path) -> Known:
     """What weights on disk are for; raises `ValueError` unless a training of this app has written them."""
     state = load_tensors(path)
     try:
-        return Known(state["spatial_dims"], tuple(state["classes"]), state["objects"])
+        return Known(state["spatial_dims"], tuple(state["classes"]), state["objects"], state["confidence_power"])
     except (TypeError, KeyError) as error:
         raise ValueError(f"{path} was not written by this version: run the training anew") from error
 

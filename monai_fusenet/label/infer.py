@@ -1,14 +1,12 @@
-"""The inference tasks of the app: clusters, the label-free mask, clicks, scribbles, and the feed-forward network."""
+"""The inference tasks that ask for nothing but an image: clusters, the label-free mask, the feed-forward network."""
 
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,41 +14,39 @@ from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
-from monai_fusenet.clicks import ClickSelector
 from monai_fusenet.label.cache import Clusters
 from monai_fusenet.label.clustering import Clusterer, presets
 from monai_fusenet.label.feedforward import FeedForwardModel
-from monai_fusenet.label.guided import OBJECT, draw_points
-from monai_fusenet.label.label_maps import read_form, read_label, write_answer
+from monai_fusenet.label.label_maps import read_form, write_answer
 from monai_fusenet.label.requests import (
     FOREGROUND,
-    is_upload,
     label_names,
     option,
-    read_clicks,
-    read_switch,
-    to_index,
 )
 
-__all__ = ["ClickTask", "ClustersTask", "FeedForwardTask", "MaskTask", "ScribblesTask"]
+__all__ = ["Answer", "ClustersTask", "ClustersUser", "FeedForwardTask", "MaskTask", "read_device"]
 
 logger = logging.getLogger(__name__)
 
 NAMED_CLUSTERS = 16  # names that clients are told of in advance; an answer names all that it has
 WEIGHTS = ["fresh", "trained"]
-SCOPES = ["volume", "slice"]
-STARTS = ["click", "mask"]
-FIT = "fit_scribbles"  # a switch: clicks and strokes take part in a fit, instead of choosing among clusters
-KEPT_IN_MEMORY = 8  # slices, and masks
-SCRIBBLE_POINTS = 64  # of either kind, spread over the scribbles: more say nothing new and cost time
-SCRIBBLED = "selected_label_name"  # where 3D Slicer puts the name of what is scribbled on
-BACKGROUND_SCRIBBLE, FOREGROUND_SCRIBBLE = 2, 3  # labels that MONAI Label's clients draw with
-
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
 
 
-class _ClustersUser(InferTask):
+class Answer(NamedTuple):
+    """A label map.
+
+    Attributes:
+        labels: (*spatial) of the image as it was loaded.
+        names: of the labels, with their values.
+        place: the `meta` by which it is written on the image's own grid.
+    """
+
+    labels: np.ndarray
+    names: Mapping[str, int]
+    place: dict[str, Any]
+
+
+class ClustersUser(InferTask):
     """What the tasks share: they ask for clusters of the image and write a label map on its grid.
 
     Args:
@@ -84,16 +80,22 @@ class _ClustersUser(InferTask):
         """The path of the label map, and what clients are told beside it."""
         start = time.perf_counter()
         path = str(request["image"])
-        adapt = option("weights", request.get("weights"), WEIGHTS) == "trained"
-        device, form = read_device(request), read_form(request, path)
-        self.check(request)
-        found = self.clusterer.clusters(path, device, adapt)
-        labels, names = self.segment(path, found, request)
-        tensor = MetaTensor(torch.from_numpy(labels.astype(np.int32)).unsqueeze(0), meta=found.place())
+        form = read_form(request, path)
+        labels, names, place = self.answer(request)
+        tensor = MetaTensor(torch.from_numpy(labels.astype(np.int32)).unsqueeze(0), meta=place)
         file = write_answer(tensor, self.results_dir, form, names, path)
         seconds = time.perf_counter() - start
         logger.info("%s of %s in %.0f ms", type(self).__name__, Path(path).name, 1000 * seconds)
         return str(file), {"label_names": names, "latencies": {"total": round(seconds, 3)}}
+
+    def answer(self, request: Mapping[str, Any]) -> Answer:
+        """What a request asks for; raises `ValueError` where that makes no sense."""
+        path = str(request["image"])
+        adapt = option("weights", request.get("weights"), WEIGHTS) == "trained"
+        device = read_device(request)
+        self.check(request)
+        found = self.clusterer.clusters(path, device, adapt)
+        return Answer(*self.segment(path, found, request), found.place())
 
     def check(self, request: Mapping[str, Any]) -> None:
         """Raises `ValueError` for what is wrong with a request, before a fit takes its seconds."""
@@ -103,7 +105,7 @@ class _ClustersUser(InferTask):
         raise NotImplementedError
 
 
-class ClustersTask(_ClustersUser):
+class ClustersTask(ClustersUser):
     """`fusenet_clusters`: all clusters, 1..K by decreasing size."""
 
     def __init__(self, clusterer: Clusterer, results_dir: str | Path) -> None:
@@ -115,7 +117,7 @@ class ClustersTask(_ClustersUser):
         return found.clusters, cluster_names(int(found.clusters.max()))
 
 
-class MaskTask(_ClustersUser):
+class MaskTask(ClustersUser):
     """`fusenet_mask`: the foreground that the project's rule chooses without a label."""
 
     def __init__(self, clusterer: Clusterer, results_dir: str | Path) -> None:
@@ -133,174 +135,6 @@ class MaskTask(_ClustersUser):
         """The mask of the preset asked for, or else of the server's."""
         preset = option("preset", request.get("preset"), self._config["preset"])
         return self.clusterer.mask(path, found.clusters, preset), label_names(request)
-
-
-class _Interactive(_ClustersUser):
-    """Clicks on an image or on a volume, or in the slices of a volume that were clicked.
-
-    They choose among the clusters that a fit without labels has found, in milliseconds; with `fit_scribbles` they take
-    part in a fit of their own, in seconds.
-    """
-
-    def __init__(
-        self,
-        clusterer: Clusterer,
-        results_dir: str | Path,
-        type: InferType,
-        description: str,
-        config: Mapping[str, Any] | None = None,
-    ) -> None:
-        options = {"scope": SCOPES, "start": STARTS, FIT: False, **(config or {})}
-        super().__init__(clusterer, results_dir, type, FOREGROUND, description, options)
-        self._slices: OrderedDict[tuple[str, int], ClickSelector] = OrderedDict()
-        self._masks: OrderedDict[str, np.ndarray] = OrderedDict()
-
-    def check(self, request: Mapping[str, Any]) -> None:
-        """The scope, the start, and whether to fit."""
-        option("scope", request.get("scope"), SCOPES)
-        option("start", request.get("start"), STARTS)
-        read_switch(request, FIT, False)
-
-    def select(
-        self,
-        path: str,
-        found: Clusters,
-        request: Mapping[str, Any],
-        foreground: Sequence[Sequence[int]],
-        background: Sequence[Sequence[int]],
-    ) -> np.ndarray:
-        """The mask (*spatial) that points of the tensor (*spatial) ask for, see `ClickSelector`."""
-        mask = self._select(path, found, request, foreground, background)
-        field = found.clusters > 0
-        # Nothing is drawn outside the field of view, unless a person asks for just that.
-        return mask & field if all(field[tuple(point)] for point in foreground) else mask
-
-    def fit(self, path: str, request: Mapping[str, Any], scribble: np.ndarray) -> np.ndarray:
-        """The mask (*spatial) by a fit that listens to strokes, see `draw_points`.
-
-        With the scope "slice" it is left in those slices alone that have strokes on the object.
-        """
-        adapt = option("weights", request.get("weights"), WEIGHTS) == "trained"
-        mask = self.clusterer.guided(path, scribble, read_device(request), adapt)
-        if scribble.ndim == 3 and option("scope", request.get("scope"), SCOPES) == "slice":
-            mask &= (scribble == OBJECT).any(axis=(0, 1))
-        return mask
-
-    def _select(
-        self,
-        path: str,
-        found: Clusters,
-        request: Mapping[str, Any],
-        foreground: Sequence[Sequence[int]],
-        background: Sequence[Sequence[int]],
-    ) -> np.ndarray:
-        scope = option("scope", request.get("scope"), SCOPES)
-        start = self._start(path, found.clusters, request)
-        if found.clusters.ndim == 2 or scope == "volume":
-            return found.selector(foreground, background, start)
-        mask = np.zeros(found.clusters.shape, dtype=bool)
-        clicked = foreground if start is None else [*foreground, *background]
-        for position in sorted({point[-1] for point in clicked}):
-            selector = self._slice(path, found.clusters, position)
-            inside, outside = (
-                [point[:-1] for point in points if point[-1] == position] for points in (foreground, background)
-            )
-            mask[..., position] = selector(inside, outside, None if start is None else start[..., position])
-        return mask
-
-    def _start(self, path: str, clusters: np.ndarray, request: Mapping[str, Any]) -> np.ndarray | None:
-        """The mask that `fusenet_mask` shows, where the clicks shall correct it."""
-        if option("start", request.get("start"), STARTS) == "click":
-            return None
-        return _kept(self._masks, self.clusterer.key(path), lambda: self.clusterer.mask(path, clusters))
-
-    def _slice(self, path: str, clusters: np.ndarray, position: int) -> ClickSelector:
-        """The selector of one slice, kept for the next click."""
-
-        def make() -> ClickSelector:
-            image = np.asarray(self.clusterer.image(path))
-            return ClickSelector(clusters[..., position], image[..., position])
-
-        return _kept(self._slices, (self.clusterer.key(path), position), make)
-
-
-class ClickTask(_Interactive):
-    """`fusenet_click`: foreground and background clicks choose clusters' shapes and correct the mask."""
-
-    def __init__(self, clusterer: Clusterer, results_dir: str | Path) -> None:
-        description = "One click on the object; each further click, on object or background, corrects"
-        super().__init__(clusterer, results_dir, InferType.DEEPGROW, description)
-
-    def check(self, request: Mapping[str, Any]) -> None:
-        """The clicks, scope and start, and the object's name."""
-        label_names(request)
-        super().check(request)
-        clicks = read_clicks(request, "foreground")
-        others = read_clicks(request, "background")
-        if not clicks and not (others and option("start", request.get("start"), STARTS) == "mask"):
-            raise ValueError(
-                'no click: expected "foreground": [[x, y], ...] with at least one click on the object (pictures; '
-                "[i, j, k] for volumes)"
-            )
-
-    def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
-        """The mask of the clicks in `foreground` and `background`."""
-        foreground, background = (
-            [to_index(point, found) for point in read_clicks(request, kind)] for kind in ("foreground", "background")
-        )
-        if read_switch(request, FIT, False):
-            mask = self.fit(path, request, draw_points(found.clusters.shape, foreground, background))
-        else:
-            mask = self.select(path, found, request, foreground, background)
-        return mask, label_names(request)
-
-
-class ScribblesTask(_Interactive):
-    """`fusenet_scribbles`: the same with strokes, drawn into a label map of the image's grid."""
-
-    def __init__(self, clusterer: Clusterer, results_dir: str | Path) -> None:
-        options = {"scribbles_bg_label": BACKGROUND_SCRIBBLE, "scribbles_fg_label": FOREGROUND_SCRIBBLE}
-        description = "Strokes on the object, and on background that was taken for it"
-        super().__init__(clusterer, results_dir, InferType.SCRIBBLES, description, options)
-
-    def check(self, request: Mapping[str, Any]) -> None:
-        """The label map, its labels, scope and start, and the object's name."""
-        label_names(request, SCRIBBLED)
-        super().check(request)
-        label = request.get("label")
-        if not label:
-            raise ValueError("no scribbles: expected a label map with the request, on the image's grid")
-        if not is_upload(label):
-            raise ValueError(
-                f"label must be sent as a file with the request and be left out of params, got {label!r:.100}"
-            )
-        for kind in ("fg", "bg"):
-            self._stroke(request, kind)
-
-    def _stroke(self, request: Mapping[str, Any], kind: str) -> int:
-        """The label of strokes on the object (`fg`) or the background (`bg`)."""
-        name = f"scribbles_{kind}_label"
-        value = request.get(name, self._config[name])
-        if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(r"\d{1,5}", str(value)):
-            raise ValueError(f"{name} must be a whole number, got {value!r:.100}")
-        return int(value)
-
-    def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
-        """The mask of the strokes in the label map `label`."""
-        labels = read_label(request["label"], found.clusters.shape, found.place())
-        wanted = [self._stroke(request, kind) for kind in ("fg", "bg")]
-        foreground, background = (spread_points(labels == value) for value in wanted)
-        if not foreground and not (background and option("start", request.get("start"), STARTS) == "mask"):
-            present = [f"{value:g}" for value in np.unique(labels) if value]
-            more = f" and {len(present) - 8} more" if len(present) > 8 else ""
-            raise ValueError(
-                f"no scribble on the object: expected label {wanted[0]} in the label map, which holds "
-                f"{', '.join(present[:8]) or 'none'}{more}"
-            )
-        if read_switch(request, FIT, False):
-            strokes = (np.argwhere(labels == value) for value in wanted)
-            return self.fit(path, request, draw_points(labels.shape, *strokes)), label_names(request, SCRIBBLED)
-        return self.select(path, found, request, foreground, background), label_names(request, SCRIBBLED)
 
 
 class FeedForwardTask(InferTask):
@@ -325,24 +159,15 @@ class FeedForwardTask(InferTask):
         start = time.perf_counter()
         path = str(request["image"])
         device, form, names = read_device(request), read_form(request, path), label_names(request)
-        mask, classes = self.model.predict(path, device), self.model.classes
+        mask, classes, confidence = self.model.predict(path, device)
         if len(classes) > 1:
             names = {f"class_{label}": label for label in classes}
         file = write_answer(mask, self.results_dir, form, names, path)
         return str(file), {
             "label_names": names,
+            "confidence": confidence,
             "latencies": {"total": round(time.perf_counter() - start, 3)},
         }
-
-
-def _kept(store: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
-    """What a store has, or what is made and kept there; what was asked for longest ago goes."""
-    if key not in store:
-        store[key] = make()
-    store.move_to_end(key)
-    while len(store) > KEPT_IN_MEMORY:
-        store.popitem(last=False)
-    return store[key]
 
 
 def read_device(request: Mapping[str, Any]) -> str:
@@ -366,10 +191,3 @@ def read_device(request: Mapping[str, Any]) -> str:
 def cluster_names(count: int) -> dict[str, int]:
     """Names of the labels 1..count."""
     return {f"cluster_{label}": label for label in range(1, count + 1)}
-
-
-def spread_points(mask: np.ndarray, most: int = SCRIBBLE_POINTS) -> list[tuple[int, ...]]:
-    """At most so many pixels of a mask (*spatial), evenly taken from all of them."""
-    points = np.argwhere(mask)
-    chosen = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int))
-    return [tuple(int(index) for index in point) for point in points[chosen]]

@@ -13,6 +13,9 @@ from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 
+from monai_fusenet.label.annotate import router
+from monai_fusenet.label.guard import Guard
+
 __all__ = ["app"]
 
 FAULT_OF_REQUEST = "Neither Image nor File"  # MONAI Label calls it its own
@@ -21,6 +24,8 @@ NO_SCRIBBLES = (
     "a label as .bin must hold one byte for each voxel of an image in the datastore that is a volume; "
     "scribbles on a picture must be a file of an image format"
 )
+app.include_router(router)
+app.add_middleware(Guard)
 app.middleware_stack = None  # it is built again with what follows: this may be imported once the server has started
 
 

@@ -4,7 +4,14 @@ import pytest
 from label_tools import Server, draw_studies
 
 REASON = "needs monailabel: pip install -e '.[label]'"
-WITHOUT_IT = {"test_cache.py", "test_field.py", "test_guided.py", "test_label_maps.py", "test_requests.py"}
+WITHOUT_IT = {
+    "test_cache.py",
+    "test_field.py",
+    "test_guided.py",
+    "test_label_maps.py",
+    "test_requests.py",
+    "test_views.py",
+}
 
 
 def pytest_collection_modifyitems(items):

@@ -230,7 +230,7 @@ def test_as_many_objects_are_found_as_accepted_masks_show_after_a_restart_too(tr
     folder, training, _ = trained
     assert "objects: 1" in SMALL  # what the preset says
     for model in (training.model, FeedForwardModel(training.path, training.model.preset)):
-        mask = np.asarray(model.predict(folder / "d.png"))[0]
+        mask = np.asarray(model.predict(folder / "d.png").mask)[0]
         assert mask.shape == two_objects("d")[1].shape
         assert set(np.unique(mask)) == {0, 1}
         assert dice(mask > 0, two_objects("d")[1]) > 0.7
@@ -249,7 +249,7 @@ def test_label_maps_of_classes_teach_a_network_that_answers_with_them(folder, tm
     training = accepted_masks_training(tmp_path, str(overlay))
     train(training, folder, steps=150)
     model = FeedForwardModel(training.path, str(overlay))  # as after a restart
-    assert model.classes == (1, 5)
+    assert model.predict(folder / "d.BMP").classes == (1, 5)
     file, told = FeedForwardTask(model, tmp_path / "results")({"image": str(folder / "d.BMP"), "device": "cpu"})
     labels = np.asarray(Image.open(file))
     assert told["label_names"] == {"class_1": 1, "class_5": 5}

@@ -1,0 +1,255 @@
+"""What a person does to a folder: proposals of masks, clicks that correct them, acceptance, and what is left to do."""
+
+from __future__ import annotations
+
+import io
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.exception import MONAILabelException
+
+from monai_fusenet.data import load_image, load_labels_on_grid_of
+from monai_fusenet.label.infer import MaskTask
+from monai_fusenet.label.interactive import STARTED_FROM, ClickTask
+from monai_fusenet.label.label_maps import AnswerForm, write_answer
+from monai_fusenet.label.requests import FOREGROUND
+from monai_fusenet.label.scoring import SCORE
+from monai_fusenet.label.views import Shown, shown
+
+if TYPE_CHECKING:
+    from monai_fusenet.label.app import FuseNetApp
+
+__all__ = ["Annotations", "State", "UnknownImageError"]
+
+State = Literal["new", "proposed", "accepted"]
+
+REJECTED = "fusenet_rejected"  # in the datastore's information on an image: nothing is proposed unasked
+IN_MEMORY = 3  # images that are cut into slices
+
+
+class UnknownImageError(ValueError):
+    """The datastore has no image of this name."""
+
+
+class _Pipe(io.RawIOBase):
+    """Takes what is written, which `taken` hands on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, part: Any) -> int:
+        self._parts.append(bytes(part))
+        return len(self._parts[-1])
+
+    def taken(self) -> bytes:
+        """All that was written since it was asked last."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+class Annotations:
+    """The images of a datastore with their states and masks.
+
+    A mask with the label tag `original` is proposed, one with the tag `final` accepted, as MONAI Label has them, so
+    that 3D Slicer, the trainings and the workflow `distillation` (`--accepted_dir`) see the same ones.
+
+    Args:
+        app: whose datastore and tasks are used.
+    """
+
+    def __init__(self, app: FuseNetApp) -> None:
+        self.app = app
+        self._shown: OrderedDict[tuple[str, float], Shown] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def datastore(self) -> Datastore:
+        """That of the app."""
+        return self.app.datastore()
+
+    def path(self, image: str) -> str:
+        """The file of an image; raises `UnknownImageError` where there is none."""
+        path = self.datastore.get_image_uri(image) if image else ""
+        if not path:
+            raise UnknownImageError(f"there is no image {image!r:.100} in the folder")
+        return path
+
+    def state(self, image: str) -> State:
+        """Whether a mask of an image is accepted or proposed."""
+        tags = self.datastore.get_labels_by_image_id(image)
+        if DefaultLabelTag.FINAL in tags:
+            return "accepted"
+        return "proposed" if DefaultLabelTag.ORIGINAL in tags else "new"
+
+    def images(self) -> list[dict[str, Any]]:
+        """All images by name: `id`, `state`, and `uncertainty` in [0, 1], `None` where nothing is known of it."""
+        return [
+            {"id": image, "state": self.state(image), "uncertainty": self.uncertainty(image)}
+            for image in sorted(self.datastore.list_images())
+        ]
+
+    def uncertainty(self, image: str) -> float | None:
+        """How unsure the network is of the mask that it proposes, or else the clusters of themselves."""
+        info = self.datastore.get_label_info(image, DefaultLabelTag.ORIGINAL)
+        confidence = info.get("params", {}).get("confidence") if isinstance(info.get("params"), dict) else None
+        score = self.datastore.get_image_info(image).get(SCORE)
+        return score if confidence is None else round(1 - float(confidence), 6)
+
+    def next(self, after: str = "") -> str | None:
+        """The image that is not accepted and of whose mask least is sure; `None` where all others are accepted.
+
+        Args:
+            after: an image that is not meant.
+        """
+
+        def rank(one: Mapping[str, Any]) -> tuple[bool, bool, float]:
+            rejected = bool(self.datastore.get_image_info(one["id"]).get(REJECTED))
+            return rejected, one["uncertainty"] is None, -(one["uncertainty"] or 0.0)
+
+        left = [one for one in self.images() if one["state"] != "accepted" and one["id"] != after]
+        return min(left, key=rank)["id"] if left else None
+
+    def shown(self, image: str) -> Shown:
+        """What there is to see of an image, kept for its next slice; raises `ValueError` where it cannot be read."""
+        path = self.path(image)
+        key = path, Path(path).stat().st_mtime
+        with self._lock:
+            if key not in self._shown:
+                self._shown[key] = shown(load_image(path))
+            self._shown.move_to_end(key)
+            while len(self._shown) > IN_MEMORY:
+                self._shown.popitem(last=False)
+            return self._shown[key]
+
+    def mask(self, image: str) -> np.ndarray:
+        """The mask (*spatial) of an image, bool: the accepted one, or that which is proposed.
+
+        For an image without either one is proposed now, which takes a fit, unless its mask was rejected.
+
+        Raises:
+            ValueError: where the image or its mask cannot be read.
+        """
+        path = self.path(image)
+        if self.state(image) == "new" and not self.datastore.get_image_info(image).get(REJECTED):
+            found = self._task("fusenet_mask", MaskTask).answer({"image": path})
+            self._save(image, found.labels > 0, DefaultLabelTag.ORIGINAL, {"model": "fusenet_mask"})
+        return self._saved(image, path)
+
+    def clicked(
+        self, image: str, foreground: Sequence[Any], background: Sequence[Any], from_mask: bool = True
+    ) -> np.ndarray:
+        """The mask (*spatial) that clicks ask for, bool.
+
+        Args:
+            image: its name.
+            foreground: clicks on the object, each an index of the array (*spatial).
+            background: clicks on what is not.
+            from_mask: they correct the mask that `mask` shows, where it is not empty; else the first one chooses.
+
+        Raises:
+            ValueError: for clicks that make no sense.
+        """
+        path, picture = self.path(image), self.shown(image).is_picture
+        clicks = {"foreground": foreground, "background": background}
+        # of pictures, clients say the column first
+        request: dict[str, Any] = {
+            kind: [point[::-1] if picture else point for point in points] for kind, points in clicks.items()
+        }
+        request["image"] = path
+        label = self.label(image) if from_mask else None
+        if label:
+            request |= {"start": "label", STARTED_FROM: label}
+        return self._task("fusenet_click", ClickTask).answer(request).labels > 0
+
+    def accept(self, image: str, mask: np.ndarray) -> None:
+        """Keeps a mask (*spatial) as accepted.
+
+        Raises:
+            ValueError: where it has another shape, or the label map that it would take the place of tells several
+                classes apart.
+        """
+        path = self.path(image)
+        expected = self.shown(image).shape
+        if mask.shape != expected:
+            raise ValueError(f"the mask must have the shape {expected} of the image, got {mask.shape}")
+        self._check_single_class(image, path)
+        self._save(image, mask, DefaultLabelTag.FINAL, {"model": "annotate"})
+        self.datastore.update_image_info(image, {REJECTED: False})
+
+    def reject(self, image: str) -> None:
+        """Removes what was proposed or accepted of an image; nothing is proposed for it unasked."""
+        self.path(image)
+        for tag in (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL):
+            if tag in self.datastore.get_labels_by_image_id(image):
+                self.datastore.remove_label(image, tag)
+        self.datastore.update_image_info(image, {REJECTED: True})
+        self.refresh()
+
+    def label(self, image: str) -> str:
+        """The file of the mask that is shown; "" where there is none, or no such image."""
+        tags = self.datastore.get_labels_by_image_id(image)
+        tag = next((tag for tag in (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL) if tag in tags), None)
+        return self.datastore.get_label_uri(image, tag) if tag else ""
+
+    def refresh(self) -> None:
+        """Looks at the folder anew: other processes write masks, too."""
+        if hasattr(self.datastore, "refresh"):
+            self.datastore.refresh()
+
+    def export(self, with_proposals: bool = False) -> Iterator[bytes]:
+        """A ZIP file, piece by piece, of the accepted masks as `<name>_mask.*`, in `proposed/` the others if asked."""
+        written = _Pipe()
+        with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as archive:  # masks are compressed already
+            for one in self.images():
+                tag = {"accepted": DefaultLabelTag.FINAL, "proposed": DefaultLabelTag.ORIGINAL}.get(one["state"])
+                if tag is None or (tag == DefaultLabelTag.ORIGINAL and not with_proposals):
+                    continue
+                file = Path(self.datastore.get_label_uri(one["id"], tag))
+                folder = "" if tag == DefaultLabelTag.FINAL else "proposed/"
+                archive.write(file, f"{folder}{one['id']}_mask{file.name[len(one['id']) :]}")
+                yield written.taken()
+        yield written.taken()
+
+    def _task(self, name: str, kind: type[Any]) -> Any:
+        task = self.app._infers[name]
+        assert isinstance(task, kind)
+        return task
+
+    def _saved(self, image: str, path: str) -> np.ndarray:
+        label = self.label(image)
+        if not label:
+            return np.zeros(self.shown(image).shape, dtype=bool)
+        return np.asarray(load_labels_on_grid_of(label, load_image(path)))[0] > 0
+
+    def _check_single_class(self, image: str, path: str) -> None:
+        if self.state(image) != "accepted":
+            return
+        classes = np.unique(np.asarray(load_labels_on_grid_of(self.label(image), load_image(path)))[0])
+        if len(classes[classes > 0]) > 1:
+            values = ", ".join(f"{value:g}" for value in classes[classes > 0][:8])
+            raise ValueError(f"the accepted label map of {image} tells classes {values} apart: edit it in 3D Slicer")
+
+    def _save(self, image: str, mask: np.ndarray, tag: str, info: dict[str, Any]) -> None:
+        path = self.path(image)
+        meta = load_image(path).meta
+        labels = MetaTensor(torch.from_numpy(mask.astype(np.int32)).unsqueeze(0), meta=meta)
+        file = write_answer(labels, self.app.results_dir, AnswerForm(None, None, False), FOREGROUND, path)
+        try:
+            label = self.datastore.save_label(image, str(file), tag, info)
+            self.app.on_save_label(image, label)
+        except MONAILabelException as error:
+            raise ValueError(str(error.msg)) from error
+        finally:
+            file.unlink(missing_ok=True)

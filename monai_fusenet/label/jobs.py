@@ -1,0 +1,143 @@
+"""Work on the whole folder in the background, in processes that MONAI Label starts: what it does, and how far it is."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from monailabel.utils.async_tasks.task import AsyncTask
+
+from monai_fusenet.label.annotations import Annotations, State
+
+__all__ = ["BusyError", "Jobs"]
+
+POLL = 0.5  # seconds
+FINISHED = re.compile(r"=> (\d+) / (\d+)\s*$")  # how MONAI Label's batch counts
+BAR = re.compile(r"^(?P<what>[\w -]+?):? *\[(?P<done>\d+)/(?P<total>\d+)\]")  # how Ignite's bar does
+FAULT = re.compile(r"^[\w.]*(?:Error|Exception): (?P<reason>.+)$")
+FITTING, TRAINING, PROPOSING = "fitting images", "training", "proposing masks"
+
+
+class BusyError(RuntimeError):
+    """Another job runs."""
+
+
+@dataclass
+class Progress:
+    """What a job does.
+
+    Attributes:
+        what: in words; "" where none has run.
+        running: whether it still does.
+        done: how many images or steps of `total`.
+        total: 0 where that is not known.
+        error: why it ended early; "" if it did not.
+        seconds: since it began.
+    """
+
+    what: str = ""
+    running: bool = False
+    done: int = 0
+    total: int = 0
+    error: str = ""
+    seconds: float = 0.0
+
+
+class Jobs:
+    """One job at a time.
+
+    Args:
+        annotations: which images there are, and what is done.
+    """
+
+    def __init__(self, annotations: Annotations) -> None:
+        self._annotations = annotations
+        self._progress = Progress()
+        self._begun = 0.0
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def progress(self) -> dict[str, Any]:
+        """What the last job does or has done, see `Progress`."""
+        if self._progress.running:
+            self._progress.seconds = round(time.monotonic() - self._begun, 1)
+        return asdict(self._progress)
+
+    def fit_all(self) -> None:
+        """Proposes masks of all images that have none, by a fit to each; raises `BusyError`."""
+        self._start(lambda: self._batch("fusenet_mask", self._images("new"), FITTING))
+
+    def propose_all(self) -> None:
+        """Trains on the accepted masks, and proposes the masks of all other images by what was learnt.
+
+        Raises:
+            BusyError: while another job runs.
+        """
+
+        def run() -> None:
+            self._follow("train", {"model": "fusenet_feedforward"}, TRAINING)
+            self._batch("fusenet_feedforward", self._images("new", "proposed"), PROPOSING)
+
+        self._start(run)
+
+    def stop(self) -> None:
+        """Ends the job that runs, if any; what it has saved stays."""
+        self._stopped.set()
+        for method in ("train", "batch_infer"):
+            AsyncTask.stop(method)
+
+    def _start(self, run: Callable[[], None]) -> None:
+        with self._lock:
+            if self._progress.running:
+                raise BusyError(f"the server is still {self._progress.what}: wait, or stop it first")
+            self._progress, self._begun = Progress("starting", running=True), time.monotonic()
+            self._stopped.clear()
+        threading.Thread(target=self._guarded, args=(run,), daemon=True).start()
+
+    def _guarded(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except Exception as error:  # a person reads it
+            self._progress.error = str(error) or type(error).__name__
+        self._progress.seconds = round(time.monotonic() - self._begun, 1)
+        self._progress.running = False
+
+    def _images(self, *states: State) -> list[str]:
+        return [one["id"] for one in self._annotations.images() if one["state"] in states]
+
+    def _batch(self, model: str, images: Sequence[str], what: str) -> None:
+        if images:
+            params = {"multi_gpu": False, "save_label": True, "label_tag": "original", "max_workers": 1}
+            self._follow("batch_infer", {"model": model, "images": list(images), **params}, what, len(images))
+
+    def _follow(self, method: str, request: dict[str, Any], what: str, total: int = 0) -> None:
+        """Runs a task of MONAI Label's until it ends; raises `RuntimeError` with the reason where it fails."""
+        if self._stopped.is_set():
+            raise RuntimeError("stopped")
+        self._progress.what, self._progress.done, self._progress.total = what, 0, total
+        task, reason = AsyncTask.run(method, request=request)
+        if task is None:
+            raise BusyError(f"MONAI Label says: {reason}")
+        while task["status"] in ("SUBMITTED", "RUNNING"):
+            time.sleep(POLL)
+            self._look(list(task.get("details", ())), what)
+        if task["status"] == "STOPPED" or self._stopped.is_set():
+            raise RuntimeError("stopped")
+        if task["status"] != "DONE":
+            faults = [found["reason"] for line in task.get("details", ()) if (found := FAULT.match(line.strip()))]
+            raise RuntimeError(faults[-1] if faults else f"{what} failed: see the server's log")
+
+    def _look(self, lines: Sequence[str], what: str) -> None:
+        """Reads the newest count among the last lines of a process."""
+        for line in reversed(lines):
+            if found := FINISHED.search(line):
+                self._progress.done, self._progress.total = int(found[1]), int(found[2])
+                return
+            if found := BAR.match(line.strip()):
+                self._progress.what = f"{what}: {found['what'].strip()}"
+                self._progress.done, self._progress.total = int(found["done"]), int(found["total"])
+                return
