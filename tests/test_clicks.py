@@ -276,3 +276,13 @@ def test_a_shape_that_no_cluster_shows_is_found_by_a_threshold():
     image = np.where(brighter, 0.95, np.where(bright, 0.75, 0.1))[None]
     mask = ClickSelector(np.where(bright, 2, 1), image)([(40, 71)])
     assert dice(mask, brighter) > 0.9
+
+
+def test_a_bright_organ_that_no_cluster_tells_from_the_body_takes_one_click():
+    """A fit whose clusters merge an organ of 220 HU with a body of 40 HU; the window of the abdomen."""
+    x, y, z = np.mgrid[:96, :96, :40]
+    body = ((x - 48) / 40) ** 2 + ((y - 48) / 34) ** 2 < 1
+    organ = ((x - 36) / 10) ** 2 + ((y - 44) / 12) ** 2 + ((z - 20) / 9) ** 2 < 1
+    values = np.where(organ, 220.0, np.where(body, 40.0, -1000.0)) + np.random.default_rng(0).normal(0, 15, x.shape)
+    selector = ClickSelector(body.astype(int), np.clip((values[None] + 160) / 400, 0, 1))
+    assert dice(selector([(36, 44, 20)]), organ) > 0.9

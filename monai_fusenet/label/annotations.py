@@ -16,9 +16,10 @@ from monai.data import MetaTensor
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.exception import MONAILabelException
 
-from monai_fusenet.data import load_image, load_labels_on_grid_of
+from monai_fusenet.data import load_image
+from monai_fusenet.label.clustering import READING
 from monai_fusenet.label.infer import MaskTask
-from monai_fusenet.label.interactive import STARTED_FROM, ClickTask
+from monai_fusenet.label.interactive import STARTED_FROM, ClickTask, read_saved
 from monai_fusenet.label.label_maps import AnswerForm, write_answer
 from monai_fusenet.label.requests import FOREGROUND
 from monai_fusenet.label.scoring import SCORE
@@ -73,6 +74,7 @@ class Annotations:
         self.app = app
         self._shown: OrderedDict[tuple[str, float], Shown] = OrderedDict()
         self._lock = threading.Lock()
+        self._files = threading.RLock()  # nobody reads a mask that another request is writing
 
     @property
     def datastore(self) -> Datastore:
@@ -127,7 +129,7 @@ class Annotations:
         key = path, Path(path).stat().st_mtime
         with self._lock:
             if key not in self._shown:
-                self._shown[key] = shown(load_image(path))
+                self._shown[key] = shown(_read(path))
             self._shown.move_to_end(key)
             while len(self._shown) > IN_MEMORY:
                 self._shown.popitem(last=False)
@@ -142,10 +144,13 @@ class Annotations:
             ValueError: where the image or its mask cannot be read.
         """
         path = self.path(image)
-        if self.state(image) == "new" and not self.datastore.get_image_info(image).get(REJECTED):
+        if self._is_untouched(image):
             found = self._task("fusenet_mask", MaskTask).answer({"image": path})
-            self._save(image, found.labels > 0, DefaultLabelTag.ORIGINAL, {"model": "fusenet_mask"})
-        return self._saved(image, path)
+            with self._files:
+                if self._is_untouched(image):  # still: a fit takes seconds
+                    self._save(image, found.labels > 0, DefaultLabelTag.ORIGINAL, {"model": "fusenet_mask"})
+        with self._files:
+            return self._saved(image, path)
 
     def clicked(
         self, image: str, foreground: Sequence[Any], background: Sequence[Any], from_mask: bool = True
@@ -184,18 +189,20 @@ class Annotations:
         expected = self.shown(image).shape
         if mask.shape != expected:
             raise ValueError(f"the mask must have the shape {expected} of the image, got {mask.shape}")
-        self._check_single_class(image, path)
-        self._save(image, mask, DefaultLabelTag.FINAL, {"model": "annotate"})
-        self.datastore.update_image_info(image, {REJECTED: False})
+        with self._files:
+            self._check_single_class(image, path)
+            self._save(image, mask, DefaultLabelTag.FINAL, {"model": "annotate"})
+            self.datastore.update_image_info(image, {REJECTED: False})
 
     def reject(self, image: str) -> None:
         """Removes what was proposed or accepted of an image; nothing is proposed for it unasked."""
         self.path(image)
-        for tag in (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL):
-            if tag in self.datastore.get_labels_by_image_id(image):
-                self.datastore.remove_label(image, tag)
-        self.datastore.update_image_info(image, {REJECTED: True})
-        self.refresh()
+        with self._files:
+            for tag in (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL):
+                if tag in self.datastore.get_labels_by_image_id(image):
+                    self.datastore.remove_label(image, tag)
+            self.datastore.update_image_info(image, {REJECTED: True})
+            self.refresh()
 
     def label(self, image: str) -> str:
         """The file of the mask that is shown; "" where there is none, or no such image."""
@@ -206,7 +213,8 @@ class Annotations:
     def refresh(self) -> None:
         """Looks at the folder anew: other processes write masks, too."""
         if hasattr(self.datastore, "refresh"):
-            self.datastore.refresh()
+            with self._files:
+                self.datastore.refresh()
 
     def export(self, with_proposals: bool = False) -> Iterator[bytes]:
         """A ZIP file, piece by piece, of the accepted masks as `<name>_mask.*`, in `proposed/` the others if asked."""
@@ -222,6 +230,9 @@ class Annotations:
                 yield written.taken()
         yield written.taken()
 
+    def _is_untouched(self, image: str) -> bool:
+        return self.state(image) == "new" and not self.datastore.get_image_info(image).get(REJECTED)
+
     def _task(self, name: str, kind: type[Any]) -> Any:
         task = self.app._infers[name]
         assert isinstance(task, kind)
@@ -231,19 +242,19 @@ class Annotations:
         label = self.label(image)
         if not label:
             return np.zeros(self.shown(image).shape, dtype=bool)
-        return np.asarray(load_labels_on_grid_of(label, load_image(path)))[0] > 0
+        return read_saved(label, path) > 0
 
     def _check_single_class(self, image: str, path: str) -> None:
         if self.state(image) != "accepted":
             return
-        classes = np.unique(np.asarray(load_labels_on_grid_of(self.label(image), load_image(path)))[0])
+        classes = np.unique(read_saved(self.label(image), path))
         if len(classes[classes > 0]) > 1:
             values = ", ".join(f"{value:g}" for value in classes[classes > 0][:8])
             raise ValueError(f"the accepted label map of {image} tells classes {values} apart: edit it in 3D Slicer")
 
     def _save(self, image: str, mask: np.ndarray, tag: str, info: dict[str, Any]) -> None:
         path = self.path(image)
-        meta = load_image(path).meta
+        meta = _read(path).meta
         labels = MetaTensor(torch.from_numpy(mask.astype(np.int32)).unsqueeze(0), meta=meta)
         file = write_answer(labels, self.app.results_dir, AnswerForm(None, None, False), FOREGROUND, path)
         try:
@@ -253,3 +264,8 @@ class Annotations:
             raise ValueError(str(error.msg)) from error
         finally:
             file.unlink(missing_ok=True)
+
+
+def _read(path: str) -> MetaTensor:
+    with READING:
+        return load_image(path)

@@ -34,6 +34,7 @@ from monai_fusenet.utils.files import content_digest
 
 __all__ = [
     "FUSENET",
+    "READING",
     "Clusterer",
     "Conf",
     "bundle_configs",
@@ -56,6 +57,10 @@ MONAI_LABEL_CONF = {
     *("server_mode", "auto_update_scoring", "debug", "epistemic_enabled", "epistemic_samples", "heuristic_planner"),
     *("models", "skip_scoring", "skip_strategies", "tracking"),
 }
+
+# To find a component that a config names, MONAI goes through all modules that are loaded. None may be loaded meanwhile,
+# which reading an image may do in another thread.
+READING = threading.RLock()
 
 Number = TypeVar("Number", int, float)
 
@@ -191,7 +196,8 @@ class Clusterer:
 
     def settings_digest(self, adapt: bool = False) -> str:
         """A fingerprint of the options that clusters depend on, and of the weights that they start from."""
-        settings = [self._settings(spatial_dims, adapt) for spatial_dims in (2, 3)]
+        with READING:
+            settings = [self._settings(spatial_dims, adapt) for spatial_dims in (2, 3)]
         weights = content_digest(self._weights()) if adapt else None
         text = json.dumps([settings, weights, __version__, STATE_VERSION], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -221,13 +227,15 @@ class Clusterer:
         Raises:
             ValueError: when it cannot be read or used.
         """
-        return self._prepared(path)[0]["original"]
+        with READING:
+            return self._prepared(path)[0]["original"]
 
     def mask(self, path: str | Path, clusters: np.ndarray, preset: str | None = None) -> np.ndarray:
         """The foreground (*spatial) that the rule of the preset chooses, see `choose_foreground`; bool."""
         image = self.image(path)
-        parser = self._parser(image.ndim - 1, check_preset(preset or self.preset), False)
-        rule: ClustersToMaskd = parser.get_parsed_content("foreground")
+        with READING:
+            parser = self._parser(image.ndim - 1, check_preset(preset or self.preset), False)
+            rule: ClustersToMaskd = parser.get_parsed_content("foreground")
         return rule.agree(clusters, np.asarray(image))
 
     def guided(self, path: str | Path, scribble: np.ndarray, device: str = "cpu", adapt: bool = False) -> np.ndarray:
@@ -243,7 +251,8 @@ class Clusterer:
             ValueError: as `clusters` and `guided_mask` do.
         """
         with self._fit(path):
-            sample, network, inferer, _ = self._ready(path, device, adapt)
+            with READING:
+                sample, network, inferer, _ = self._ready(path, device, adapt)
             return guided_mask(sample, scribble, network, inferer, device)
 
     @contextmanager
@@ -306,10 +315,12 @@ class Clusterer:
         name = Path(path).name
         logger.info("%s: no clusters in the cache, fitting a network to it: this takes seconds", name)
         start = time.perf_counter()
-        sample, network, inferer, parser = self._ready(path, device, adapt)
+        with READING:
+            sample, network, inferer, parser = self._ready(path, device, adapt)
+            postprocessing = parser.get_parsed_content("postprocessing")
         with torch.no_grad():
             sample["pred"] = inferer(plain(sample["image"]).unsqueeze(0).to(device), network.to(device))[0].cpu()
-        for transform in parser.get_parsed_content("postprocessing").transforms:
+        for transform in postprocessing.transforms:
             if isinstance(transform, ClustersToMaskd):
                 break
             sample = transform(sample)

@@ -16,7 +16,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from monai_fusenet.clicks import ClickSelector
 from monai_fusenet.data import load_image, load_labels_on_grid_of
 from monai_fusenet.label.cache import Clusters
-from monai_fusenet.label.clustering import Clusterer
+from monai_fusenet.label.clustering import READING, Clusterer
 from monai_fusenet.label.guided import OBJECT, draw_points
 from monai_fusenet.label.infer import WEIGHTS, ClustersUser, read_device
 from monai_fusenet.label.label_maps import read_label
@@ -30,7 +30,7 @@ from monai_fusenet.label.requests import (
     to_index,
 )
 
-__all__ = ["STARTED_FROM", "ClickTask", "ScribblesTask"]
+__all__ = ["STARTED_FROM", "ClickTask", "ScribblesTask", "read_saved"]
 
 SCOPES = ["volume", "slice"]
 STARTS = ["click", "mask", "label"]
@@ -130,7 +130,7 @@ class _Interactive(ClustersUser):
         if not label:
             raise ValueError("start=label: there is no saved mask of this image to start from")
         key += f" {label} {os.stat(label).st_mtime_ns}"
-        saved = _kept(self._masks, key, lambda: np.asarray(load_labels_on_grid_of(label, load_image(path)))[0] > 0)
+        saved = _kept(self._masks, key, lambda: read_saved(label, path) > 0)
         return saved if saved.any() else None
 
     def _slice(self, path: str, clusters: np.ndarray, position: int) -> ClickSelector:
@@ -220,6 +220,12 @@ class ScribblesTask(_Interactive):
             strokes = (np.argwhere(labels == value) for value in wanted)
             return self.fit(path, request, draw_points(labels.shape, *strokes)), label_names(request, SCRIBBLED)
         return self.select(path, found, request, foreground, background), label_names(request, SCRIBBLED)
+
+
+def read_saved(label: str, path: str) -> np.ndarray:
+    """The labels (*spatial) of a file on the grid of its image as it is loaded; raises `ValueError` as that does."""
+    with READING:
+        return np.asarray(load_labels_on_grid_of(label, load_image(path)))[0]
 
 
 def _kept(store: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:

@@ -17,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 NAMES = ["a", "b", "c", "d", "e", "f"]
 SIZE = {"width": 1280, "height": 800}
-SECONDS = 120_000  # milliseconds that a fit or a training may take on a busy machine
+SECONDS = 300_000  # milliseconds that a fit or a training may take on a busy machine
 
 
 @pytest.fixture(scope="module")

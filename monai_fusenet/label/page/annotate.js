@@ -7,8 +7,9 @@ const $ = (id) => document.getElementById(id);
 const POLL = 1000; // milliseconds
 const STROKE_POINTS = 12; // of a scribble: more say nothing new
 const KEYBOARD_STEP = 0.02; // of the image's side
-const MASK_COLOUR = [255, 64, 96];
+const MASK_COLOUR = [30, 150, 255]; // seen on skin, stains and grey
 const OUTLINE_COLOUR = [255, 230, 0];
+const OUTLINE_WIDTH = 1.5; // pixels of the screen
 
 // ---------------------------------------------------------------- requests
 
@@ -198,8 +199,9 @@ class Viewer {
     this.cursor = null;
     this.window = [...work.info.window];
     this.index = Math.floor(this.count / 2);
-    await this.load();
+    this.pixels = null;
     this.fit();
+    await this.load();
   }
 
   close() {
@@ -210,8 +212,9 @@ class Viewer {
   async turn(view) {
     this.view = view % this.work.info.views.length;
     this.index = Math.floor(this.count / 2);
-    await this.load();
+    this.pixels = null;
     this.fit();
+    await this.load();
   }
 
   async go(index) {
@@ -256,27 +259,46 @@ class Viewer {
     return point;
   }
 
-  paintOverlay() {
+  /** Which pixels of the plane belong to the mask: 1, else 0. */
+  inside() {
     const { width, height, work } = this;
-    Object.assign(this.overlay, { width, height });
+    const first = work.index(this.point(0, 0));
+    const down = height > 1 ? work.index(this.point(1, 0)) - first : 0;
+    const right = width > 1 ? work.index(this.point(0, 1)) - first : 0;
     const inside = new Uint8Array(width * height);
-    for (let row = 0; row < height; row++) {
-      for (let column = 0; column < width; column++) {
-        inside[row * width + column] = work.value(work.index(this.point(row, column))) ? 1 : 0;
+    for (let row = 0, pixel = 0; row < height; row++) {
+      for (let column = 0; column < width; column++, pixel++) {
+        if (work.value(first + row * down + column * right)) inside[pixel] = 1;
       }
     }
+    return inside;
+  }
+
+  paintOverlay() {
+    const { width, height } = this;
+    Object.assign(this.overlay, { width, height });
+    const inside = this.inside();
     const shown = new ImageData(width, height);
     const opacity = Number($("opacity").value) / 100;
-    for (let pixel = 0; pixel < inside.length; pixel++) {
-      if (!inside[pixel]) continue;
-      const column = pixel % width;
-      const isEdge = !(column && inside[pixel - 1]) || !(column < width - 1 && inside[pixel + 1])
-        || !inside[pixel - width] || !inside[pixel + width];
-      const colour = isEdge ? OUTLINE_COLOUR : MASK_COLOUR;
-      shown.data.set([...colour, isEdge ? 255 * Math.min(1, 2 * opacity) : 255 * opacity], 4 * pixel);
+    const reach = Math.max(1, Math.round(OUTLINE_WIDTH / this.scale));
+    this.outlined = reach;
+    const colours = [[...MASK_COLOUR, 255 * opacity], [...OUTLINE_COLOUR, 255 * Math.min(1, 2 * opacity)]];
+    for (let row = 0, pixel = 0; row < height; row++) {
+      for (let column = 0; column < width; column++, pixel++) {
+        if (!inside[pixel]) continue;
+        const isEdge = column < reach || !inside[pixel - reach] || column >= width - reach || !inside[pixel + reach]
+          || row < reach || !inside[pixel - reach * width] || row >= height - reach || !inside[pixel + reach * width];
+        shown.data.set(colours[isEdge ? 1 : 0], 4 * pixel);
+      }
     }
     this.overlay.getContext("2d").putImageData(shown, 0, 0);
     this.draw();
+  }
+
+  /** Outlines are as wide on the screen at every zoom. */
+  scaled() {
+    if (this.pixels && this.outlined !== Math.max(1, Math.round(OUTLINE_WIDTH / this.scale))) this.paintOverlay();
+    else this.draw();
   }
 
   /** Shows the whole image. */
@@ -289,7 +311,7 @@ class Viewer {
     this.scale = Math.min(this.canvas.width / this.width, this.canvas.height / (this.height * aspect));
     this.left = (this.canvas.width - this.width * this.scale) / 2;
     this.top = (this.canvas.height - this.height * aspect * this.scale) / 2;
-    this.draw();
+    this.scaled();
   }
 
   zoom(factor, x = this.canvas.width / 2, y = this.canvas.height / 2) {
@@ -297,7 +319,7 @@ class Viewer {
     this.left = x - (x - this.left) * (scale / this.scale);
     this.top = y - (y - this.top) * (scale / this.scale);
     this.scale = scale;
-    this.draw();
+    this.scaled();
   }
 
   move(x, y) {
