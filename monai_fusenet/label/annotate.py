@@ -1,4 +1,7 @@
-"""The page at /annotate/ and what it asks for. Masks travel as bytes, one a pixel, in the order of the image's axes."""
+"""The page at /annotate/ and what it asks for.
+
+Masks travel as bytes, one a pixel, in the order of the image's axes.
+"""
 
 from __future__ import annotations
 

@@ -8,11 +8,12 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.exception import MONAILabelException
 
@@ -24,9 +25,6 @@ from monai_fusenet.label.label_maps import AnswerForm, write_answer
 from monai_fusenet.label.requests import FOREGROUND
 from monai_fusenet.label.scoring import SCORE
 from monai_fusenet.label.views import Shown, shown
-
-if TYPE_CHECKING:
-    from monai_fusenet.label.app import FuseNetApp
 
 __all__ = ["Annotations", "State", "UnknownImageError"]
 
@@ -68,10 +66,12 @@ class Annotations:
 
     Args:
         app: whose datastore and tasks are used.
+        results_dir: where label maps are written before they are saved.
     """
 
-    def __init__(self, app: FuseNetApp) -> None:
+    def __init__(self, app: MONAILabelApp, results_dir: Path) -> None:
         self.app = app
+        self.results_dir = results_dir
         self._shown: OrderedDict[tuple[str, float], Shown] = OrderedDict()
         self._lock = threading.Lock()
         self._files = threading.RLock()  # nobody reads a mask that another request is writing
@@ -256,7 +256,7 @@ class Annotations:
         path = self.path(image)
         meta = _read(path).meta
         labels = MetaTensor(torch.from_numpy(mask.astype(np.int32)).unsqueeze(0), meta=meta)
-        file = write_answer(labels, self.app.results_dir, AnswerForm(None, None, False), FOREGROUND, path)
+        file = write_answer(labels, self.results_dir, AnswerForm(None, None, False), FOREGROUND, path)
         try:
             label = self.datastore.save_label(image, str(file), tag, info)
             self.app.on_save_label(image, label)

@@ -65,7 +65,7 @@ class FuseNetApp(MONAILabelApp):
             importlib.import_module("monai_fusenet.label.server")
         description = "Label-free clusters by FuseNet: one click chooses the object, on any new kind of image"
         super().__init__(app_dir, studies, conf, "monai_fusenet", description, __version__)
-        self.annotations = Annotations(self)
+        self.annotations = Annotations(self, self.results_dir)
         self.jobs = Jobs(self.annotations)
 
     def init_datastore(self) -> Datastore:

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import nibabel as nib
 import numpy as np
 import pytest
-import requests
 from label_tools import AFFINE, Server, dice, draw_studies, draw_volume, picture
 from PIL import Image
+
+requests = pytest.importorskip("requests", reason="comes with monailabel")
 
 NOWHERE = ["../secret", "/etc/passwd", "..%2f..%2fsecret", "a/../../secret", "\x00", "", "no such image"]
 
