@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
 from pydantic import BaseModel
 
@@ -35,7 +37,9 @@ GZIP, GZIP_WINDOW = b"\x1f\x8b", 31  # first bytes, which no mask has, and how z
 ENOUGH = 5  # accepted masks from which on the page offers to propose all others
 
 Answer = TypeVar("Answer")
-router = APIRouter(prefix="/annotate", tags=["Annotate"])
+# Nobody is asked for anything unless MONAI Label's own authentication is switched on.
+USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+router = APIRouter(prefix="/annotate", tags=["Annotate"], dependencies=[USER])
 
 
 def fusenet_app() -> FuseNetApp:

@@ -5,6 +5,7 @@
 
 const $ = (id) => document.getElementById(id);
 const POLL = 1000; // milliseconds
+const GONE = "The server does not answer. Is it still running?";
 const STROKE_POINTS = 12; // of a scribble: more say nothing new
 const KEYBOARD_STEP = 0.02; // of the image's side
 const MASK_COLOUR = [30, 150, 255]; // seen on skin, stains and grey
@@ -18,7 +19,7 @@ async function ask(path, options = {}) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("The server does not answer. Is it still running?");
+    throw new Error(GONE);
   }
   if (!answer.ok) {
     let detail = answer.statusText;
@@ -99,7 +100,9 @@ class Work {
   }
 
   mask() {
-    return Uint8Array.from(this.answer, (_, index) => (this.value(index) ? 1 : 0));
+    const mask = new Uint8Array(this.length);
+    for (let index = 0; index < mask.length; index++) mask[index] = this.value(index) ? 1 : 0;
+    return mask;
   }
 
   index(point) {
@@ -115,7 +118,13 @@ class Work {
   async act(action) {
     this.actions.push(action);
     this.undone = [];
-    await this.update();
+    try {
+      await this.update();
+    } catch (error) {
+      this.actions = this.actions.filter((one) => one !== action); // what the server refuses was never done
+      this.replay();
+      throw error;
+    }
   }
 
   async undo() {
@@ -143,13 +152,8 @@ class Work {
     }
     const body = JSON.stringify({ image: this.id, foreground, background, from_mask: fromMask });
     const options = { body, headers: { "Content-Type": "application/json" } };
-    try {
-      const answer = new Uint8Array(await (await post("click", options)).arrayBuffer());
-      if (number === this.asked) this.answer = answer;
-    } catch (error) {
-      if (number === this.asked) this.actions.pop(); // an action that the server refuses is none
-      throw error;
-    }
+    const answer = new Uint8Array(await (await post("click", options)).arrayBuffer());
+    if (number === this.asked) this.answer = answer;
   }
 
   async slice(view, index) {
@@ -402,6 +406,7 @@ class Viewer {
 
 const viewer = new Viewer($("canvas"));
 const drafts = new Map(); // actions of images that were left without a decision
+const rows = new Map(); // of the list, by image
 let listed = [];
 let opening = "";
 let hidden = false;
@@ -450,6 +455,7 @@ function tell() {
 async function poll() {
   try {
     server = await askJson("status");
+    if ($("error").textContent === GONE) complain(null);
     const counts = JSON.stringify(server.counts);
     const ended = wasRunning && !server.job.running;
     if (counts !== shownCounts || ended) await list();
@@ -483,24 +489,30 @@ async function list() {
   showList();
 }
 
+function rowOf(id) {
+  const row = document.createElement("li");
+  const button = document.createElement("button");
+  button.dataset.image = id;
+  const picture = document.createElement("img");
+  Object.assign(picture, { loading: "lazy", alt: "", src: query("thumbnail", { image: id }) });
+  const name = document.createElement("span");
+  Object.assign(name, { className: "name", textContent: id, title: id });
+  button.append(picture, name, document.createElement("span"));
+  button.addEventListener("click", () => open(id));
+  row.append(button);
+  return row;
+}
+
 function showList() {
-  const rows = listed.map((one) => {
-    const row = document.createElement("li");
-    const button = document.createElement("button");
-    button.dataset.image = one.id;
-    const picture = document.createElement("img");
-    Object.assign(picture, { loading: "lazy", alt: "", src: query("thumbnail", { image: one.id }) });
-    const name = document.createElement("span");
-    Object.assign(name, { className: "name", textContent: one.id, title: one.id });
-    const state = document.createElement("span");
-    const sure = one.uncertainty === null || one.state === "accepted" ? "" : `, uncertainty ${one.uncertainty.toFixed(2)}`;
-    Object.assign(state, { className: `state ${one.state}`, textContent: one.state + sure });
-    button.append(picture, name, state);
-    button.addEventListener("click", () => open(one.id));
-    row.append(button);
-    return row;
-  });
-  $("images").replaceChildren(...rows);
+  for (const one of listed) {
+    if (!rows.has(one.id)) rows.set(one.id, rowOf(one.id));
+    const isSure = one.uncertainty === null || one.state === "accepted";
+    const textContent = one.state + (isSure ? "" : `, uncertainty ${one.uncertainty.toFixed(2)}`);
+    Object.assign(rows.get(one.id).querySelector("span:last-child"), { className: `state ${one.state}`, textContent });
+  }
+  const shown = listed.map((one) => rows.get(one.id));
+  const now = $("images").children;
+  if (shown.length !== now.length || shown.some((row, place) => row !== now[place])) $("images").replaceChildren(...shown);
   mark();
 }
 
