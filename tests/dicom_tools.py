@@ -91,7 +91,7 @@ def write_ct_series(
         block.add_new(0x01, "LO", "private")
         dataset.PixelData = plane.astype("<u2").tobytes()
         dataset["PixelData"].VR = "OW"
-        dataset.save_as(path, enforce_file_format=True)
+        dataset.save_as(path, write_like_original=False)  # by the name that pydicom 2 knows, too
         paths.append(path)
     return paths
 
@@ -141,7 +141,7 @@ def write_dicom_file(path, pixels, sop_class=CTImageStorage, position=None, orie
         dataset.HighBit = dataset.BitsStored - 1
         dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
         dataset["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
-    dataset.save_as(path, enforce_file_format=True)
+    dataset.save_as(path, write_like_original=False)  # by the name that pydicom 2 knows, too
     return dataset
 
 

@@ -47,9 +47,10 @@ def _code(text: str) -> list[str]:
 
 def default_app(studies: str | Path) -> Path:
     """A folder of the user's own for each folder of images."""
-    studies = Path(studies).resolve()
-    digest = hashlib.sha256(str(studies).encode()).hexdigest()[:8]
-    return Path.home() / ".monai_fusenet" / "label" / f"{studies.name}-{digest}"
+    is_address = str(studies).startswith(("http://", "https://"))
+    place = str(studies).rstrip("/") if is_address else str(Path(studies).resolve())
+    digest = hashlib.sha256(place.encode()).hexdigest()[:8]
+    return Path.home() / ".monai_fusenet" / "label" / f"{Path(place).name}-{digest}"
 
 
 def instructions(studies: str | Path, host: str, port: int, token: str = "") -> str:
@@ -116,7 +117,7 @@ def limited_server(host: str, port: int) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m monai_fusenet.label", description=__doc__)
-    parser.add_argument("--studies", required=True, help="folder of images")
+    parser.add_argument("--studies", required=True, help="folder of images, or the address of a DICOMweb server")
     parser.add_argument(
         "--preset",
         default="generic",
@@ -133,8 +134,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--app", help="folder for weights, clusters and logs (default: in ~/.monai_fusenet/label)")
     options = parser.parse_args(arguments)
-    if not Path(options.studies).is_dir():
-        sys.exit(f"error: studies must be a folder of images, but {options.studies} is none")
+    is_address = options.studies.startswith(("http://", "https://"))
+    if not is_address and not Path(options.studies).is_dir():
+        sys.exit(f"error: studies must be a folder of images or a DICOMweb address, but {options.studies} is none")
     try:
         import monailabel.main  # noqa: F401
 

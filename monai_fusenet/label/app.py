@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib
+import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import torch
 from fastapi import HTTPException
 from monailabel.config import settings
-from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelException
@@ -23,10 +25,10 @@ from monailabel.tasks.activelearning.random import Random
 
 from monai_fusenet import __version__
 from monai_fusenet.data import IMAGE_SUFFIXES
-from monai_fusenet.data.formats import suffix_of
 from monai_fusenet.label.annotations import Annotations
 from monai_fusenet.label.cache import ClusterCache
 from monai_fusenet.label.clustering import Clusterer, read_conf
+from monai_fusenet.label.datastores import ConfinedDatastore, ConfinedDICOMWebDatastore, check_name
 from monai_fusenet.label.feedforward import FeedForwardModel
 from monai_fusenet.label.infer import ClustersTask, FeedForwardTask, MaskTask
 from monai_fusenet.label.interactive import STARTED_FROM, ClickTask, ScribblesTask
@@ -74,13 +76,26 @@ class FuseNetApp(MONAILabelApp):
         if getattr(settings, field) == type(settings).model_fields[field].default:
             setattr(settings, field, FILE_PATTERNS)
         if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+            field = "MONAI_LABEL_DICOMWEB_SEARCH_FILTER"
+            if getattr(settings, field) == type(settings).model_fields[field].default:
+                setattr(settings, field, {})  # of any modality, not of CT alone
+            store = super().init_datastore()
+            if isinstance(store, DICOMWebDatastore):
+                store.__class__ = ConfinedDICOMWebDatastore  # MONAI Label names the class where it reads its settings
+            return store
         return ConfinedDatastore(
             self.studies,
             extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
+
+    def _download_dcmqi_tools(self) -> None:
+        """Puts the tools of the package dcmqi where MONAI Label looks for them, instead of downloading some."""
+        found = importlib.util.find_spec("dcmqi")
+        if found is None or found.origin is None:
+            raise ValueError("dcmqi is not installed, which writes DICOM SEG; pip install 'monai-fusenet[label]'")
+        os.environ["PATH"] = f"{Path(found.origin).parent / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
 
     def init_infers(self) -> dict[str, Any]:
         """The inference tasks by name."""
@@ -167,46 +182,6 @@ class FuseNetApp(MONAILabelApp):
         for method in self._scoring_methods.values():
             method({}, datastore or self.datastore())
         return result
-
-
-class ConfinedDatastore(LocalDatastore):
-    """MONAI Label's datastore of a folder, which no name that a client makes up leads out of."""
-
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Adds an image; HTTP 400 unless its id is a plain name."""
-        if image_id:
-            check_name("image", image_id)
-        return super().add_image(image_id, image_filename, image_info)
-
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Saves a label in the place of an earlier one, whatever the suffix of that.
-
-        HTTP 400 unless its tag is a plain name, its suffix that of a file which is read and what is known of it a
-        dictionary, 404 for an unknown image.
-        """
-        if not isinstance(label_info, dict):
-            raise HTTPException(400, f"params must be a JSON object, got {label_info!r:.100}")
-        check_name("tag", label_tag)
-        if not self.get_image_uri(image_id):
-            raise HTTPException(404, f"there is no image {image_id!r:.100}; GET /datastore/?output=all lists all")
-        if suffix_of(label_filename) not in IMAGE_SUFFIXES:
-            known, suffix = " ".join(IMAGE_SUFFIXES), suffix_of(label_filename)
-            raise HTTPException(400, f"a label must be a file with one of the suffixes {known}, got {suffix!r:.100}")
-        earlier = self._label_file(image_id, label_tag)
-        label_id = super().save_label(image_id, label_filename, label_tag, label_info)
-        if earlier is not None and earlier != self._label_file(image_id, label_tag):
-            earlier.unlink(missing_ok=True)  # or a folder of labels would hold two masks of an image
-        return label_id
-
-    def _label_file(self, image_id: str, tag: str) -> Path | None:
-        label = self._datastore.label(image_id, tag)
-        return label and Path(self._datastore.label_path(tag), self._filename(image_id, label.ext))
-
-
-def check_name(what: str, name: Any) -> None:
-    """Raises HTTP 400 unless a name stays in the folder in which it is used."""
-    if not isinstance(name, str) or not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
-        raise HTTPException(400, f"{what} must be a name without slashes that begins with no dot, got {name!r:.100}")
 
 
 class ForgivingBatch(BatchInferTask):

@@ -5,6 +5,7 @@ import re
 import shutil
 import zipfile
 
+import nibabel as nib
 import numpy as np
 import pytest
 from label_tools import Server, dice, draw_volume, picture
@@ -22,8 +23,6 @@ SECONDS = 300_000  # milliseconds that a fit or a training may take on a busy ma
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    import nibabel as nib
-
     folder = tmp_path_factory.mktemp("page")
     for name in NAMES:
         Image.fromarray(drawn(name)[0]).save(folder / f"{name}.png")
@@ -86,6 +85,19 @@ def click(page, shape, point, button="left"):
     ready(page)
 
 
+def click_by_keyboard(page, arrow):
+    """Clicks a step away from the middle, on nothing but what the click itself says."""
+    page.keyboard.press("c")
+    page.locator("#canvas").focus()
+    page.keyboard.press(arrow)
+    page.keyboard.press("Enter")
+    ready(page)
+
+
+def becomes(page, name, state):
+    expect(page.locator(f'#images button[data-image="{name}"] .state')).to_have_text(state, timeout=SECONDS)
+
+
 def saved(server, name, tag="final"):
     return np.asarray(Image.open(server.studies / "labels" / tag / f"{name}.png")) > 0
 
@@ -116,7 +128,7 @@ def test_a_click_a_brush_and_undo_end_in_the_mask_that_is_accepted(page, server)
     click(page, truth.shape, middle)
     page.keyboard.press("u")  # the eraser
     page.locator("#accept").click()
-    expect(page.locator('#images button[data-image="a"] .state')).to_have_text("accepted", timeout=SECONDS)
+    becomes(page, "a", "accepted")
     mask = saved(server, "a")
     assert mask[6, 8]
     assert mask[tuple(middle)]
@@ -133,23 +145,19 @@ def test_a_right_click_takes_away_and_a_rejected_mask_is_empty(page, server):
     edge = tuple(np.argwhere(before)[0])
     click(page, truth.shape, edge, button="right")
     page.keyboard.press("a")
-    expect(page.locator('#images button[data-image="b"] .state')).to_have_text("accepted", timeout=SECONDS)
+    becomes(page, "b", "accepted")
     assert not saved(server, "b")[edge]
     open_image(page, "b")
     page.keyboard.press("r")
-    expect(page.locator('#images button[data-image="b"] .state')).to_have_text("new", timeout=SECONDS)
+    becomes(page, "b", "new")
 
 
 def test_the_keyboard_alone_is_enough(page, server):
     open_image(page, "c")
     truth = drawn("c")[1]
-    page.keyboard.press("c")
-    page.locator("#canvas").focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("Enter")
-    ready(page)
+    click_by_keyboard(page, "ArrowRight")
     page.keyboard.press("a")
-    expect(page.locator('#images button[data-image="c"] .state')).to_have_text("accepted", timeout=SECONDS)
+    becomes(page, "c", "accepted")
     assert dice(saved(server, "c"), truth) > 0.9
 
 
@@ -163,15 +171,9 @@ def test_a_volume_is_seen_from_three_sides_and_clicked(page, server):
     expect(page.locator('#views button[aria-pressed="true"]')).to_have_text("coronal")
     page.keyboard.press("v")
     page.keyboard.press("v")
-    page.keyboard.press("c")
-    page.locator("#canvas").focus()
-    page.keyboard.press("ArrowUp")
-    page.keyboard.press("Enter")
-    ready(page)
+    click_by_keyboard(page, "ArrowUp")
     page.keyboard.press("a")
-    expect(page.locator('#images button[data-image="volume"] .state')).to_have_text("accepted", timeout=SECONDS)
-    import nibabel as nib
-
+    becomes(page, "volume", "accepted")
     mask = np.asarray(nib.load(server.studies / "labels" / "final" / "volume.nii.gz").dataobj) > 0
     assert dice(mask, draw_volume()[1]) > 0.9
 
@@ -183,7 +185,7 @@ def test_five_accepted_masks_propose_all_others_and_the_export_equals_the_server
         truth = drawn(name)[1]
         click(page, truth.shape, np.argwhere(truth).mean(axis=0).round().astype(int))
         page.keyboard.press("a")
-        expect(page.locator(f'#images button[data-image="{name}"] .state')).to_have_text("accepted", timeout=SECONDS)
+        becomes(page, name, "accepted")
     propose = page.locator("#propose")
     expect(propose).to_have_text("Propose all others")
     propose.click()
@@ -193,7 +195,7 @@ def test_five_accepted_masks_propose_all_others_and_the_export_equals_the_server
     assert page.locator("#error").is_hidden()
     open_image(page, "f")
     page.keyboard.press("a")
-    expect(page.locator('#images button[data-image="f"] .state')).to_have_text("accepted", timeout=SECONDS)
+    becomes(page, "f", "accepted")
     assert dice(saved(server, "f"), drawn("f")[1]) > 0.8
     with page.expect_download() as download:
         page.locator("#export").click()

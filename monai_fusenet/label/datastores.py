@@ -1,0 +1,145 @@
+"""The folder or the DICOMweb server that images come from, out of whose place no name that a client makes up leads."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cachetools import TTLCache, cached
+from fastapi import HTTPException
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
+
+from monai_fusenet.data import IMAGE_SUFFIXES
+from monai_fusenet.data.formats import suffix_of
+
+__all__ = ["ConfinedDICOMWebDatastore", "ConfinedDatastore", "check_name"]
+
+logger = logging.getLogger(__name__)
+
+KEPT_SECONDS = 10  # how long a list of series is not asked for anew
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")  # of DICOM, PS3.5 section 9
+LONGEST_UID = 64
+# What series hold that are no images: segmentations, reports, plans, registrations, curves and the like.
+NO_IMAGES = {"AU", "DOC", "ECG", "EPS", "FID", "HD", "KO", "PLAN", "PR", "REG", "RTDOSE", "RTPLAN", "RTRECORD"}
+NO_IMAGES |= {"RTSTRUCT", "RWV", "SEG", "SR", "STAIN", "TEXTUREMAP"}
+
+
+class ConfinedDatastore(LocalDatastore):
+    """MONAI Label's datastore of a folder, which no name that a client makes up leads out of."""
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Adds an image; HTTP 400 unless its id is a plain name."""
+        if image_id:
+            check_name("image", image_id)
+        return super().add_image(image_id, image_filename, image_info)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Saves a label in the place of an earlier one, whatever the suffix of that.
+
+        HTTP 400 unless its tag is a plain name, its suffix that of a file which is read and what is known of it a
+        dictionary, 404 for an unknown image.
+        """
+        if not isinstance(label_info, dict):
+            raise HTTPException(400, f"params must be a JSON object, got {label_info!r:.100}")
+        check_name("tag", label_tag)
+        if not self.get_image_uri(image_id):
+            raise HTTPException(404, f"there is no image {image_id!r:.100}; GET /datastore/?output=all lists all")
+        if suffix_of(label_filename) not in IMAGE_SUFFIXES:
+            known, suffix = " ".join(IMAGE_SUFFIXES), suffix_of(label_filename)
+            raise HTTPException(400, f"a label must be a file with one of the suffixes {known}, got {suffix!r:.100}")
+        earlier = self._label_file(image_id, label_tag)
+        label_id = super().save_label(image_id, label_filename, label_tag, label_info)
+        if earlier is not None and earlier != self._label_file(image_id, label_tag):
+            earlier.unlink(missing_ok=True)  # or a folder of labels would hold two masks of an image
+        return label_id
+
+    def _label_file(self, image_id: str, tag: str) -> Path | None:
+        label = self._datastore.label(image_id, tag)
+        return label and Path(self._datastore.label_path(tag), self._filename(image_id, label.ext))
+
+
+class ConfinedDICOMWebDatastore(DICOMWebDatastore):
+    """MONAI Label's datastore of a DICOMweb server: series by their UID, of any modality that is an image."""
+
+    @cached(TTLCache(maxsize=16, ttl=KEPT_SECONDS))
+    def list_images(self) -> list[str]:
+        """The UIDs of all series that match the filter and are images."""
+        found = self._client.search_for_series(search_filters=self._search_filter)
+        return [uid for uid, modality in map(_series, found) if uid and modality not in NO_IMAGES]
+
+    def get_image_uri(self, image_id: str) -> str:
+        """The file of a series in the cache, which is fetched if need be; "" for a series that there is not."""
+        return super().get_image_uri(image_id) if self._is_series(image_id) else ""
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """The file of a label in the cache; "" where there is none.
+
+        Args:
+            label_id: the UID of the series that is labelled; with `image_id` that of the DICOM SEG, which is fetched.
+            label_tag: which of its labels.
+            image_id: the UID of the series that a DICOM SEG labels.
+        """
+        if not (is_uid(label_id) and _is_plain(label_tag)):
+            return ""
+        if image_id and label_tag == DefaultLabelTag.FINAL:
+            known = is_uid(image_id) and self._is_series(label_id)
+            return super().get_label_uri(label_id, label_tag, image_id) if known else ""
+        return LocalDatastore.get_label_uri(self, label_id, label_tag)
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """The series with a DICOM SEG on the server, whose labels are fetched."""
+        self._download_labeled_data()
+        return LocalDatastore.get_labeled_images(self, label_tag, labels)
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Keeps what was fetched of a series; HTTP 400 unless its id is a UID."""
+        if not is_uid(image_id):
+            raise HTTPException(400, f"image must be the UID of a series, got {image_id!r:.100}")
+        return super().add_image(image_id, image_filename, image_info)
+
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
+    ) -> str:
+        """Saves a label in the cache, and with the tag `final` as DICOM SEG on the server, too.
+
+        HTTP 400 unless its tag is a plain name and what is known of it a dictionary, 404 for an unknown series.
+        """
+        if not isinstance(label_info, dict):
+            raise HTTPException(400, f"params must be a JSON object, got {label_info!r:.100}")
+        check_name("tag", label_tag)
+        if not self._is_series(image_id):
+            raise HTTPException(404, f"there is no series {image_id!r:.100} on the DICOMweb server")
+        return super().save_label(image_id, label_filename, label_tag, label_info, label_id)
+
+    def _is_series(self, uid: Any) -> bool:
+        if not is_uid(uid):
+            return False
+        found = self._client.search_for_series(search_filters={"SeriesInstanceUID": uid})
+        return any(_series(one)[0] == uid for one in found)
+
+
+def is_uid(text: Any) -> bool:
+    """Whether a text is a UID of DICOM."""
+    return isinstance(text, str) and len(text) <= LONGEST_UID and UID.fullmatch(text) is not None
+
+
+def _series(found: Mapping[str, Any]) -> tuple[str, str]:
+    """UID and modality of a series that a search has found, in DICOM JSON."""
+    values = (found.get(tag, {}).get("Value") or [""] for tag in ("0020000E", "00080060"))
+    uid, modality = (str(value[0]) for value in values)
+    return uid, modality
+
+
+def check_name(what: str, name: Any) -> None:
+    """Raises HTTP 400 unless a name stays in the folder in which it is used."""
+    if not _is_plain(name):
+        raise HTTPException(400, f"{what} must be a name without slashes that begins with no dot, got {name!r:.100}")
+
+
+def _is_plain(name: Any) -> bool:
+    return isinstance(name, str) and bool(name) and not name.startswith(".") and not set(name) & {"/", "\\", "\0"}
