@@ -42,6 +42,7 @@ SCRIBBLED = "selected_label_name"  # where 3D Slicer puts the name of what is sc
 BACKGROUND_SCRIBBLE, FOREGROUND_SCRIBBLE = 2, 3  # labels that MONAI Label's clients draw with
 KEEPING = threading.RLock()  # requests are answered at the same time
 
+Points = Sequence[Sequence[int]]
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
@@ -77,11 +78,15 @@ class _Interactive(ClustersUser):
         path: str,
         found: Clusters,
         request: Mapping[str, Any],
-        foreground: Sequence[Sequence[int]],
-        background: Sequence[Sequence[int]],
+        foreground: Points,
+        background: Points,
     ) -> np.ndarray:
         """The mask (*spatial) that points of the tensor (*spatial) ask for, see `ClickSelector`."""
-        mask = self._select(path, found, request, foreground, background)
+        start = self._start(path, found.clusters, request)
+        if found.clusters.ndim == 2 or option("scope", request.get("scope"), SCOPES) == "volume":
+            mask = found.selector(foreground, background, start)
+        else:
+            mask = self._by_slices(path, found.clusters, foreground, background, start)
         field = found.clusters > 0
         # Nothing is drawn outside the field of view, unless a person asks for just that.
         return mask & field if all(field[tuple(point)] for point in foreground) else mask
@@ -97,22 +102,14 @@ class _Interactive(ClustersUser):
             mask &= (scribble == OBJECT).any(axis=(0, 1))
         return mask
 
-    def _select(
-        self,
-        path: str,
-        found: Clusters,
-        request: Mapping[str, Any],
-        foreground: Sequence[Sequence[int]],
-        background: Sequence[Sequence[int]],
+    def _by_slices(
+        self, path: str, clusters: np.ndarray, foreground: Points, background: Points, start: np.ndarray | None
     ) -> np.ndarray:
-        scope = option("scope", request.get("scope"), SCOPES)
-        start = self._start(path, found.clusters, request)
-        if found.clusters.ndim == 2 or scope == "volume":
-            return found.selector(foreground, background, start)
-        mask = np.zeros(found.clusters.shape, dtype=bool)
+        """The mask (*spatial) whose slices were each clicked by themselves."""
+        mask = np.zeros(clusters.shape, dtype=bool)
         clicked = foreground if start is None else [*foreground, *background]
         for position in sorted({point[-1] for point in clicked}):
-            selector = self._slice(path, found.clusters, position)
+            selector = self._slice(path, clusters, position)
             inside, outside = (
                 [point[:-1] for point in points if point[-1] == position] for points in (foreground, background)
             )
