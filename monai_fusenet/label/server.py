@@ -24,9 +24,9 @@ NO_SCRIBBLES = (
     "a label as .bin must hold one byte for each voxel of an image in the datastore that is a volume; "
     "scribbles on a picture must be a file of an image format"
 )
+app.middleware_stack = None  # it is built again with what follows: this may be imported once the server has started
 app.include_router(router)
 app.add_middleware(Guard)
-app.middleware_stack = None  # it is built again with what follows: this may be imported once the server has started
 
 
 @app.middleware("http")
