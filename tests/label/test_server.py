@@ -174,7 +174,7 @@ def test_one_slice_of_a_volume_by_option(server):
         ("fusenet_click", "a", {"foreground": [[10**400, 3]]}, "400.*foreground must be a list of clicks"),
         ("fusenet_click", "a", {"foreground": [[3, 3]] * 101}, "400.*foreground must hold at most 100 clicks, got 101"),
         ("fusenet_click", "a", {"foreground": [[3, 3]], "scope": "all"}, "400.*scope must be one of volume, slice"),
-        ("fusenet_click", "a", {"foreground": [[3, 3]], "start": "x"}, "400.*start must be one of click, mask, label, got x"),
+        ("fusenet_click", "a", {"foreground": [[3, 3]], "start": "x"}, "400.*start must be one of click, mask, label"),
         ("fusenet_click", "a", {"background": [[3, 3]]}, "400.*no click"),
         ("fusenet_click", "a", {"start": "mask"}, "400.*no click"),
         ("fusenet_click", "a", {"foreground": [[3, 3]], "device": 5}, "400"),
