@@ -45,10 +45,14 @@ def _code(text: str) -> list[str]:
     return [code for line in text.splitlines() if (code := line.split("#")[0].strip())]
 
 
+def is_address(studies: str | Path) -> bool:
+    """Whether images come from a DICOMweb server."""
+    return str(studies).startswith(("http://", "https://"))
+
+
 def default_app(studies: str | Path) -> Path:
     """A folder of the user's own for each folder of images."""
-    is_address = str(studies).startswith(("http://", "https://"))
-    place = str(studies).rstrip("/") if is_address else str(Path(studies).resolve())
+    place = str(studies).rstrip("/") if is_address(studies) else str(Path(studies).resolve())
     digest = hashlib.sha256(place.encode()).hexdigest()[:8]
     return Path.home() / ".monai_fusenet" / "label" / f"{Path(place).name}-{digest}"
 
@@ -134,8 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--app", help="folder for weights, clusters and logs (default: in ~/.monai_fusenet/label)")
     options = parser.parse_args(arguments)
-    is_address = options.studies.startswith(("http://", "https://"))
-    if not is_address and not Path(options.studies).is_dir():
+    if not is_address(options.studies) and not Path(options.studies).is_dir():
         sys.exit(f"error: studies must be a folder of images or a DICOMweb address, but {options.studies} is none")
     try:
         import monailabel.main  # noqa: F401

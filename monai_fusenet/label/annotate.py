@@ -31,7 +31,7 @@ from monai_fusenet.utils.errors import failure_reason
 __all__ = ["router"]
 
 FILES = Path(__file__).parent / "page"
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+TYPES = {"annotate.css": "text/css", "annotate.js": "text/javascript"}
 POLICY = {"Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'"}
 GZIP, GZIP_WINDOW = b"\x1f\x8b", 31  # first bytes, which no mask has, and how zlib is told
 ENOUGH = 5  # accepted masks from which on the page offers to propose all others
@@ -89,9 +89,9 @@ def page() -> Response:
 @router.get("/page/{name}", include_in_schema=False)
 def page_file(name: str) -> Response:
     """What the page is made of."""
-    if name not in ("annotate.css", "annotate.js"):
+    if name not in TYPES:
         raise HTTPException(404, f"there is no {name!r:.100}")
-    return FileResponse(FILES / name, media_type=TYPES[Path(name).suffix], headers={"Cache-Control": "no-cache"})
+    return FileResponse(FILES / name, media_type=TYPES[name], headers={"Cache-Control": "no-cache"})
 
 
 @router.get("/images")

@@ -117,7 +117,7 @@ class Annotations:
         """
 
         def rank(one: Mapping[str, Any]) -> tuple[bool, bool, float]:
-            rejected = bool(self.datastore.get_image_info(one["id"]).get(REJECTED))
+            rejected = one["state"] == "new" and bool(self.datastore.get_image_info(one["id"]).get(REJECTED))
             return rejected, one["uncertainty"] is None, -(one["uncertainty"] or 0.0)
 
         left = [one for one in self.images() if one["state"] != "accepted" and one["id"] != after]

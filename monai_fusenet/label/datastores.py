@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,6 @@ from monai_fusenet.data import IMAGE_SUFFIXES
 from monai_fusenet.data.formats import suffix_of
 
 __all__ = ["ConfinedDICOMWebDatastore", "ConfinedDatastore", "check_name"]
-
-logger = logging.getLogger(__name__)
 
 KEPT_SECONDS = 10  # how long a list of series is not asked for anew
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")  # of DICOM, PS3.5 section 9

@@ -273,6 +273,8 @@ def test_the_folder_is_fitted_and_then_proposed_from_accepted_masks(server):
     assert post(server, "propose").status_code == 200
     assert follow(server) == ""
     assert states(server)["d"] == "proposed"
+    left = [image for image, state in states(server).items() if state == "proposed"]
+    assert get(server, "next", after="volume").json()["image"] in left  # what was rejected is meant again
     assert dice(mask_of(get(server, "mask", image="d"), truth.shape), truth) > 0.8
     said = {one["id"]: one["uncertainty"] for one in get(server, "images").json()["images"]}
     assert 0 < said["d"] < 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_fusenet.label.__main__ import MAIN, main, write_app
+from monai_fusenet.label.__main__ import MAIN, default_app, instructions, is_loopback, main, write_app
 from monai_fusenet.label.clustering import read_conf
 
 VARIABLE = "MONAI_LABEL_CORS_ORIGINS"
@@ -108,3 +108,27 @@ def test_web_pages_of_its_own_origin_alone_read_its_answers(origins, capsys):
     assert origins("127.0.0.1", '["https://viewer.example"]') == (["https://viewer.example"], [])
     assert origins("127.0.0.1", "[]") == ([], [])  # MONAI Label's default: all
     assert VARIABLE in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "localhost", "::1"])
+def test_this_machine_alone_needs_no_token(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "some-host", ""])
+def test_other_addresses_need_one(host):
+    assert not is_loopback(host)
+
+
+def test_people_and_clients_are_told_the_token():
+    text = instructions("studies", "0.0.0.0", 8000, "geheim")
+    assert "http://0.0.0.0:8000/annotate/?token=geheim" in text
+    assert 'MONAILabelClient("http://0.0.0.0:8000/token/geheim")' in text
+    assert "token" not in instructions("studies", "127.0.0.1", 8000)
+
+
+def test_a_dicomweb_address_has_an_app_of_its_own():
+    first, second = (default_app(f"http://{host}:8042/dicom-web") for host in ("a", "b"))
+    assert first != second
+    assert first == default_app("http://a:8042/dicom-web/")
+    assert first.name.startswith("dicom-web-")
