@@ -40,9 +40,9 @@ Method = Callable[..., np.ndarray]  # of foreground and background clicks, and p
 
 
 def walk_randomly(image: np.ndarray) -> Method:
-    """The random walker of scikit-image, with its default parameters, on an image (C, H, W)."""
+    """The random walker of scikit-image, with its default parameters, on an image (C, *spatial)."""
     shape = image.shape[1:]
-    grid = reduced_shape(shape, GRID_PIXELS[2])
+    grid = reduced_shape(shape, GRID_PIXELS[len(shape)])
     small = np.moveaxis(resize_area(image, grid), 0, -1)
 
     def mask(foreground: Points, background: Points) -> np.ndarray:

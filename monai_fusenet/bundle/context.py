@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Context:
     @property
     def config(self) -> Mapping[str, Any]:
         """The merged config, as it is written."""
-        return {key: value for key, value in self.parser.get().items() if key != KEY}
+        return _written(self.parser.get())
 
     def content(self, name: str) -> Any:
         """What an entry of the config evaluates to."""
@@ -79,12 +80,23 @@ def current_workflow() -> Context:
 def find_bundle_root(workflow: Context) -> str:
     """The folder above that of the config file which is being run.
 
+    Where a parser alone runs the config, as in MONAI Deploy, it is the folder on Python's path, where MONAI and MONAI
+    Deploy put it, whose `configs/inference.json` is this config.
+
     Raises:
-        ValueError: when no workflow runs a config file.
+        ValueError: when no workflow runs a config file, and none on the path is this one.
     """
-    if workflow.configs_dir is None:
-        raise ValueError("the bundle's folder is unknown here: give bundle_root")
-    return str(workflow.configs_dir.resolve().parent)
+    if workflow.configs_dir is not None:
+        return str(workflow.configs_dir.resolve().parent)
+    for folder in sys.path:
+        file = Path(folder, "configs", "inference.json")
+        if file.is_file() and _written(ConfigParser.load_config_file(str(file))) == _written(workflow.parser.get()):
+            return str(Path(folder).resolve())
+    raise ValueError("the bundle's folder is unknown here: give bundle_root")
+
+
+def _written(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in (KEY, "_meta_")}
 
 
 class FuseNetWorkflow(ConfigWorkflow):

@@ -17,7 +17,7 @@ from monai_fusenet.bundle.options import ENTRIES, OPTIONS, PROPERTIES
 from monai_fusenet.handlers.checkpoint import save_tensors
 from monai_fusenet.utils.files import atomic_path
 
-__all__ = ["student_config", "write_student"]
+__all__ = ["student_config", "write_bundle", "write_student"]
 
 STUDENT_PARTS = ("preprocessing", "inferer", "mask", "postprocessing")  # of the block `student`
 
@@ -48,7 +48,7 @@ def write_student(
     names = [option.name for option in OPTIONS if option.shapes_results and option.name in used]
     values = {name: learnt[name] if name in learnt else workflow.content(name) for name in names}
     config = student_config(workflow.config, shipped, values, weights)
-    write_bundle(folder, network, config, student_metadata(metadata, values), bundle_root)
+    write_bundle(folder, network, config, student_metadata(metadata, values), bundle_root, BUNDLE_README)
 
 
 def student_config(
@@ -105,7 +105,7 @@ def student_metadata(parent: Mapping[str, Any], values: Mapping[str, Any]) -> di
     several = len(classes) > 1
     channels = ["background", *(f"class {value}" for value in classes)] if several else ["foreground"]
     pred = {**parent["network_data_format"]["outputs"]["pred"], "num_channels": len(channels)}
-    pred |= {"type": "logits", "format": "segmentation", "spatial_shape": shape}
+    pred |= {"format": "segmentation", "spatial_shape": shape}
     pred |= {"channel_def": {str(place): name for place, name in enumerate(channels)}}
     return {
         **parent,
@@ -121,7 +121,12 @@ def student_metadata(parent: Mapping[str, Any], values: Mapping[str, Any]) -> di
 
 
 def write_bundle(
-    folder: str | Path, network: nn.Module, config: Mapping[str, Any], metadata: Mapping[str, Any], parent: str | Path
+    folder: str | Path,
+    network: nn.Module,
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    parent: str | Path,
+    readme: str,
 ) -> None:
     """Writes a network as a MONAI bundle that stands alone; each file is complete or absent.
 
@@ -131,6 +136,7 @@ def write_bundle(
         config: what becomes `configs/inference.json`.
         metadata: what becomes `configs/metadata.json`.
         parent: the bundle that this one comes from, whose licence and `logging.conf` it takes over.
+        readme: what becomes `docs/README.md`.
     """
     folder = Path(folder)
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
@@ -143,7 +149,7 @@ def write_bundle(
             with atomic_path(folder / target) as temporary:
                 shutil.copyfile(Path(parent) / source, temporary)
     with atomic_path(folder / "docs" / "README.md") as temporary:
-        temporary.write_text(BUNDLE_README, encoding="utf-8")
+        temporary.write_text(readme, encoding="utf-8")
 
 
 BUNDLE_README = """# A segmentation network distilled without labels

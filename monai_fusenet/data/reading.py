@@ -15,10 +15,12 @@ from monai.transforms import MapTransform
 from monai.utils import MetaKeys, SpaceKeys
 from monai.utils.misc import ImageMetaKey
 from PIL import UnidentifiedImageError
+from torch import Tensor
 
 from monai_fusenet.data.dicom_headers import is_dicom_file
 from monai_fusenet.data.dicom_series import read_dicom, read_series
 from monai_fusenet.data.formats import IMAGE_SUFFIXES, NIFTI_SUFFIXES, PICTURE_SUFFIXES, suffix_of
+from monai_fusenet.data.in_memory import raster_of
 from monai_fusenet.data.itk_files import read_with_itk
 from monai_fusenet.data.nifti import read_nifti
 from monai_fusenet.data.pictures import read_picture
@@ -29,6 +31,7 @@ from monai_fusenet.utils.geometry import same_place
 __all__ = ["LoadMedicalImaged", "load_image", "read_raster", "to_tensor"]
 
 AFFINE_REMEDY = "save it with a true one (NIfTI with a right qform, by nibabel: image.set_sform(image.get_qform()))"
+OWN_KEYS = {"loaded_affine", "grid_shape", "has_geometry"}  # of the metadata that `load_image` leaves
 FLAT = 1e-4  # volume that three axes of length 1 span at least: no scanner tilts its slices so far
 
 
@@ -93,15 +96,18 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
 class LoadMedicalImaged(MapTransform):
     """Dictionary transform: replaces paths by loaded images; see `load_image` for formats, shapes and metadata.
 
+    An image that is in memory already, as MONAI Deploy and programs hand it over, gets the same metadata, see
+    `raster_of`; one that was loaded before stays as it is.
+
     Args:
-        keys: keys of paths, or of lists of paths that are stacked as channels.
+        keys: keys of paths, of lists of paths that are stacked as channels, or of images.
         allow_missing_keys: whether samples may lack a key.
 
     Shape:
-        path -> (C, *spatial)
+        path -> (C, *spatial); of an image (C, *spatial), (*spatial, C) or (*spatial) -> (C, *spatial)
 
     Raises:
-        ValueError: if a file cannot be loaded; the message names it in one line.
+        ValueError: if a file cannot be loaded, or an image is none; the message names it in one line.
     """
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
@@ -111,8 +117,16 @@ class LoadMedicalImaged(MapTransform):
         """Returns a new dictionary with the images in the place of their paths."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            sample[key] = load_image(sample[key])
+            given = sample[key]
+            sample[key] = _from_memory(given) if isinstance(given, Tensor | np.ndarray) else load_image(given)
         return sample
+
+
+def _from_memory(image: Tensor | np.ndarray) -> MetaTensor:
+    if isinstance(image, MetaTensor) and image.meta.keys() >= OWN_KEYS:
+        return image
+    path = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ) if isinstance(image, MetaTensor) else None
+    return to_tensor(raster_of(image), str(path or "an image in memory"))
 
 
 def read_raster(path: str) -> Raster:

@@ -18,7 +18,9 @@ __all__ = ["FlipAverageInferer"]
 class FlipAverageInferer(Inferer):
     """Mean of a network's outputs over all mirror images of its input, each mirrored back: 4 in 2-D, 8 in 3-D.
 
-    Differs from MONAI's `TestTimeAugmentation`, which draws at random and works on dictionaries.
+    Differs from MONAI's `TestTimeAugmentation`, which draws at random and works on dictionaries. Further arguments of
+    a call are taken, as by every `Inferer`, and not handed on: the network sees the image alone, with which nothing
+    else would be mirrored. MONAI Deploy gives all that the preprocessing has left.
 
     Args:
         axes: spatial axes along which an image may be mirrored, counted from 0; `None`: all.
@@ -41,5 +43,5 @@ class FlipAverageInferer(Inferer):
             raise ValueError(f"flip axes must be among {list(spatial)}, got {list(self.axes or ())}")
         axes = [2 + axis for axis in (spatial if self.axes is None else self.axes)]
         flips = chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1))
-        outputs = [network(images.flip(flip), *args, **kwargs).flip(flip) for flip in flips]
+        outputs = [network(images.flip(flip)).flip(flip) for flip in flips]
         return torch.stack(outputs).mean(dim=0)

@@ -105,7 +105,8 @@ class PerImageInferer(Inferer):
         MemoryError: when memory does not suffice for the smallest size either.
         ValueError: when the images have no shape (B, C, *spatial), an image holds NaN or infinite values, or fits to
             scores that do; when `at_once` meets a network with activation checkpointing; when scribbles have another
-            shape than the images or classes with a gap, or there are steps to make with none.
+            shape than the images or classes with a gap, or there are steps to make with none; when what is to be
+            fitted is no module, or one of TorchScript.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.
@@ -187,6 +188,12 @@ class PerImageInferer(Inferer):
             raise RuntimeError(
                 "PerImageInferer fits a network and needs gradients, which torch.inference_mode() forbids: "
                 "use torch.no_grad(), or steps=0 for plain feed-forward"
+            )
+        if self.steps > 0 and (not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule)):
+            raise ValueError(
+                "PerImageInferer fits a network to each image and needs the module itself, got "
+                f"{type(network).__name__}: TorchScript and served models cannot be fitted; use a bundle with "
+                "models/model.pt, or a distilled one"
             )
         if images.ndim not in (4, 5) or len(images) == 0:
             raise ValueError(f"expected images (B, C, *spatial) in 2-D or 3-D, at least one, got {tuple(images.shape)}")

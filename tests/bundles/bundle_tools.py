@@ -38,6 +38,15 @@ SMALL = {
     "inferer#min_clusters": 0,
     "inferer#progress": False,
 }
+# A student that learns enough of k-means' masks to have one of its own.
+SMALL_STUDENT = {
+    **SMALL,
+    "student_def#features": [4, 4, 4, 4, 4, 4],
+    "student_size": [32, 32],
+    "teacher_seeds": [],
+    "rounds": 1,
+    "round_steps": 60,
+}
 SMALL_TRAINING = {
     "device": "cpu",
     "network_def#features": 4,

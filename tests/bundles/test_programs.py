@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from bundle_tools import CONFIGS, OVERLAYS, ROOT, SMALL, SMALL_TRAINING, call, draw_folder, read_summary
@@ -99,7 +100,8 @@ def test_without_a_config_there_is_no_workflow():
         current_workflow()
 
 
-def test_a_parser_alone_knows_no_folder():
+def test_a_parser_alone_knows_no_folder(monkeypatch):
+    monkeypatch.setattr("sys.path", [])  # where MONAI's workflows of other tests have put the bundle
     parser = ConfigParser(ConfigParser.load_config_file(CONFIGS / "inference.json"))
     found = parser.get_parsed_content("workflow")
     assert isinstance(found, Context)
@@ -107,6 +109,22 @@ def test_a_parser_alone_knows_no_folder():
     with pytest.raises(RuntimeError) as caught:
         parser.get_parsed_content("bundle_root")
     assert str(caught.value.__cause__) == "the bundle's folder is unknown here: give bundle_root"
+
+
+def test_a_parser_alone_finds_its_bundle_on_the_path(tmp_path, monkeypatch):
+    """MONAI Deploy puts the folder of its bundle on Python's path, and gives its config to a parser."""
+    other, own = tmp_path / "other", tmp_path / "own"
+    shutil.copytree(CONFIGS, own / "configs")
+    config = json.loads((CONFIGS / "inference.json").read_text("utf-8"))
+    (other / "configs").mkdir(parents=True)
+    (other / "configs" / "inference.json").write_text(json.dumps({**config, "seed": 7}))
+    for folder in (own, other):
+        monkeypatch.syspath_prepend(str(folder))
+    parser = ConfigParser()
+    parser.read_meta(CONFIGS / "metadata.json")
+    parser.read_config([own / "configs" / "inference.json"])
+    parser.parse()
+    assert parser.get_parsed_content("bundle_root") == str(own)
 
 
 def test_a_parser_inside_another_workflow_is_its_own(tmp_path):

@@ -38,3 +38,9 @@ def test_mirrors_along_chosen_axes():
 def test_an_axis_that_is_not_there():
     with pytest.raises(ValueError, match=r"^flip axes must be among \[0, 1\], got \[2\]$"):
         FlipAverageInferer([2])(torch.rand(1, 1, 4, 6), lambda image: image)
+
+
+def test_further_arguments_of_monai_are_taken_and_not_handed_on():
+    image = torch.rand(1, 1, 4, 6)
+    output = FlipAverageInferer()(image, lambda image: image * 2, "roi", original=image, field=image)
+    torch.testing.assert_close(output, image * 2)

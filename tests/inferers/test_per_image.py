@@ -215,6 +215,15 @@ def test_inference_mode():
     )
 
 
+def test_what_cannot_be_fitted_says_so():
+    network = torch.jit.trace(nn.Conv2d(1, 8, 1), draw_images()[:, :1])
+    for given in (network, lambda image: image):
+        name = type(given).__name__
+        with pytest.raises(ValueError, match=f"^PerImageInferer fits a network to each image .*, got {name}: Torch"):
+            PerImageInferer(steps=1)(draw_images()[:, :1], given)
+    assert PerImageInferer(steps=0)(draw_images()[:, :1], network).shape == (1, 8, 24, 17)
+
+
 @pytest.mark.parametrize("fresh", [True, False])
 def test_the_same_image_gives_the_same_scores_in_any_company(fresh):
     images, network = draw_images(batch_size=3), draw_network()

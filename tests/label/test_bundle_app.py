@@ -9,18 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from bundle_tools import BUNDLE, ENVIRONMENT, SMALL, call, draw_image
+from bundle_tools import BUNDLE, ENVIRONMENT, SMALL_STUDENT, call, draw_image
 from label_tools import AFFINE, ROOT, dice
 from PIL import Image
-
-SMALL_STUDENT = {
-    **SMALL,
-    "student_def#features": [4, 4, 4, 4, 4, 4],
-    "student_size": [32, 32],
-    "teacher_seeds": [],
-    "rounds": 1,
-    "round_steps": 60,
-}
 
 # That app imports torchvision, whose wheel lacks its operators beside a CPU build of torch; their names suffice.
 SCRIPT = """

@@ -4,12 +4,8 @@ Orthanc listens on all addresses, so that these tests run in a network of their 
 `unshare -n sh -c 'ip link set lo up && pytest tests/label/test_dicomweb.py'`.
 """
 
-import json
 import shutil
 import socket
-import subprocess
-import time
-import urllib.request
 
 import numpy as np
 import pydicom
@@ -18,9 +14,10 @@ from dicom_tools import write_ct_series
 from label_tools import Server, dice
 
 requests = pytest.importorskip("requests", reason="comes with monailabel")
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+from benchmarks.ohif_picture import ORTHANC  # noqa: E402
+from benchmarks.ohif_picture import orthanc as run_orthanc  # noqa: E402
 
-PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
-ORTHANC = "http://127.0.0.1:8042"
 pytestmark = [
     pytest.mark.skipif(shutil.which("Orthanc") is None, reason="needs Debian's orthanc and orthanc-dicomweb"),
     pytest.mark.skipif([name for _, name in socket.if_nameindex()] != ["lo"], reason="needs a network of its own"),
@@ -41,18 +38,7 @@ def draw(modality):
 def orthanc(tmp_path_factory):
     """A running Orthanc with a series of CT and one of MR; their UIDs by modality."""
     folder = tmp_path_factory.mktemp("orthanc")
-    options = {"StorageDirectory": f"{folder}/store", "IndexDirectory": f"{folder}/store", "Plugins": [PLUGIN]}
-    options |= {"HttpPort": 8042, "DicomServerEnabled": False, "AuthenticationEnabled": False}
-    (folder / "orthanc.json").write_text(json.dumps(options))
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
-    try:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{ORTHANC}/system", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+    with run_orthanc(folder):
         uids = {}
         for modality in ("CT", "MR"):
             paths = write_ct_series(folder / modality, draw(modality)[0], Modality=modality)
@@ -60,9 +46,6 @@ def orthanc(tmp_path_factory):
                 assert requests.post(f"{ORTHANC}/instances", data=path.read_bytes(), timeout=60).status_code == 200
             uids[modality] = str(pydicom.dcmread(paths[0]).SeriesInstanceUID)
         yield uids
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
