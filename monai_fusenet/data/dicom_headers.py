@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from monai_fusenet.data.claims import check_dicom
+from monai_fusenet.data.claims import UNDEFINED, check_dicom
 from monai_fusenet.data.formats import DICOM_SUFFIXES, suffix_of
 from monai_fusenet.utils.errors import failure_reason, printable
 
@@ -139,10 +139,10 @@ def read_header(path: str) -> DicomHeader:
     from pydicom.tag import Tag
 
     check_dicom(path)  # pydicom would take memory for whatever length an element claims
-    met = []
+    met: list[tuple[int, int]] = []
 
-    def ends(tag: int, _representation: str | None, _length: int) -> bool:
-        met.append(int(tag))
+    def ends(tag: int, _representation: str | None, length: int) -> bool:
+        met.append((int(tag), length))
         return int(tag) in PIXELS
 
     with warnings.catch_warnings():
@@ -150,11 +150,26 @@ def read_header(path: str) -> DicomHeader:
         try:
             with open(path, "rb") as file:
                 dataset = read_partial(file, stop_when=ends, force=True, specific_tags=[Tag(name) for name in NEEDED])
-            return _header(path, dataset, bool(met) and met[-1] in PIXELS)
+            has_pixels = bool(met) and met[-1][0] in PIXELS
+            header = _header(path, dataset, has_pixels)
+            if has_pixels and header.holds_image:
+                _check_length(dataset, header, met[-1][1])
+            return header
         except _DamagedError:
             raise
         except Exception as error:  # damaged elements make pydicom raise anything
             raise ValueError(f"damaged: {failure_reason(error)}") from error
+
+
+def _check_length(dataset: Dataset, header: DicomHeader, length: int) -> None:
+    """Refuses pixels that are fewer than the header says: GDCM makes the others up."""
+    if length in (0, UNDEFINED):  # of compressed ones, nothing is known before they are decoded
+        return
+    rows, columns, samples = header.size
+    halved = str(dataset.get("PhotometricInterpretation")) == "YBR_FULL_422"  # two colours for two pixels
+    bits = rows * columns * header.frames * (2 if halved else samples) * int(_value([dataset], "BitsAllocated") or 8)
+    if length < -(-bits // 8):
+        raise _DamagedError(f"damaged: its pixels are {-(-bits // 8)} bytes, and {length} are there")
 
 
 def _header(path: str, dataset: Dataset, has_pixels: bool) -> DicomHeader:

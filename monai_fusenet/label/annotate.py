@@ -138,12 +138,16 @@ def slice_(image: str, view: int = 0, index: int = 0) -> Response:
 @router.get("/thumbnail")
 def thumbnail_(image: str) -> Response:
     """A small picture of an image."""
-    annotations = fusenet_app().annotations
-    answered(lambda: annotations.path(image))
-    try:
-        content = thumbnail(annotations.shown(image))
-    except (ValueError, OSError):  # which opening the image tells
-        content = blank()
+
+    def ask() -> bytes:
+        try:
+            return thumbnail(fusenet_app().annotations.shown(image))
+        except UnknownImageError:
+            raise
+        except (ValueError, OSError):  # which opening the image tells
+            return blank()
+
+    content = answered(ask)
     return Response(content, media_type="image/png", headers={"Cache-Control": "max-age=600"})
 
 

@@ -22,6 +22,7 @@ from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.sessions import Sessions
 
 from monai_fusenet import __version__
 from monai_fusenet.data import IMAGE_SUFFIXES
@@ -35,6 +36,7 @@ from monai_fusenet.label.interactive import STARTED_FROM, ClickTask, ScribblesTa
 from monai_fusenet.label.jobs import Jobs
 from monai_fusenet.label.requests import is_upload, read_switch
 from monai_fusenet.label.scoring import MostUncertain, UncertaintyScoring
+from monai_fusenet.label.sessions import ConfinedSessions
 from monai_fusenet.label.train import AcceptedMasksTraining, SelfSupervisedTraining
 from monai_fusenet.utils.errors import failure_reason
 
@@ -89,6 +91,12 @@ class FuseNetApp(MONAILabelApp):
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
+
+    def _load_sessions(self, load: bool = False) -> Sessions | None:
+        """MONAI Label's sessions, confined."""
+        if not load:
+            return None
+        return ConfinedSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY)
 
     def _download_dcmqi_tools(self) -> None:
         """Puts the tools of the package dcmqi where MONAI Label looks for them, instead of downloading some."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,32 @@ from cachetools import TTLCache, cached
 from fastapi import HTTPException
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.utils.dicom import dicom_web_download_series
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from monai_fusenet.data import IMAGE_SUFFIXES
+from monai_fusenet.data import IMAGE_SUFFIXES, load_image
 from monai_fusenet.data.formats import suffix_of
 
-__all__ = ["ConfinedDICOMWebDatastore", "ConfinedDatastore", "check_name"]
+__all__ = [
+    "ConfinedDICOMWebDatastore",
+    "ConfinedDatastore",
+    "UnreadableSeriesError",
+    "check_name",
+    "is_plain",
+    "is_uid",
+]
 
 KEPT_SECONDS = 10  # how long a list of series is not asked for anew
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")  # of DICOM, PS3.5 section 9
 LONGEST_UID = 64
+LONGEST_NAME = 200  # of the 255 that file systems take, less the suffix
 # What series hold that are no images: segmentations, reports, plans, registrations, curves and the like.
 NO_IMAGES = {"AU", "DOC", "ECG", "EPS", "FID", "HD", "KO", "PLAN", "PR", "REG", "RTDOSE", "RTPLAN", "RTRECORD"}
 NO_IMAGES |= {"RTSTRUCT", "RWV", "SEG", "SR", "STAIN", "TEXTUREMAP"}
+
+
+class UnreadableSeriesError(ValueError):
+    """A series of a DICOMweb server that cannot be read; the message says why, in one line."""
 
 
 class ConfinedDatastore(LocalDatastore):
@@ -70,8 +84,24 @@ class ConfinedDICOMWebDatastore(DICOMWebDatastore):
         return [uid for uid, modality in map(_series, found) if uid and modality not in NO_IMAGES]
 
     def get_image_uri(self, image_id: str) -> str:
-        """The file of a series in the cache, which is fetched if need be; "" for a series that there is not."""
-        return super().get_image_uri(image_id) if self._is_series(image_id) else ""
+        """The file of a series in the cache, which is fetched if need be; "" for a series that there is not.
+
+        Raises:
+            UnreadableSeriesError: when a file of the series is damaged, or its slices are not one volume.
+        """
+        if not self._is_series(image_id):
+            return ""
+        folder = Path(self._datastore.image_path(), image_id)
+        if not folder.with_name(f"{image_id}.nii.gz").exists():  # what MONAI Label makes of it, whatever it is
+            if not folder.exists() or not any(folder.iterdir()):
+                dicom_web_download_series(None, image_id, str(folder), self._client, self._fetch_by_frame)
+            try:
+                load_image(folder)
+            except ValueError as error:
+                shutil.rmtree(folder, ignore_errors=True)  # and fetched anew next time: it may be mended by then
+                reason = str(error).replace(f"cannot read {folder}: ", "")  # the cache is none of the user's
+                raise UnreadableSeriesError(f"cannot read the series {image_id}: {reason}") from error
+        return super().get_image_uri(image_id)
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """The file of a label in the cache; "" where there is none.
@@ -81,7 +111,7 @@ class ConfinedDICOMWebDatastore(DICOMWebDatastore):
             label_tag: which of its labels.
             image_id: the UID of the series that a DICOM SEG labels.
         """
-        if not (is_uid(label_id) and _is_plain(label_tag)):
+        if not (is_uid(label_id) and is_plain(label_tag)):
             return ""
         if image_id and label_tag == DefaultLabelTag.FINAL:
             known = is_uid(image_id) and self._is_series(label_id)
@@ -134,9 +164,16 @@ def _series(found: Mapping[str, Any]) -> tuple[str, str]:
 
 def check_name(what: str, name: Any) -> None:
     """Raises HTTP 400 unless a name stays in the folder in which it is used."""
-    if not _is_plain(name):
-        raise HTTPException(400, f"{what} must be a name without slashes that begins with no dot, got {name!r:.100}")
+    if not is_plain(name):
+        raise HTTPException(
+            400,
+            f"{what} must be a name of at most {LONGEST_NAME} bytes without slashes that begins with no dot, "
+            f"got {name!r:.100}",
+        )
 
 
-def _is_plain(name: Any) -> bool:
-    return isinstance(name, str) and bool(name) and not name.startswith(".") and not set(name) & {"/", "\\", "\0"}
+def is_plain(name: Any) -> bool:
+    """Whether a text is a name that stays in the folder in which it is used."""
+    if not isinstance(name, str) or not name or name.startswith(".") or set(name) & {"/", "\\", "\0"}:
+        return False
+    return len(name.encode(errors="replace")) <= LONGEST_NAME

@@ -100,6 +100,11 @@ class Guard:
             return 403, "a page of another origin may not ask this server"
         if not knows:
             return 401, "the token is missing or wrong: open the address that the server printed when it started"
+        if ".." in scope["path"].replace("\\", "/").split("/"):
+            return (
+                400,
+                f"a path may not lead upwards, got {scope['path']!r:.100}",
+            )  # out of the DICOMweb server's, either
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MOST_BYTES:
             return 413, f"a request may have {MOST_BYTES // 2**20} MiB at most, got {length} bytes"

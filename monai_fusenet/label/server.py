@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Awaitable, Callable
 from json import JSONDecodeError
@@ -14,11 +15,15 @@ from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 
 from monai_fusenet.label.annotate import router
+from monai_fusenet.label.datastores import UnreadableSeriesError
 from monai_fusenet.label.guard import Guard
+from monai_fusenet.utils.errors import failure_reason
 
 __all__ = ["app"]
 
-FAULT_OF_REQUEST = "Neither Image nor File"  # MONAI Label calls it its own
+# MONAI Label calls these its own
+FAULTS_OF_REQUEST = ("Neither Image nor File", "Model File Name NOT configured")
+OF_NAMES = (errno.EISDIR, errno.ENAMETOOLONG)
 NO_OBJECT = 'params must be a JSON object, as {"foreground": [[3, 3]]}'
 NO_SCRIBBLES = (
     "a label as .bin must hold one byte for each voxel of an image in the datastore that is a volume; "
@@ -35,6 +40,8 @@ async def refuse_early(request: Request, go_on: Callable[[Request], Awaitable[Re
     wants_seg = "/infer/" in request.url.path and request.query_params.get("output") == "dicom_seg"
     if wants_seg and not isinstance(app_instance().datastore(), DICOMWebDatastore):
         return JSONResponse({"detail": "output=dicom_seg needs a DICOMweb server as studies, not a folder"}, 400)
+    if request.url.path.startswith("/proxy/") and not isinstance(app_instance().datastore(), DICOMWebDatastore):
+        return JSONResponse({"detail": "the images come from a folder, and there is no DICOMweb server to ask"}, 404)
     return await go_on(request)
 
 
@@ -44,13 +51,23 @@ async def refuse_early(request: Request, go_on: Callable[[Request], Awaitable[Re
 @app.exception_handler(OSError)
 def refuse_unread(request: Request, error: Exception) -> JSONResponse:
     """400 for what MONAI Label's endpoints stumble over while they read a request, before the app is asked."""
+    if isinstance(error, UnreadableSeriesError):
+        return JSONResponse({"detail": failure_reason(error)}, 400)
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(frame.f_code.co_name == "binary_to_image" for frame in frames):
         return JSONResponse({"detail": NO_SCRIBBLES}, 400)
     last = frames[-1].f_globals.get("__name__", "")
     if not isinstance(error, OSError) and last.startswith(("monailabel.endpoints.", "json")):
         return JSONResponse({"detail": NO_OBJECT}, 400)
+    if isinstance(error, OSError) and error.errno in OF_NAMES and last.startswith("monailabel."):
+        return JSONResponse({"detail": f"a file must have a name of its own: {failure_reason(error)}"}, 400)
     raise error
+
+
+@app.exception_handler(Exception)
+def tell(request: Request, error: Exception) -> JSONResponse:
+    """500 with one line for all else; the log has the rest."""
+    return JSONResponse({"detail": f"the server failed: {failure_reason(error)}"}, 500)
 
 
 @app.exception_handler(JSONDecodeError)
@@ -68,5 +85,5 @@ def refuse(request: Request, error: MONAILabelException) -> JSONResponse:
 @app.exception_handler(HTTPException)
 def refuse_as_such(request: Request, error: HTTPException) -> JSONResponse:
     """As FastAPI does it, but with 400 for what is the fault of a request."""
-    is_of_request = str(error.detail).startswith(FAULT_OF_REQUEST)
+    is_of_request = str(error.detail).startswith(FAULTS_OF_REQUEST)
     return JSONResponse({"detail": error.detail}, 400 if is_of_request else error.status_code, headers=error.headers)

@@ -392,6 +392,16 @@ def test_an_image_without_pixels_is_damaged(tmp_path):
     assert refusal(folder) == "its file 3.dcm is damaged: it has no pixels"
 
 
+@pytest.mark.parametrize("left", [2, 82])
+def test_a_slice_with_fewer_pixels_than_its_header_says_is_damaged(tmp_path, left):
+    folder = tmp_path / "ct"
+    path = write_ct_series(folder, np.zeros((4, 6, 7), np.int16))[2]
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = dataset.PixelData[:left]
+    dataset.save_as(path)
+    assert refusal(folder) == f"its file {path.name} is damaged: its pixels are 84 bytes, and {left} are there"
+
+
 def test_slices_of_two_patients_are_no_volume(tmp_path):
     write_slices(tmp_path / "x", range(6), PatientID=["a", "a", "a", "b", "b", "b"])
     assert refusal(tmp_path / "x") == "a folder must hold one DICOM series, got 2: give each a folder of its own"

@@ -63,7 +63,7 @@ def test_the_page_and_its_parts_are_served_and_name_no_other_host(server):
         assert "https://" not in answer.text
     assert "default-src 'self'" in get(server, "").headers["content-security-policy"]
     assert get(server, "page/annotate.py").status_code == 404
-    assert get(server, "page/..%2fapp.py").status_code == 404
+    assert get(server, "page/..%2fapp.py").status_code == 400
 
 
 def test_a_mask_is_proposed_on_first_sight_and_kept(server):

@@ -15,6 +15,8 @@ from label_tools import Server, dice
 
 requests = pytest.importorskip("requests", reason="comes with monailabel")
 pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+from attacks import ask_for, attack  # noqa: E402
+
 from benchmarks.ohif_picture import ORTHANC  # noqa: E402
 from benchmarks.ohif_picture import orthanc as run_orthanc  # noqa: E402
 
@@ -128,4 +130,44 @@ def test_tags_that_are_no_names_are_refused(server, orthanc):
         params = {"image": orthanc["CT"], "tag": tag}
         saved = requests.put(f"{server.url}/datastore/label", params=params, files=file, timeout=60)
         assert saved.status_code == 400
-        assert "must be a name without slashes" in saved.text
+        assert "must be a name of at most 200 bytes without slashes" in saved.text
+
+
+def test_no_parameter_of_any_route_leads_out_of_the_cache(server, orthanc):
+    def files():
+        own = {".cache", "cache", "model", "results"}  # where the server writes
+        return sorted(str(path) for path in server.app.rglob("*") if path.is_file() and not own & set(path.parts))
+
+    before = files()
+    for what, answer in attack(server, orthanc["CT"], ["../../../server.log", "..", str(server.app / "small.yaml")]):
+        assert b"network_def#features" not in answer.content, what
+        assert answer.status_code < 500 or "the server failed: " in answer.json()["detail"], (what, answer.text)
+    assert files() == before
+    assert server.get("/info/")[0] == 200
+
+
+@pytest.mark.parametrize("path", [f"/proxy/dicom/{path}/system" for path in ("qido/../..", "%2e%2e", "..", "wado/..")])
+def test_the_proxy_asks_for_dicomweb_alone(server, path):
+    status, content = ask_for(server, path)
+    assert status == 400
+    assert b"a path may not lead upwards" in content
+
+
+def test_a_damaged_series_is_told_in_one_line_and_the_others_go_on(server, orthanc, tmp_path):
+    paths = write_ct_series(tmp_path / "damaged", draw("CT")[0])
+    for index, path in enumerate(paths):
+        content = path.read_bytes()
+        if index == 7:  # the header says as many pixels as before
+            damaged = pydicom.dcmread(path)
+            damaged.PixelData = damaged.PixelData[:100]
+            damaged.save_as(path, write_like_original=False)
+            content = path.read_bytes()
+        assert requests.post(f"{ORTHANC}/instances", data=content, timeout=60).status_code == 200
+    uid = str(pydicom.dcmread(paths[0]).SeriesInstanceUID)
+    for path in ("image", "mask", "thumbnail"):
+        answer = requests.get(f"{server.url}/annotate/{path}", params={"image": uid}, timeout=120)
+        assert answer.status_code == 200 if path == "thumbnail" else answer.status_code == 400, answer.text
+        assert path == "thumbnail" or "\n" not in answer.json()["detail"]
+    status, content = server.ask("fusenet_mask", uid, {})
+    assert status == 400, content
+    assert mask_of(server, orthanc["CT"]).any()
