@@ -61,9 +61,11 @@ def instructions(studies: str | Path, host: str, port: int, token: str = "") -> 
     """Where to point people and clients, and what to do first."""
     url = f"http://{host}:{port}"
     page = f"{url}/annotate/" + (f"?token={token}" if token else "")
+    first = ", once the page above was opened" if token else ""
+    viewer = f"\n  OHIF:      {url}/ohif/{first}; mode MONAI Label, server {url}/" if is_address(studies) else ""
     url += f"/token/{token}" if token else ""
     return f"""Annotate {studies} in a browser: {page}
-MONAI Label serves it at {url}
+MONAI Label serves it at {url}{viewer}
   3D Slicer: module MONAI Label, server {url}
   CVAT:      MONAI Label's plugin for CVAT, with MONAI_LABEL_SERVER={url} MONAI_LABEL_MODEL=fusenet_click
   a script:  monailabel.client.MONAILabelClient("{url}")

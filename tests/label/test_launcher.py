@@ -127,6 +127,16 @@ def test_people_and_clients_are_told_the_token():
     assert "token" not in instructions("studies", "127.0.0.1", 8000)
 
 
+def test_ohif_is_named_where_images_come_from_a_dicomweb_server():
+    address = "http://127.0.0.1:8042/dicom-web"
+    text = instructions(address, "127.0.0.1", 8000)
+    assert "OHIF:      http://127.0.0.1:8000/ohif/; mode MONAI Label, server http://127.0.0.1:8000/\n" in text
+    assert "http://0.0.0.0:8000/ohif/, once the page above was opened;" in instructions(
+        address, "0.0.0.0", 8000, "geheim"
+    )
+    assert "OHIF" not in instructions("studies", "127.0.0.1", 8000)
+
+
 def test_a_dicomweb_address_has_an_app_of_its_own():
     first, second = (default_app(f"http://{host}:8042/dicom-web") for host in ("a", "b"))
     assert first != second
