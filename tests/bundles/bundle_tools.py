@@ -11,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from monai.bundle import ckpt_export
 from monai.bundle import run as bundle_run
 from PIL import Image
 
@@ -142,3 +143,12 @@ def copy_with_masks(folder, target, masks):
             path.unlink()
         else:
             Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+
+
+def export_torchscript(bundle, path, **options):
+    """Writes the network of a bundle as TorchScript, by MONAI's command, and returns where."""
+    configs = bundle / "configs"
+    files = {"meta_file": str(configs / "metadata.json"), "config_file": str(configs / "inference.json")}
+    weights = str(bundle / "models" / "model.pt")
+    ckpt_export(net_id="network_def", filepath=str(path), ckpt_file=weights, **files, **options)
+    return path

@@ -12,8 +12,18 @@ import jsonschema
 import pytest
 import torch
 import yaml
-from bundle_tools import BUNDLE, CONFIG_OF, CONFIGS, OVERLAYS, ROOT, SMALL, SMALL_TRAINING, draw_folder
-from monai.bundle import ComponentLocator, ConfigParser, ckpt_export, create_workflow, load, verify_net_in_out
+from bundle_tools import (
+    BUNDLE,
+    CONFIG_OF,
+    CONFIGS,
+    OVERLAYS,
+    ROOT,
+    SMALL,
+    SMALL_TRAINING,
+    draw_folder,
+    export_torchscript,
+)
+from monai.bundle import ComponentLocator, ConfigParser, create_workflow, load, verify_net_in_out
 
 import monai_fusenet
 from monai_fusenet import bundle
@@ -159,15 +169,8 @@ def load_bundle(**options):
 @pytest.mark.parametrize("use_trace", [False, True])
 def test_export(use_trace, tmp_path):
     path = tmp_path / "model.ts"
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(path),
-        ckpt_file=str(BUNDLE / "models" / "model.pt"),
-        meta_file=str(CONFIGS / "metadata.json"),
-        config_file=str(CONFIGS / "inference.json"),
-        use_trace=use_trace,
-        input_shape=[1, 3, 40, 56] if use_trace else None,
-    )
+    shape = [1, 3, 40, 56] if use_trace else None
+    export_torchscript(BUNDLE, path, use_trace=use_trace, input_shape=shape)
     network = load_bundle(workflow_type="inference").eval()
     image = torch.rand(1, 3, 40, 56)
     torch.testing.assert_close(torch.jit.load(path)(image), network(image))

@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_tools import ENVIRONMENT, SMALL, call, copy_with_masks, draw_folder, hear, read_summary
-from monai.bundle import ConfigParser, ckpt_export, create_workflow, verify_net_in_out
+from bundle_tools import ENVIRONMENT, SMALL, call, copy_with_masks, draw_folder, export_torchscript, hear, read_summary
+from monai.bundle import ConfigParser, create_workflow, verify_net_in_out
 from PIL import Image
 from test_configs import METADATA_KEYS, components
 
@@ -236,13 +236,7 @@ def test_the_result_is_a_bundle_as_monai_wants_it(done, tmp_path, monkeypatch):
 
 def test_the_result_exports(done, tmp_path):
     model, path = done[1] / "model", tmp_path / "model.ts"
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(path),
-        ckpt_file=str(model / "models" / "model.pt"),
-        meta_file=str(model / "configs" / "metadata.json"),
-        config_file=str(model / "configs" / "inference.json"),
-    )
+    export_torchscript(model, path)
     image = torch.rand(1, 3, 32, 32)
     parser = ConfigParser(ConfigParser.load_config_file(model / "configs" / "inference.json"))
     network = parser.get_parsed_content("network_def").eval()

@@ -9,9 +9,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from bundle_tools import BUNDLE, ROOT, SMALL_STUDENT, draw_folder, draw_image, run
+from bundle_tools import BUNDLE, ROOT, SMALL_STUDENT, draw_folder, draw_image, export_torchscript, run
 from dicom_tools import write_ct_series, write_dicom_file
-from monai.bundle import ckpt_export
 from pydicom.uid import ComputedRadiographyImageStorage
 
 from monai_fusenet.bundle.merged import write_merged
@@ -95,13 +94,7 @@ def test_a_distilled_bundle_as_a_folder_and_as_torchscript(xray, tmp_path):
     assert process.returncode == 0, process.stderr
     model, exported = tmp_path / "out" / "model", tmp_path / "exported" / "student.ts"
     exported.parent.mkdir()
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(exported),
-        ckpt_file=str(model / "models" / "model.pt"),
-        meta_file=str(model / "configs" / "metadata.json"),
-        config_file=str(model / "configs" / "inference.json"),
-    )
+    export_torchscript(model, exported)
     own = run_bundle(model, xray, tmp_path / "own").squeeze().T
     for name, bundle in (("folder", model), ("torchscript", exported)):
         process = deploy(bundle, xray, tmp_path / name)
@@ -111,13 +104,7 @@ def test_a_distilled_bundle_as_a_folder_and_as_torchscript(xray, tmp_path):
 
 def test_a_fit_from_torchscript_is_refused_in_one_line(xray, tmp_path):
     exported = tmp_path / "fusenet.ts"
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(exported),
-        ckpt_file=str(BUNDLE / "models" / "model.pt"),
-        meta_file=str(BUNDLE / "configs" / "metadata.json"),
-        config_file=str(BUNDLE / "configs" / "inference.json"),
-    )
+    export_torchscript(BUNDLE, exported)
     process = deploy(exported, xray, tmp_path / "results")
     assert process.returncode == 1
     assert process.stderr.splitlines()[-1].startswith(
