@@ -9,7 +9,7 @@ const GONE = "The server does not answer. Is it still running?";
 const STROKE_POINTS = 12; // of a scribble: more say nothing new
 const KEYBOARD_STEP = 0.02; // of the image's side
 const MASK_COLOUR = [30, 150, 255]; // seen on skin, stains and grey
-const OUTLINE_COLOUR = [255, 230, 0];
+const OUTLINE_COLOUR = "#ffe600";
 const OUTLINE_WIDTH = 1.5; // pixels of the screen
 
 // ---------------------------------------------------------------- requests
@@ -168,12 +168,40 @@ class Work {
 
 // ---------------------------------------------------------------- drawing
 
+/** The border between the pixels of a mask and all others, in pixels, as lines along rows and columns. */
+function outlineOf(inside, width, height) {
+  const outline = new Path2D();
+  const follow = (lines, steps, isBorder, move) => {
+    for (let line = 0; line <= lines; line++) {
+      for (let step = 0, begin = -1; step <= steps; step++) {
+        const is = step < steps && isBorder(line, step);
+        if (is && begin < 0) begin = step;
+        if (!is && begin >= 0) {
+          move(line, begin, step);
+          begin = -1;
+        }
+      }
+    }
+  };
+  const at = (row, column) => (row >= 0 && row < height && column >= 0 && column < width ? inside[row * width + column] : 0);
+  follow(height, width, (row, column) => at(row - 1, column) !== at(row, column), (row, from, to) => {
+    outline.moveTo(from, row);
+    outline.lineTo(to, row);
+  });
+  follow(width, height, (column, row) => at(row, column - 1) !== at(row, column), (column, from, to) => {
+    outline.moveTo(column, from);
+    outline.lineTo(column, to);
+  });
+  return outline;
+}
+
 class Viewer {
   constructor(canvas) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
     this.picture = document.createElement("canvas");
     this.overlay = document.createElement("canvas");
+    this.outline = new Path2D();
     this.work = null;
     this.view = 0;
     this.index = 0;
@@ -283,26 +311,11 @@ class Viewer {
     Object.assign(this.overlay, { width, height });
     const inside = this.inside();
     const shown = new ImageData(width, height);
-    const opacity = Number($("opacity").value) / 100;
-    const reach = Math.max(1, Math.round(OUTLINE_WIDTH / this.scale));
-    this.outlined = reach;
-    const colours = [[...MASK_COLOUR, 255 * opacity], [...OUTLINE_COLOUR, 255 * Math.min(1, 2 * opacity)]];
-    for (let row = 0, pixel = 0; row < height; row++) {
-      for (let column = 0; column < width; column++, pixel++) {
-        if (!inside[pixel]) continue;
-        const isEdge = column < reach || !inside[pixel - reach] || column >= width - reach || !inside[pixel + reach]
-          || row < reach || !inside[pixel - reach * width] || row >= height - reach || !inside[pixel + reach * width];
-        shown.data.set(colours[isEdge ? 1 : 0], 4 * pixel);
-      }
-    }
+    const colour = [...MASK_COLOUR, 255];
+    for (let pixel = 0; pixel < inside.length; pixel++) if (inside[pixel]) shown.data.set(colour, 4 * pixel);
     this.overlay.getContext("2d").putImageData(shown, 0, 0);
+    this.outline = outlineOf(inside, width, height);
     this.draw();
-  }
-
-  /** Outlines are as wide on the screen at every zoom. */
-  scaled() {
-    if (this.pixels && this.outlined !== Math.max(1, Math.round(OUTLINE_WIDTH / this.scale))) this.paintOverlay();
-    else this.draw();
   }
 
   /** Shows the whole image. */
@@ -315,7 +328,7 @@ class Viewer {
     this.scale = Math.min(this.canvas.width / this.width, this.canvas.height / (this.height * aspect));
     this.left = (this.canvas.width - this.width * this.scale) / 2;
     this.top = (this.canvas.height - this.height * aspect * this.scale) / 2;
-    this.scaled();
+    this.draw();
   }
 
   zoom(factor, x = this.canvas.width / 2, y = this.canvas.height / 2) {
@@ -323,7 +336,7 @@ class Viewer {
     this.left = x - (x - this.left) * (scale / this.scale);
     this.top = y - (y - this.top) * (scale / this.scale);
     this.scale = scale;
-    this.scaled();
+    this.draw();
   }
 
   move(x, y) {
@@ -342,10 +355,26 @@ class Viewer {
     context.imageSmoothingEnabled = this.scale < 3;
     context.drawImage(this.picture, 0, 0);
     context.imageSmoothingEnabled = false;
-    if (!hidden) context.drawImage(this.overlay, 0, 0);
+    if (!hidden) this.drawMask(height);
     context.setTransform(1, 0, 0, 1, 0, 0);
     for (const positive of [true, false]) this.drawClicks(positive);
     if (this.cursor) this.drawMark(this.cursor.row, this.cursor.column, "#4da3ff", 9, true);
+  }
+
+  /** The mask, and its outline, which is as wide on the screen at every zoom. */
+  drawMask(height) {
+    const { context } = this;
+    const opacity = Number($("opacity").value) / 100;
+    context.globalAlpha = opacity;
+    context.drawImage(this.overlay, 0, 0);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    const placed = new Path2D();
+    placed.addPath(this.outline, new DOMMatrix([this.scale, 0, 0, height, this.left, this.top]));
+    context.globalAlpha = Math.min(1, 2 * opacity);
+    context.lineWidth = OUTLINE_WIDTH * (window.devicePixelRatio || 1);
+    context.strokeStyle = OUTLINE_COLOUR;
+    context.stroke(placed);
+    context.globalAlpha = 1;
   }
 
   drawClicks(positive) {
@@ -801,7 +830,7 @@ $("grey").addEventListener("click", () => {
   viewer.paintPicture();
   viewer.draw();
 });
-$("opacity").addEventListener("input", () => viewer.work && viewer.paintOverlay());
+$("opacity").addEventListener("input", () => viewer.work && viewer.draw());
 $("slice").addEventListener("input", () => go(Number($("slice").value)));
 $("whole").addEventListener("click", () => viewer.fit());
 $("undo").addEventListener("click", () => change("undo"));
