@@ -34,7 +34,7 @@ from benchmarks.accepted import draw
 from benchmarks.clicks import Method, Points, annotate, dice, walk_randomly
 from benchmarks.quality import add_rows, read_rows, truth
 from monai_fusenet.clicks import next_click
-from monai_fusenet.data import find_images, load_image, sample_images
+from monai_fusenet.data import ScaleByPercentilesd, find_images, load_image, sample_images
 
 MOST, ENOUGH = 20, 0.9
 CLICKS = 3  # until an annotator of the loop accepts
@@ -119,6 +119,11 @@ def served(items: Sequence[Mapping[str, Any]], preset: str, seed: int) -> Iterat
             process.wait()
 
 
+def scaled(path: str) -> np.ndarray:
+    """An image (C, *spatial), in [0, 1] as the walker's weights want it."""
+    return np.asarray(ScaleByPercentilesd("image")({"image": load_image(path)})["image"])
+
+
 def number_of_clicks(scores: Sequence[float]) -> int:
     """The first click after which the mask is good enough; `MOST` where none is."""
     return next((count for count, score in enumerate(scores, start=1) if score >= ENOUGH), MOST)
@@ -158,7 +163,7 @@ def count_clicks(dataset: Path, out: Path, preset: str, seed: int, count: int) -
             row["milliseconds"] = round(float(np.median(page.milliseconds)), 1)
             before = [one for one in read_rows(out / "noc.csv") if one["set"] == dataset.name]
             walked = [one["walker"] for one in before if one["file"] == item["file"]]  # whatever the seed
-            walker = walk_randomly(np.asarray(load_image(item["image"])))
+            walker = walk_randomly(scaled(item["image"]))
             row["walker"] = walked[0] if walked else number_of_clicks(until_enough(walker, right))
             add_rows(out / "noc.csv", NOC, [row])
             print(row, flush=True)

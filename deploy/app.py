@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from monai_fusenet import __version__
 from monai_fusenet.utils.arrays import places_of_classes
 from monai_fusenet.utils.errors import failure_reason
 
+UNEVEN = 0.02  # of a gap, by which the others may differ
 ROLES = {"-i": "a folder of DICOM files", "-m": "a bundle, or one as TorchScript"}
 
 
@@ -36,13 +38,31 @@ class VolumeOperator(DICOMSeriesToVolumeOperator):
     other, and gives a single image none.
     """
 
+    def convert_to_image(self, studies: Any) -> Image:
+        """Returns the volume of the one series that was found, (slices, rows, columns)."""
+        found = [one for study in studies for one in study.selected_series]
+        if len(found) != 1:
+            raise ValueError(f"-i must hold one DICOM series, got {len(found)}: give each a folder of its own")
+        image = super().convert_to_image(studies)
+        shape = image.asnumpy().shape
+        if len(shape) != 3:
+            raise ValueError(f"a series must be grey slices, one in a file, got an array of the shape {shape}")
+        return image
+
     def prepare_series(self, series: DICOMSeries) -> None:
         """Sorts the slices and finds out where they lie."""
         super().prepare_series(series)
+        slices = series.get_sop_instances()
+        gaps = np.diff([one.distance for one in slices]) if len(slices) > 1 else np.zeros(1)
+        if np.ptp(gaps) > UNEVEN * np.median(gaps):
+            raise ValueError(
+                f"the slices of the series are not evenly spaced, {np.min(gaps):g} to {np.max(gaps):g} mm apart: "
+                "some are missing, or there are several volumes"
+            )
         if series.nifti_affine_transform is None:
             series.nifti_affine_transform, series.dicom_affine_transform = np.eye(4), np.diag([-1.0, -1.0, 1.0, 1.0])
             return
-        spacing = series.get_sop_instances()[0].get_native_sop_instance().PixelSpacing
+        spacing = slices[0].get_native_sop_instance().PixelSpacing
         between_rows, between_columns = map(float, spacing)
         for affine in (series.nifti_affine_transform, series.dicom_affine_transform):
             affine[:3, :2] *= np.array([between_columns / between_rows, between_rows / between_columns])
@@ -78,7 +98,10 @@ class SegmentationApp(Application):
         for what, path in (("-i", context.input_path), ("-m", context.model_path)):
             if not Path(path).exists():
                 raise ValueError(f"{what} must be {ROLES[what]}, but {path} does not exist")
-        if Path(context.model_path).is_dir():
+        model = Path(context.model_path)
+        if not (model / "configs" / "inference.json").is_file() and not zipfile.is_zipfile(model):
+            raise ValueError(f"-m must be {ROLES['-m']}, but {model} is none")
+        if model.is_dir():
             context.models = None  # a bundle, whose network the operator makes and not the SDK
         once = CountCondition(self, 1)
         loader = DICOMDataLoaderOperator(self, once, input_folder=Path(context.input_path), name="loader")
@@ -89,10 +112,10 @@ class SegmentationApp(Application):
             app_context=context,
             input_mapping=[IOMapping("image", Image, IOType.IN_MEMORY)],
             output_mapping=[IOMapping("pred", Image, IOType.IN_MEMORY)],
-            bundle_path=context.model_path,
+            bundle_path=model,
             name="bundle",
         )
-        bundle.classes = classes_of(Path(context.model_path))
+        bundle.classes = classes_of(model)
         several = len(bundle.classes) > 1
         segments = [
             SegmentDescription(

@@ -20,6 +20,7 @@ from typing import Any
 
 from monai_fusenet.utils.files import atomic_path
 
+ANYWHERE = ("0.0.0.0", "::", "")  # all addresses of this machine, none of which others can open
 MAIN = "from monai_fusenet.label.app import FuseNetApp  # noqa: F401\n"
 
 
@@ -59,7 +60,7 @@ def default_app(studies: str | Path) -> Path:
 
 def instructions(studies: str | Path, host: str, port: int, token: str = "") -> str:
     """Where to point people and clients, and what to do first."""
-    url = f"http://{host}:{port}"
+    url = f"http://{socket.gethostname() if host in ANYWHERE else host}:{port}"
     page = f"{url}/annotate/" + (f"?token={token}" if token else "")
     first = ", once the page above was opened" if token else ""
     viewer = f"\n  OHIF:      {url}/ohif/{first}; mode MONAI Label, server {url}/" if is_address(studies) else ""
@@ -80,6 +81,18 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def why_taken(host: str, port: int) -> str:
+    """Why nobody can listen there; "" where one can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does it
+        try:
+            tried.bind((host, port))
+        except (OSError, OverflowError) as error:
+            return getattr(error, "strerror", None) or str(error)
+    return ""
 
 
 def open_once_served(host: str, port: int, token: str) -> None:
@@ -155,6 +168,8 @@ def main(arguments: list[str] | None = None) -> None:
         app = write_app(options.app or default_app(options.studies))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    if reason := why_taken(options.host, options.port):
+        sys.exit(f"error: cannot listen on port {options.port} of {options.host} ({reason}); choose another --port")
     token = "" if is_loopback(options.host) else secrets.token_urlsafe(16)
     RULES.token = token
     RULES.hosts = frozenset() if token else frozenset({"127.0.0.1", "localhost", "::1", options.host})

@@ -7,6 +7,7 @@ import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,10 @@ IN_MEMORY = 3  # images that are cut into slices
 
 class UnknownImageError(ValueError):
     """The datastore has no image of this name."""
+
+
+class UnreadableLabelError(ValueError):
+    """The label map of an image that cannot be read; the message says why."""
 
 
 class _Pipe(io.RawIOBase):
@@ -73,6 +78,7 @@ class Annotations:
         self.app = app
         self.results_dir = results_dir
         self._shown: OrderedDict[tuple[str, float], Shown] = OrderedDict()
+        self._unreadable: set[str] = set()  # of the images that somebody has looked at
         self._lock = threading.Lock()
         self._files = threading.RLock()  # nobody reads a mask that another request is writing
 
@@ -96,11 +102,21 @@ class Annotations:
         return "proposed" if DefaultLabelTag.ORIGINAL in tags else "new"
 
     def images(self) -> list[dict[str, Any]]:
-        """All images by name: `id`, `state`, and `uncertainty` in [0, 1], `None` where nothing is known of it."""
+        """All images by name: `id`, `state`, `note` and `uncertainty`.
+
+        The note says why an image that is new has no proposal: "rejected", or "cannot be read"; else it is "".
+        Uncertainty is in [0, 1], `None` where nothing is known of it.
+        """
         return [
-            {"id": image, "state": self.state(image), "uncertainty": self.uncertainty(image)}
+            {"id": image, "state": self.state(image), "note": self.note(image), "uncertainty": self.uncertainty(image)}
             for image in sorted(self.datastore.list_images())
         ]
+
+    def note(self, image: str) -> str:
+        """Why nothing is proposed for an image; "" where that is not known."""
+        if image in self._unreadable:
+            return "cannot be read"
+        return "rejected" if self.datastore.get_image_info(image).get(REJECTED) else ""
 
     def uncertainty(self, image: str) -> float | None:
         """How unsure the network is of the mask that it proposes, or else the clusters of themselves."""
@@ -116,9 +132,9 @@ class Annotations:
             after: an image that is not meant.
         """
 
-        def rank(one: Mapping[str, Any]) -> tuple[bool, bool, float]:
-            rejected = one["state"] == "new" and bool(self.datastore.get_image_info(one["id"]).get(REJECTED))
-            return rejected, one["uncertainty"] is None, -(one["uncertainty"] or 0.0)
+        def rank(one: Mapping[str, Any]) -> tuple[bool, bool, bool, float]:
+            is_left = one["state"] == "new" and bool(one["note"])
+            return one["note"] == "cannot be read", is_left, one["uncertainty"] is None, -(one["uncertainty"] or 0.0)
 
         left = [one for one in self.images() if one["state"] != "accepted" and one["id"] != after]
         return min(left, key=rank)["id"] if left else None
@@ -129,7 +145,9 @@ class Annotations:
         key = path, Path(path).stat().st_mtime
         with self._lock:
             if key not in self._shown:
+                self._unreadable.add(image)
                 self._shown[key] = shown(_read(path))
+            self._unreadable.discard(image)
             self._shown.move_to_end(key)
             while len(self._shown) > IN_MEMORY:
                 self._shown.popitem(last=False)
@@ -166,11 +184,17 @@ class Annotations:
         Raises:
             ValueError: for clicks that make no sense.
         """
-        path, picture = self.path(image), self.shown(image).is_picture
+        path, found = self.path(image), self.shown(image)
+        for point in [*foreground, *background]:
+            is_inside = all(0 <= at < side for at, side in zip(point, found.shape, strict=False))
+            if len(point) != len(found.shape) or not is_inside:
+                raise ValueError(
+                    f"a click must lie in the image of the shape {found.shape}, in the order of its axes, got {point}"
+                )
         clicks = {"foreground": foreground, "background": background}
         # of pictures, clients say the column first
         request: dict[str, Any] = {
-            kind: [point[::-1] if picture else point for point in points] for kind, points in clicks.items()
+            kind: [point[::-1] if found.is_picture else point for point in points] for kind, points in clicks.items()
         }
         request["image"] = path
         label = self.label(image) if from_mask else None
@@ -195,9 +219,15 @@ class Annotations:
             self.datastore.update_image_info(image, {REJECTED: False})
 
     def reject(self, image: str) -> None:
-        """Removes what was proposed or accepted of an image; nothing is proposed for it unasked."""
-        self.path(image)
+        """Removes what was proposed or accepted of an image; nothing is proposed for it unasked.
+
+        Raises:
+            ValueError: where the accepted label map tells several classes apart.
+        """
+        path = self.path(image)
         with self._files:
+            with suppress(OSError, UnreadableLabelError):  # a damaged one may go
+                self._check_single_class(image, path)
             for tag in (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL):
                 if tag in self.datastore.get_labels_by_image_id(image):
                     self.datastore.remove_label(image, tag)
@@ -247,7 +277,10 @@ class Annotations:
     def _check_single_class(self, image: str, path: str) -> None:
         if self.state(image) != "accepted":
             return
-        classes = np.unique(read_saved(self.label(image), path))
+        try:
+            classes = np.unique(read_saved(self.label(image), path))
+        except ValueError as error:
+            raise UnreadableLabelError(str(error)) from error
         if len(classes[classes > 0]) > 1:
             values = ", ".join(f"{value:g}" for value in classes[classes > 0][:8])
             raise ValueError(f"the accepted label map of {image} tells classes {values} apart: edit it in 3D Slicer")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 
 from monai_fusenet.data import IMAGE_SUFFIXES, load_image
 from monai_fusenet.data.formats import suffix_of
+from monai_fusenet.utils.files import atomic_folder
 
 __all__ = [
     "ConfinedDICOMWebDatastore",
@@ -30,6 +33,7 @@ __all__ = [
 KEPT_SECONDS = 10  # how long a list of series is not asked for anew
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")  # of DICOM, PS3.5 section 9
 LONGEST_UID = 64
+FETCHING: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by series, of this process
 LONGEST_NAME = 200  # of the 255 that file systems take, less the suffix
 # What series hold that are no images: segmentations, reports, plans, registrations, curves and the like.
 NO_IMAGES = {"AU", "DOC", "ECG", "EPS", "FID", "HD", "KO", "PLAN", "PR", "REG", "RTDOSE", "RTPLAN", "RTRECORD"}
@@ -92,16 +96,22 @@ class ConfinedDICOMWebDatastore(DICOMWebDatastore):
         if not self._is_series(image_id):
             return ""
         folder = Path(self._datastore.image_path(), image_id)
-        if not folder.with_name(f"{image_id}.nii.gz").exists():  # what MONAI Label makes of it, whatever it is
-            if not folder.exists() or not any(folder.iterdir()):
-                dicom_web_download_series(None, image_id, str(folder), self._client, self._fetch_by_frame)
-            try:
-                load_image(folder)
-            except ValueError as error:
-                shutil.rmtree(folder, ignore_errors=True)  # and fetched anew next time: it may be mended by then
-                reason = str(error).replace(f"cannot read {folder}: ", "")  # the cache is none of the user's
-                raise UnreadableSeriesError(f"cannot read the series {image_id}: {reason}") from error
-        return super().get_image_uri(image_id)
+        with FETCHING[image_id]:  # the page asks for the image, its mask and its thumbnail at once
+            if not folder.with_name(f"{image_id}.nii.gz").exists():  # what MONAI Label makes of it, whatever it is
+                self._fetch(image_id, folder)
+            return super().get_image_uri(image_id)
+
+    def _fetch(self, image_id: str, folder: Path) -> None:
+        """Fetches a series that can be read, all of it or none."""
+        if not folder.exists():
+            with atomic_folder(folder) as temporary:
+                dicom_web_download_series(None, image_id, str(temporary), self._client, self._fetch_by_frame)
+        try:
+            load_image(folder)
+        except ValueError as error:
+            shutil.rmtree(folder, ignore_errors=True)  # and fetched anew next time: it may be mended by then
+            reason = str(error).replace(f"cannot read {folder}: ", "")  # the cache is none of the user's
+            raise UnreadableSeriesError(f"cannot read the series {image_id}: {reason}") from error
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """The file of a label in the cache; "" where there is none.

@@ -76,8 +76,8 @@ class Guard:
             said, _, rest = scope["path"][len(PREFIX) :].partition("/")
             scope["path"] = f"/{rest}"
             scope["raw_path"] = scope["path"].encode()
-        elif headers.get("authorization", "").startswith("Bearer "):
-            said = headers["authorization"].removeprefix("Bearer ")
+        elif headers.get("authorization", "").lower().startswith("bearer "):
+            said = headers["authorization"][len("Bearer ") :]
         elif b"token=" in scope["query_string"]:
             said = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         else:
@@ -87,11 +87,14 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: dict[str, str], knows: bool) -> tuple[int, str] | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name, asker = urlsplit(f"//{host}").hostname or "", urlsplit(origin or "").netloc
+        except ValueError:
+            return 400, f"the host {host!r:.100} or the origin {origin!r:.100} is no address"
         if RULES.hosts and name not in RULES.hosts:
             return 403, f"this server is not asked by the name {name!r:.100}"
         allowed = [str(one).rstrip("/") for one in settings.MONAI_LABEL_CORS_ORIGINS]
-        own = urlsplit(origin).netloc == host if origin else True
+        own = asker == host if origin else True
         is_page = scope["path"].startswith(PAGE)
         if not own and origin not in allowed and (allowed or is_page):
             return 403, f"a page of another origin, {origin!r:.100}, may not ask this server"

@@ -18,6 +18,8 @@ __all__ = ["BusyError", "Jobs"]
 POLL = 0.5  # seconds
 FINISHED = re.compile(r"=> (\d+) / (\d+)\s*$")  # how MONAI Label's batch counts
 BAR = re.compile(r"^(?P<what>[\w -]+?):? *\[(?P<done>\d+)/(?P<total>\d+)\]")  # how Ignite's bar does
+FAILED = re.compile(r"(?P<image>\S[^:]*?) failed: (?P<reason>.+)$")  # how the batch names an image
+FOLD = re.compile(r"round without_(\d+)$")  # a training without a part of the accepted masks, on which it is judged
 FAULT = re.compile(r"^[\w.]*(?:Error|Exception): (?P<reason>.+)$")
 FITTING, TRAINING, PROPOSING = "fitting images", "training", "proposing masks"
 
@@ -112,10 +114,16 @@ class Jobs:
     def _batch(self, model: str, images: Sequence[str], what: str) -> None:
         if images:
             params = {"multi_gpu": False, "save_label": True, "label_tag": "original", "max_workers": 1}
-            self._follow("batch_infer", {"model": model, "images": list(images), **params}, what, len(images))
+            lines = self._follow("batch_infer", {"model": model, "images": list(images), **params}, what, len(images))
+            self._annotations.refresh()
+            left = [image for image in images if self._annotations.state(image) == "new"]
+            told = {found["image"].split()[-1]: found["reason"] for line in lines if (found := FAILED.search(line))}
+            if left:
+                why = next((f"; {image}: {told[image]}" for image in left if image in told), "")
+                raise RuntimeError(f"{len(left)} of {len(images)} images have no proposal{why}")
 
-    def _follow(self, method: str, request: dict[str, Any], what: str, total: int = 0) -> None:
-        """Runs a task of MONAI Label's until it ends; raises `RuntimeError` with the reason where it fails."""
+    def _follow(self, method: str, request: dict[str, Any], what: str, total: int = 0) -> list[str]:
+        """Runs a task of MONAI Label's until it ends; returns what it said; raises `RuntimeError` with the reason."""
         if self._stopped.is_set():
             raise RuntimeError("stopped")
         self._progress.what, self._progress.done, self._progress.total = what, 0, total
@@ -130,6 +138,7 @@ class Jobs:
         if task["status"] != "DONE":
             faults = [found["reason"] for line in task.get("details", ()) if (found := FAULT.match(line.strip()))]
             raise RuntimeError(faults[-1] if faults else f"{what} failed: see the server's log")
+        return list(task.get("details", ()))
 
     def _look(self, lines: Sequence[str], what: str) -> None:
         """Reads the newest count among the last lines of a process."""
@@ -138,6 +147,7 @@ class Jobs:
                 self._progress.done, self._progress.total = int(found[1]), int(found[2])
                 return
             if found := BAR.match(line.strip()):
-                self._progress.what = f"{what}: {found['what'].strip()}"
+                step = FOLD.sub(r"checking how good masks become, \1", found["what"].strip())
+                self._progress.what = f"{what}: {step}"
                 self._progress.done, self._progress.total = int(found["done"]), int(found["total"])
                 return

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from json import JSONDecodeError
 
 from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from monailabel.app import app
 from monailabel.datastore.dicom import DICOMWebDatastore
@@ -68,6 +69,13 @@ def refuse_unread(request: Request, error: Exception) -> JSONResponse:
 def tell(request: Request, error: Exception) -> JSONResponse:
     """500 with one line for all else; the log has the rest."""
     return JSONResponse({"detail": f"the server failed: {failure_reason(error)}"}, 500)
+
+
+@app.exception_handler(RequestValidationError)
+def refuse_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """422 with a line for the parameters of a request that are missing or of another kind."""
+    faults = [f"{' '.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
+    return JSONResponse({"detail": "; ".join(faults)}, 422)
 
 
 @app.exception_handler(JSONDecodeError)

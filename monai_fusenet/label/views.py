@@ -23,6 +23,7 @@ THUMBNAIL = 96  # pixels of the longer side
 # Radiologists look from the feet and from the front: screens run to the patient's left, to the back, and to the feet.
 TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "I": (2, 1), "S": (2, -1)}
 PLANES = {2: "axial", 1: "coronal", 0: "sagittal"}  # by the body's axis that a plane is cut across
+EDGES = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}  # what lies left, right, up and down: H is the head
 
 
 class View(NamedTuple):
@@ -36,6 +37,7 @@ class View(NamedTuple):
         flip_row: whether the axis runs up instead.
         flip_column: whether it runs to the left instead.
         aspect: height of a pixel by its width.
+        edges: what of a patient lies left, right, up and down, a letter each; "" where that is not known.
     """
 
     name: str
@@ -45,6 +47,7 @@ class View(NamedTuple):
     flip_row: bool
     flip_column: bool
     aspect: float
+    edges: str = ""
 
 
 class Shown(NamedTuple):
@@ -103,7 +106,9 @@ def views_of(meta: Mapping[str, Any], shape: Sequence[int]) -> list[View]:
     for across, name in PLANES.items():
         (down, right) = {2: (1, 0), 1: (2, 0), 0: (2, 1)}[across]
         (row, flip_row), (column, flip_column) = body[down], body[right]
-        views.append(View(name, body[across][0], row, column, flip_row, flip_column, float(sides[row] / sides[column])))
+        aspect = float(sides[row] / sides[column])
+        edges = EDGES[name] if meta.get("states_place", True) else ""
+        views.append(View(name, body[across][0], row, column, flip_row, flip_column, aspect, edges))
     return sorted(views, key=lambda view: sides[view.row] * sides[view.column])
 
 

@@ -112,6 +112,33 @@ def test_a_fit_from_torchscript_is_refused_in_one_line(xray, tmp_path):
     )
 
 
+def refused(bundle, series, results):
+    """What is said of a series that is refused, in one line."""
+    process = deploy(bundle, series, results)
+    assert process.returncode == 1
+    assert not list(results.glob("*.dcm"))
+    return process.stderr.splitlines()[-1]
+
+
+def test_series_that_are_no_volume_are_refused_in_one_line(tmp_path):
+    series, two = tmp_path / "series", tmp_path / "two"
+    paths = write_ct_series(series, np.zeros((6, 36, 40), np.int16) + np.arange(40, dtype=np.int16))
+    write_ct_series(two / "first", np.zeros((3, 36, 40), np.int16))
+    write_ct_series(two / "second", np.zeros((3, 36, 40), np.int16))
+    paths[2].unlink()
+    write_merged(tmp_path / "bundle", ["volume", "ct"])
+    results = tmp_path / "results"
+    assert refused(tmp_path / "bundle", series, results).startswith(
+        "error: the slices of the series are not evenly spaced, 2.5 to 5 mm apart: some are missing, "
+    )
+    assert refused(tmp_path / "bundle", two, results) == (
+        "error: -i must hold one DICOM series, got 2: give each a folder of its own"
+    )
+    assert refused(tmp_path, series, results) == (
+        f"error: -m must be a bundle, or one as TorchScript, but {tmp_path} is none"
+    )
+
+
 def test_a_folder_without_dicom_is_refused_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     process = deploy(BUNDLE, tmp_path / "empty", tmp_path / "results")

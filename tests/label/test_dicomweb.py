@@ -6,6 +6,7 @@ Orthanc listens on all addresses, so that these tests run in a network of their 
 
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pydicom
@@ -83,6 +84,17 @@ def test_a_click_is_answered_as_ohif_asks_for_it(server, orthanc):
     assert b"sizes: 40 36 24" in header
     mask = np.frombuffer(voxels, dtype=np.uint8).reshape(SHAPE) > 0
     assert dice(mask, draw("CT")[1]) > 0.85
+
+
+def test_a_series_that_many_ask_for_at_once_is_fetched_once_and_whole(server, orthanc):
+    def ask(path):
+        return requests.get(f"{server.url}/annotate/{path}", params={"image": orthanc["MR"]}, timeout=300)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(ask, ["image", "thumbnail", "mask", "image", "thumbnail", "mask"]))
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert answers[0].json()["shape"] == list(SHAPE[::-1])
+    assert {len(answer.content) for answer in answers[2::3]} == {int(np.prod(SHAPE))}
 
 
 def test_what_is_accepted_is_a_dicom_seg_that_comes_back_and_teaches(server, orthanc):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def origins(tmp_path, monkeypatch):
     from monailabel import config
 
     monkeypatch.chdir(tmp_path)  # no .env of somebody else
+    monkeypatch.setattr("monai_fusenet.label.__main__.why_taken", lambda *_: "")  # nothing is served
     served = []
 
     def read(host, variable=None):
@@ -115,6 +117,19 @@ def test_this_machine_alone_needs_no_token(host):
     assert is_loopback(host)
 
 
+def test_a_port_that_is_taken_is_told_at_once(tmp_path, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit) as told:
+            main(["--studies", str(tmp_path), "--app", str(tmp_path / "app"), "--port", port])
+    assert str(told.value) == (
+        f"error: cannot listen on port {port} of 127.0.0.1 (Address already in use); choose another --port"
+    )
+    assert "annotate" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "some-host", ""])
 def test_other_addresses_need_one(host):
     assert not is_loopback(host)
@@ -122,8 +137,8 @@ def test_other_addresses_need_one(host):
 
 def test_people_and_clients_are_told_the_token():
     text = instructions("studies", "0.0.0.0", 8000, "geheim")
-    assert "http://0.0.0.0:8000/annotate/?token=geheim" in text
-    assert 'MONAILabelClient("http://0.0.0.0:8000/token/geheim")' in text
+    assert f"http://{socket.gethostname()}:8000/annotate/?token=geheim" in text
+    assert f'MONAILabelClient("http://{socket.gethostname()}:8000/token/geheim")' in text
     assert "token" not in instructions("studies", "127.0.0.1", 8000)
 
 
@@ -131,7 +146,7 @@ def test_ohif_is_named_where_images_come_from_a_dicomweb_server():
     address = "http://127.0.0.1:8042/dicom-web"
     text = instructions(address, "127.0.0.1", 8000)
     assert "OHIF:      http://127.0.0.1:8000/ohif/; mode MONAI Label, server http://127.0.0.1:8000/\n" in text
-    assert "http://0.0.0.0:8000/ohif/, once the page above was opened;" in instructions(
+    assert f"http://{socket.gethostname()}:8000/ohif/, once the page above was opened;" in instructions(
         address, "0.0.0.0", 8000, "geheim"
     )
     assert "OHIF" not in instructions("studies", "127.0.0.1", 8000)

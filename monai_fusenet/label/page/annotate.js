@@ -37,6 +37,7 @@ const askBytes = async (path, options) => (await ask(path, options)).arrayBuffer
 const post = (path, body) => ask(path, { method: "POST", ...body });
 
 function complain(error) {
+  if (error?.message === GONE) $("status").textContent = "";
   $("error").textContent = error ? `${error.message ?? error}` : "";
   $("error").hidden = !error;
 }
@@ -68,6 +69,7 @@ class Work {
     this.isReady = false; // the image is seen before its mask is there
     this.slices = new Map();
     this.asked = 0;
+    this.pending = Promise.resolve(); // the last question to the server
   }
 
   /** Takes the mask that the server has, and the actions that were left without a decision. */
@@ -81,7 +83,11 @@ class Work {
   /** The actions since the mask was cleared, and whether the mask that was there still counts. */
   current() {
     const cleared = this.actions.findLastIndex((action) => action.kind === "clear");
-    return { actions: this.actions.slice(cleared + 1), fromMask: cleared < 0 };
+    const actions = this.actions.slice(cleared + 1);
+    // A first click on the object where the mask is already corrects nothing: it says that another one is wanted.
+    const first = actions.find((action) => action.kind === "click");
+    const isNoCorrection = first?.positive && this.proposal[this.index(first.points[0])] > 0;
+    return { actions, fromMask: cleared < 0 && !isNoCorrection };
   }
 
   replay() {
@@ -139,8 +145,14 @@ class Work {
     await this.update();
   }
 
+  /** Takes the mask of all clicks from the server. */
+  update() {
+    this.pending = this.askAnew();
+    return this.pending;
+  }
+
   /** Asks the server for the mask of all clicks; an answer that is late is dropped. */
-  async update() {
+  async askAnew() {
     this.replay();
     const { fromMask } = this.current();
     const foreground = this.clicks(true);
@@ -230,7 +242,8 @@ class Viewer {
     this.view = 0;
     this.cursor = null;
     this.window = [...work.info.window];
-    this.index = Math.floor(this.count / 2);
+    this.middle = work.info.shape.map((side) => Math.floor(side / 2));
+    this.index = this.middle[this.plane.normal] ?? 0;
     this.pixels = null;
     this.fit();
     await this.load();
@@ -243,7 +256,8 @@ class Viewer {
 
   async turn(view) {
     this.view = view % this.work.info.views.length;
-    this.index = Math.floor(this.count / 2);
+    this.cursor = null;
+    this.index = this.middle[this.plane.normal] ?? 0; // where this plane was left, or the last click lies
     this.pixels = null;
     this.fit();
     await this.load();
@@ -251,6 +265,7 @@ class Viewer {
 
   async go(index) {
     this.index = Math.max(0, Math.min(this.count - 1, index));
+    this.middle[this.plane.normal] = this.index;
     await this.load();
   }
 
@@ -357,7 +372,11 @@ class Viewer {
     context.imageSmoothingEnabled = false;
     if (!hidden) this.drawMask(height);
     context.setTransform(1, 0, 0, 1, 0, 0);
+    this.drawEdges();
     for (const positive of [true, false]) this.drawClicks(positive);
+    if (drag?.kind === "click") for (const point of drag.points) this.drawPoint(point, drag.positive);
+    if (this.hover && tool !== "point") this.drawBrush(this.hover);
+    if (this.cursor && tool !== "point") this.drawBrush(this.cursor);
     if (this.cursor) this.drawMark(this.cursor.row, this.cursor.column, "#4da3ff", 9, true);
   }
 
@@ -378,13 +397,43 @@ class Viewer {
   }
 
   drawClicks(positive) {
+    for (const point of this.work.clicks(positive)) this.drawPoint(point, positive);
+  }
+
+  drawPoint(point, positive) {
     const { plane } = this;
-    for (const point of this.work.clicks(positive)) {
-      if (plane.normal >= 0 && point[plane.normal] !== this.index) continue;
-      const row = plane.flip_row ? this.height - 1 - point[plane.row] : point[plane.row];
-      const column = plane.flip_column ? this.width - 1 - point[plane.column] : point[plane.column];
-      this.drawMark(row, column, positive ? "#38e07b" : "#ff4d4d", 5, false);
-    }
+    if (plane.normal >= 0 && point[plane.normal] !== this.index) return;
+    const row = plane.flip_row ? this.height - 1 - point[plane.row] : point[plane.row];
+    const column = plane.flip_column ? this.width - 1 - point[plane.column] : point[plane.column];
+    this.drawMark(row, column, positive ? "#38e07b" : "#ff4d4d", 5, false);
+  }
+
+  /** How far the brush reaches. */
+  drawBrush({ row, column }) {
+    const { context } = this;
+    const radius = (Number($("size").value) + 0.5) * this.scale;
+    context.lineWidth = 1;
+    context.strokeStyle = "#fff";
+    context.beginPath();
+    context.arc(this.left + (column + 0.5) * this.scale, this.top + (row + 0.5) * this.scale * this.plane.aspect, radius, 0, 2 * Math.PI);
+    context.stroke();
+  }
+
+  /** Which side of the patient lies where. */
+  drawEdges() {
+    const { context, canvas } = this;
+    const edge = 14 * (window.devicePixelRatio || 1);
+    const places = [[edge, canvas.height / 2], [canvas.width - edge, canvas.height / 2], [canvas.width / 2, edge], [canvas.width / 2, canvas.height - edge]];
+    context.font = `bold ${edge}px sans-serif`;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.lineWidth = 3;
+    context.strokeStyle = "#000";
+    context.fillStyle = "#fff";
+    [...this.plane.edges].forEach((letter, side) => {
+      context.strokeText(letter, ...places[side]);
+      context.fillText(letter, ...places[side]);
+    });
   }
 
   drawMark(row, column, colour, radius, isCross) {
@@ -516,6 +565,7 @@ async function list() {
   $("folder").title = `${found.folder}; accepted masks lie in labels/final`;
   listed = ordered(found.images);
   showList();
+  if (!listed.length) $("caption").textContent = `There are no images in ${found.folder}`;
 }
 
 function rowOf(id) {
@@ -535,8 +585,9 @@ function rowOf(id) {
 function showList() {
   for (const one of listed) {
     if (!rows.has(one.id)) rows.set(one.id, rowOf(one.id));
+    const state = one.state === "new" && one.note ? one.note : one.state;
     const isSure = one.uncertainty === null || one.state === "accepted";
-    const textContent = one.state + (isSure ? "" : `, uncertainty ${one.uncertainty.toFixed(2)}`);
+    const textContent = state + (isSure ? "" : `, uncertainty ${Number((100 * one.uncertainty).toPrecision(2))} %`);
     Object.assign(rows.get(one.id).querySelector("span:last-child"), { className: `state ${one.state}`, textContent });
   }
   const shown = listed.map((one) => rows.get(one.id));
@@ -574,7 +625,7 @@ async function open(id) {
     await work.start(new Uint8Array(await proposal), drafts.get(id) ?? []);
     if (opening === id) viewer.paintOverlay();
   });
-  if (opening !== id || viewer.work?.isReady) return;
+  if (opening !== id || (viewer.work?.id === id && viewer.work.isReady)) return;
   if (viewer.work?.id !== id) viewer.close();
   $("caption").textContent = viewer.work ? `${id}: no mask` : `${id} cannot be opened`;
   $("slices").hidden = !viewer.work;
@@ -619,9 +670,15 @@ async function go(index) {
   showSlice();
 }
 
+/** What can be worked on: the image that is seen, unless another one is being opened. */
+function active() {
+  return viewer.work?.isReady && viewer.work.id === opening ? viewer.work : null;
+}
+
 async function act(action) {
-  const { work } = viewer;
-  if (!work?.isReady) return;
+  const work = active();
+  if (!work) return;
+  if (action.kind === "click") viewer.middle = [...action.points[0]]; // the other planes follow
   await busy(async () => {
     const answered = work.act(action);
     viewer.draw(); // the click is seen at once
@@ -631,8 +688,8 @@ async function act(action) {
 }
 
 async function change(step) {
-  const { work } = viewer;
-  if (!work?.isReady) return;
+  const work = active();
+  if (!work) return;
   await busy(() => work[step]());
   if (work === viewer.work) viewer.paintOverlay();
 }
@@ -643,11 +700,16 @@ async function zipped(bytes) {
 }
 
 async function decide(path) {
-  const { work } = viewer;
-  if (!work?.isReady) return;
+  const work = active();
+  if (!work) return;
   await busy(async () => {
     const isAccepted = path === "accept";
-    const body = isAccepted ? { body: await zipped(work.mask()) } : {};
+    await work.pending; // a click that is not answered yet counts, too
+    const mask = work.mask();
+    const was = listed.find((one) => one.id === work.id)?.state;
+    if (isAccepted && !mask.includes(1) && !window.confirm("The mask is empty. Accept that there is no object?")) return;
+    if (!isAccepted && was === "accepted" && !window.confirm(`Remove the accepted mask of ${work.id}?`)) return;
+    const body = isAccepted ? { body: await zipped(mask) } : {};
     await post(query(path, { image: work.id }), body);
     drafts.delete(work.id);
     work.actions = [];
@@ -697,6 +759,7 @@ function strokeTo(place) {
     else drag.points.push(viewer.point(y, x));
   }
   drag.last = place;
+  if (drag.kind === "click") viewer.draw();
   if (drag.kind === "paint") {
     viewer.work.paint(drag);
     viewer.paintOverlay();
@@ -704,7 +767,7 @@ function strokeTo(place) {
 }
 
 $("canvas").addEventListener("pointerdown", (event) => {
-  if (!viewer.work?.isReady) return;
+  if (!active()) return;
   $("canvas").setPointerCapture(event.pointerId);
   $("canvas").focus();
   const place = viewer.place(event);
@@ -721,9 +784,19 @@ $("canvas").addEventListener("pointerdown", (event) => {
   }
 });
 
+$("canvas").addEventListener("pointerleave", () => {
+  viewer.hover = null;
+  viewer.draw();
+});
+
 $("canvas").addEventListener("pointermove", (event) => {
-  if (!drag) return;
+  if (!viewer.work) return;
   const place = viewer.place(event);
+  viewer.hover = place;
+  if (!drag) {
+    if (tool !== "point") viewer.draw();
+    return;
+  }
   if (drag.kind === "move") {
     viewer.move(place.x - drag.last.x, place.y - drag.last.y);
     drag.last = place;
@@ -799,6 +872,7 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   if ($("help").open || event.altKey || event.metaKey) return;
+  if (event.repeat && "arn".includes(event.key)) return; // a key that is held decides once
   const isTyping = ["SELECT", "TEXTAREA"].includes(event.target.tagName);
   if (isTyping || (event.ctrlKey && event.key.toLowerCase() !== "z")) return;
   const onCanvas = event.target === $("canvas");
