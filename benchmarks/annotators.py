@@ -111,7 +111,7 @@ def served(items: Sequence[Mapping[str, Any]], preset: str, seed: int) -> Iterat
                     break
                 except requests.ConnectionError:
                     if process.poll() is not None:
-                        raise RuntimeError(Path(scratch, "log").read_text()[-2000:]) from None
+                        raise RuntimeError(Path(scratch, "log").read_text("utf-8", errors="replace")[-2000:]) from None
                     time.sleep(0.5)
             yield page
         finally:

@@ -23,7 +23,8 @@ def test_it_does_what_the_bundle_does_with_these_overlays(tmp_path):
         ],
         cwd=bundle,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=300,
     )
     assert process.returncode == 0, process.stderr

@@ -28,7 +28,9 @@ OF_XRAY |= {"InstanceNumber": 1, "Manufacturer": "m", "PixelSpacing": [0.7, 0.7]
 def deploy(bundle, series, results):
     """Runs the application as a hospital does."""
     command = [sys.executable, ROOT / "deploy" / "app.py", "-m", bundle, "-i", series, "-o", results]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=results.parent)
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=300, cwd=results.parent
+    )
 
 
 def segmented(results):
