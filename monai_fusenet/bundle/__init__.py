@@ -6,7 +6,7 @@ from monai_fusenet.bundle.evaluation import evaluate
 from monai_fusenet.bundle.faults import Interrupted, UnfinishedError
 from monai_fusenet.bundle.method import FittingMethod, load_method
 from monai_fusenet.bundle.options import FIT_OPTIONS, OPTIONS, STUDENT_OPTIONS
-from monai_fusenet.bundle.startup import accepted_masks, images, images_or_phantoms, resolve_dir, start
+from monai_fusenet.bundle.startup import accepted_masks, images, images_or_phantoms, resolve_dir, start, workers_for
 from monai_fusenet.bundle.weights import UnfitWeightsError, initial_network, load_network
 from monai_fusenet.bundle.workflows import distil, infer, train
 from monai_fusenet.utils import distributed
@@ -40,4 +40,5 @@ __all__ = [
     "settings",
     "start",
     "train",
+    "workers_for",
 ]

@@ -50,6 +50,7 @@ def evaluate(
     choose_mask: Callable[[np.ndarray, np.ndarray], np.ndarray],
     seed: int = 0,
     seeds: Sequence[int] | None = None,
+    workers: int = 0,
 ) -> None:
     """Makes masks unless `predictions_dir` holds them, scores them, writes and prints the report.
 
@@ -62,6 +63,7 @@ def evaluate(
         choose_mask: label-free rule for the baselines that only cluster.
         seed: that of `evaluator`.
         seeds: make masks with each of these instead, in `seed_<n>` in the writer's folder, and score all.
+        workers: processes that score, see `spread`.
 
     Raises:
         ValueError: when there is no truth to score against, or `seeds` are given for masks that are there already.
@@ -148,7 +150,8 @@ def _make_masks(
         name: workflow.content(name)
         for name in ("preprocessing", "network", "inferer", "postprocessing", "device", "overwrite", "num_workers")
     }
-    of_any_seed = FolderPass(writer.output_dir, settings=settings(workflow), dicom_output=writer.dicom_output, **parts)
+    parts |= {"workers": evaluator.workers, "panels": writer.panels, "dicom_output": writer.dicom_output}
+    of_any_seed = FolderPass(writer.output_dir, settings=settings(workflow), **parts)
     passes = {seed: of_any_seed.with_seed(seed).build(writer.items) for seed in seeds}
     for _, of_seed in passes.values():
         check_conflicts(of_seed)  # of all, before the first is fitted
@@ -171,10 +174,15 @@ def _folders_of_predictions(predictions_dir: str | Path) -> dict[int | None, Pat
 
 def _note_failures(writers: Mapping[int, ResultWriter], failures: Sequence[NotScored]) -> None:
     """Says in the summaries what could not be scored; of an image that has no mask, they say why already."""
-    for failure in failures:
-        for seed, writer in writers.items():
-            if failure.seed in (None, seed) and writer.rows[failure.file]["status"] != "failed":
-                writer.add_message(failure.file, f"not scored: {failure.reason}")
+    for seed, writer in writers.items():
+        own = [failure for failure in failures if failure.seed in (None, seed)]
+        writer.add_messages(
+            [
+                (failure.file, f"not scored: {failure.reason}")
+                for failure in own
+                if writer.rows[failure.file]["status"] != "failed"
+            ]
+        )
 
 
 def _not_scored(failures: Sequence[NotScored], folders: Mapping[int | None, Path]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from monai_fusenet.data.preparation import LARGEST
+from monai_fusenet.handlers.results import check_panels
 from monai_fusenet.results.dicom import check_dicom_output
 from monai_fusenet.transforms import FIELD_SHAPES
 from monai_fusenet.transforms.foreground import check_partitions
@@ -21,6 +22,7 @@ __all__ = [
     "FOLDER",
     "NAN_VALUE",
     "NEIGHBOURS",
+    "PANELS",
     "PARTITIONS",
     "RESOLUTIONS",
     "SECOND_VIEW",
@@ -160,6 +162,7 @@ SWITCH = Kind("True or False", lambda name, value, _: check_switch(name, value))
 FOLDER, FILE, TEXT = Kind("folder"), Kind("file"), Kind("text")
 SEEDS = Kind("list of whole numbers", _check_seeds)
 DICOM = Kind('null, "seg" or "series"', lambda name, value, _: check_dicom_output(value))
+PANELS = Kind('"all", "some" or "none"', lambda name, value, _: check_panels(value))
 ACCEPTED = Kind("folder", _check_accepted_dir)
 NAN_VALUE = Kind("null, or number", _check_nan_value)
 FIELD = Kind('null, "device" or "body"', _check_field)

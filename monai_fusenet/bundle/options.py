@@ -18,6 +18,7 @@ from monai_fusenet.bundle.option_kinds import (
     FOLDER,
     NAN_VALUE,
     NEIGHBOURS,
+    PANELS,
     PARTITIONS,
     RESOLUTIONS,
     SECOND_VIEW,
@@ -102,7 +103,16 @@ OPTIONS = (
     Option("seeds", SEEDS, ("evaluation",), "Make masks with each of these seeds and score all, as [0,1,2].", False),
     Option("overwrite", SWITCH, WORKFLOWS, "Do again what is finished.", False),
     Option("dicom_output", DICOM, ("inference", "evaluation"), "Masks of DICOM images as DICOM, too.", False),
-    Option("num_workers", whole(0), WORKFLOWS, "Processes that load images; 0: none but this one.", False),
+    Option(
+        "workers",
+        whole(0),
+        MASKS,
+        "Processes of one thread each that share the images; results do not depend on how many. By default as many as "
+        "cores and memory allow. 0: none but this one, with all its threads: the default for volumes and on a GPU.",
+        False,
+    ),
+    Option("panels", PANELS, MASKS, "Panels of all images, of the first 50 and doubtful ones, or of none.", False),
+    Option("num_workers", whole(0), WORKFLOWS, "Processes that load images, where workers is 0; 0: none.", False),
     Option("spatial_dims", whole(2)._replace(text="2 or 3"), WORKFLOWS, "Axes of the images."),
     Option("in_channels", whole(1), WORKFLOWS, "Channels of the images; grey is repeated."),
     Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,15 +19,17 @@ from monai_fusenet.bundle.context import Context
 from monai_fusenet.bundle.faults import cause_of, edge, end_on_signals, is_told
 from monai_fusenet.bundle.options import BLOCKS
 from monai_fusenet.data import find_images, load_image, phantom_images, sample_images
+from monai_fusenet.data.claims import available_memory
 from monai_fusenet.data.datalist import unique_names
 from monai_fusenet.distillation import AcceptedMasks, find_accepted
-from monai_fusenet.utils import distributed
+from monai_fusenet.utils import distributed, workers
 from monai_fusenet.utils.errors import failure_reason
 
-__all__ = ["accepted_masks", "images", "images_or_phantoms", "resolve_dir", "start"]
+__all__ = ["accepted_masks", "images", "images_or_phantoms", "resolve_dir", "start", "workers_for"]
 
 logger = logging.getLogger(__name__)
 
+MEMORY_OF_WORKER = 2 * 2**30  # bytes: a fit of a picture with all that surrounds it
 OF_ONE_IMAGE = ("monai_fusenet.handlers.results", "monai_fusenet.evaluation.folder")  # what these warn of
 
 
@@ -92,6 +95,19 @@ def start(workflow: Context, device: str | torch.device, seed: int, in_one_proce
         raise ValueError(f"seed must be below 2**32, got {seed}")
     set_determinism(seed)
     build_components(workflow.parser)
+
+
+@edge
+def workers_for(device: str | torch.device, spatial_dims: int) -> int:
+    """How many processes share the images of a folder by default, see `FolderEvaluator`.
+
+    As many as there are cores, for each of the ranks on this machine, and as memory allows. None for volumes, which
+    take much memory each and keep several threads busy, nor on a GPU.
+    """
+    if torch.device(device).type != "cpu" or spatial_dims == 3 or not workers.can_fork():
+        return 0
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(workers.cores() // ranks, available_memory() // MEMORY_OF_WORKER))
 
 
 @edge

@@ -108,6 +108,8 @@ def distil(
     dataset_dir: str | Path | None,
     bundle_root: str | Path,
     accepted: AcceptedMasks | None = None,
+    workers: int = 0,
+    panels: str = "some",
 ) -> None:
     """Makes masks that teach, trains the network on them, and writes it as a bundle, with its masks of the folder.
 
@@ -121,6 +123,8 @@ def distil(
         dataset_dir: folder of the images, or `None` for phantoms, which are drawn here.
         bundle_root: the bundle that runs.
         accepted: masks that a person accepted, if any.
+        workers: processes that do images with the trained network, see `FolderEvaluator`.
+        panels: of these images, see `ResultWriter`.
 
     Raises:
         UnfinishedError: when some images could not be done.
@@ -165,6 +169,8 @@ def distil(
             "accepted_masks": distiller.settings["accepted_masks"],
         },
         distiller.overwrite,
+        workers=workers,
+        panels=panels,
     )
     evaluator, writer = own.build(items)
     if writer.conflicts:  # left by an earlier network

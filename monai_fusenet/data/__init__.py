@@ -19,6 +19,7 @@ from monai_fusenet.data.preparation import (
 from monai_fusenet.data.reading import LoadMedicalImaged, load_image
 from monai_fusenet.data.samples import draw_phantoms, phantom_images, sample_images
 from monai_fusenet.data.working_grid import WorkingGridd
+from monai_fusenet.data.working_size import WorkingSized
 from monai_fusenet.utils.geometry import affine_of, spacing_of
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "UnionMaskd",
     "WindowCTd",
     "WorkingGridd",
+    "WorkingSized",
     "affine_of",
     "collate_views",
     "draw_phantoms",

@@ -5,11 +5,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, ScaleIntensityRange
-from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils.misc import ImageMetaKey
 from torch import Tensor
 
@@ -204,7 +204,8 @@ class ScaleByPercentilesd(MapTransform):
         return sample
 
     def _scale(self, values: Tensor, known: Tensor) -> Tensor:
-        low, high = (float(percentile(known, part)) for part in (self.lower, self.upper))
+        # NumPy looks for both in one go; torch would sort all values, twice.
+        low, high = np.percentile(known.cpu().numpy(), [self.lower, self.upper]).tolist()
         if low == high:
             low, high = known.min().item(), known.max().item()
         return torch.as_tensor(ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(values))

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform, Resize
-from monai.utils import TraceKeys, ensure_tuple_rep
+from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
 from monai_fusenet.data.claims import SHARE, available_memory
+from monai_fusenet.data.working_size import Resizing
 from monai_fusenet.utils.arrays import tensor_of
 from monai_fusenet.utils.checks import check_number
 
@@ -20,10 +20,9 @@ UNKNOWN_VOXELS = (
     "the image has no metadata, so that its voxels count as 1 mm wide: a PersistentDataset keeps them with "
     'track_meta=True; MetaTensor(image, meta={"has_geometry": False}) says that 1 mm is right'
 )
-MODE = "bilinear"  # of the working grid
 
 
-class WorkingGridd(MapTransform, InvertibleTransform):
+class WorkingGridd(Resizing):
     """Resamples images to the grid that is worked on: voxels that are cubes, of so many millimetres or so many in all.
 
     MONAI's `Invertd` undoes it, as it does `Resized`.
@@ -78,17 +77,8 @@ class WorkingGridd(MapTransform, InvertibleTransform):
             check_grid(len(image) * math.prod(shape), shape)
             # Means of voxels along axes that get shorter: MONAI's Gaussian against aliasing takes 9 GB for a CT.
             shorter = [min(old, new) for old, new in zip(image.shape[1:], shape, strict=True)]
-            resized = _untraced(Resize(shape, mode=MODE), _untraced(Resize(shorter, mode="area"), image))
-            sample[key] = self.push_transform(resized, orig_size=tuple(image.shape[1:]), extra_info={"mode": MODE})
-        return sample
-
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns a new dictionary with images on the grid that they came from."""
-        sample = dict(data)
-        for key in self.key_iterator(sample):
-            step = self.pop_transform(sample[key])
-            resize = Resize(step[TraceKeys.ORIG_SIZE], mode=step[TraceKeys.EXTRA_INFO]["mode"])
-            sample[key] = _untraced(resize, sample[key])
+            resized = self.resize(self.resize(image, shorter, "area"), shape)
+            sample[key] = self.remember(resized, image.shape[1:])
         return sample
 
     def shape_of(self, shape: Sequence[int], spacing: Sequence[float]) -> list[int]:
@@ -130,12 +120,6 @@ def _voxel_of(image: Tensor) -> tuple[float, ...]:
     if not is_known or not meta.get("has_geometry", True):
         return (1.0,) * axes
     return tuple(np.linalg.norm(affine[:-1, :axes], axis=0).tolist())
-
-
-def _untraced(resize: Resize, image: Tensor) -> Tensor:
-    """An image resized, and not a word of it among its applied operations."""
-    with resize.trace_transform(False):
-        return resize(image)
 
 
 def check_grid(values: int, shape: Sequence[int]) -> None:

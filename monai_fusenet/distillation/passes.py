@@ -33,7 +33,9 @@ class FolderPass:
         device: where to run.
         settings: what the results depend on besides the images, see `ResultWriter`.
         overwrite: do finished images anew.
-        num_workers: processes that load images.
+        num_workers: processes that load images, where `workers` is 0.
+        workers: processes that do images, see `FolderEvaluator`.
+        panels: see `ResultWriter`.
         dicom_output: see `ResultWriter`.
     """
 
@@ -47,6 +49,8 @@ class FolderPass:
     overwrite: bool = False
     num_workers: int = 0
     dicom_output: str | None = None
+    workers: int = 0
+    panels: str = "some"
 
     def with_seed(self, seed: int) -> FolderPass:
         """The same with another seed of the inferer, and its results in the folder `seed_<seed>` of `output_dir`."""
@@ -61,7 +65,7 @@ class FolderPass:
         Args:
             items: images, each with `image`, `file` and `name`; those that are finished by now are left out.
         """
-        writer = ResultWriter(items, self.output_dir, self.overwrite, self.settings, self.dicom_output)
+        writer = ResultWriter(items, self.output_dir, self.overwrite, self.settings, self.dicom_output, self.panels)
         dataset = ForgivingDataset(writer.pending, self.preprocessing)
         evaluator = FolderEvaluator(
             device=self.device,
@@ -70,5 +74,6 @@ class FolderPass:
             inferer=self.inferer,
             postprocessing=self.postprocessing,
             val_handlers=[writer, ProgressHandler(desc=self.output_dir.name)],
+            workers=self.workers,
         )
         return evaluator, writer

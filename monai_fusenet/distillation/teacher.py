@@ -33,7 +33,9 @@ class Teacher:
         device: where to run.
         settings: what the masks depend on besides images and seeds.
         overwrite: make all masks anew.
-        num_workers: processes that load images.
+        num_workers: processes that load images, where `workers` is 0.
+        workers: processes that do images, see `FolderEvaluator`.
+        panels: see `ResultWriter`.
 
     Attributes:
         fits: the passes through the folder by fits, one a seed.
@@ -56,6 +58,8 @@ class Teacher:
         settings: Mapping[str, Any],
         overwrite: bool = False,
         num_workers: int = 0,
+        workers: int = 0,
+        panels: str = "some",
     ) -> None:
         folder = Path(output_dir)
         fit = FolderPass(
@@ -68,6 +72,8 @@ class Teacher:
             settings=settings,
             overwrite=overwrite,
             num_workers=num_workers,
+            workers=workers,
+            panels=panels,
         )
         clustering = replace(
             fit,

@@ -7,17 +7,20 @@ import signal
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Subset
 
+from monai_fusenet.utils.checks import check_whole
 from monai_fusenet.utils.errors import failure_reason, is_worker_death
 from monai_fusenet.utils.files import CannotWriteError, content_digest
 from monai_fusenet.utils.memory import collecting_is_cheap, release_memory
 from monai_fusenet.utils.threads import one_thread
+from monai_fusenet.utils.workers import Lost, spread
 
 __all__ = ["FolderEvaluator", "ForgivingDataset", "ForgivingLoader"]
 
@@ -114,6 +117,20 @@ def _let_torch_look_for_itself() -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
+class Report(NamedTuple):
+    """What became of an image, as a worker process hands it on.
+
+    Attributes:
+        item: `file` and `name` of the image.
+        failure: why it failed, or `None`.
+        report: what a handler has left in `state.report`.
+    """
+
+    item: dict[str, str]
+    failure: str | None
+    report: Any = None
+
+
 class FolderEvaluator(SupervisedEvaluator):
     """MONAI evaluator that an image cannot stop: what fails is named, and the next image follows.
 
@@ -121,16 +138,47 @@ class FolderEvaluator(SupervisedEvaluator):
     an iteration, `state.item` holds `file` and `name` of the image and `state.failure` the reason why it failed, or
     `None`; a handler of `IterationEvents.MODEL_COMPLETED` that raises makes the image fail, too. Only a
     `CannotWriteError`, which the next image would meet as well, ends the run.
+
+    With `workers`, images are done in so many processes, from the file to what the handlers of `IterationEvents` make
+    of it. What such a handler leaves in `state.report` travels to this process, where the handlers of
+    `Events.ITERATION_COMPLETED` find it, in the order in which images are finished; `state.output` is empty there.
+
+    Args:
+        *args: as `SupervisedEvaluator`.
+        workers: processes of one thread each, see `spread`; 1: this one alone, with one thread, to the same bits; 0:
+            this one, with all its threads.
+        **kwargs: as `SupervisedEvaluator`.
     """
+
+    def __init__(self, *args: Any, workers: int = 0, **kwargs: Any) -> None:
+        check_whole("workers", workers, 0)
+        self.workers = workers
+        super().__init__(*args, **kwargs)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Goes through the folder."""
-        if isinstance(self.data_loader, TorchDataLoader) and self.data_loader.num_workers > 0:
-            self.data_loader = ForgivingLoader(self.data_loader)
-        with collecting_is_cheap():
-            super().run(global_epoch)
+        loader = self.data_loader
+        if self.workers > 0 and isinstance(loader, TorchDataLoader):
+            self.data_loader = _Reports(self, loader, self.workers)
+        elif isinstance(loader, TorchDataLoader) and loader.num_workers > 0:
+            self.data_loader = ForgivingLoader(loader)
+        try:
+            with collecting_is_cheap():
+                super().run(global_epoch)
+        finally:
+            self.data_loader = loader
 
-    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
+    def report_on(self, batchdata: dict[str, Any]) -> Report:
+        """Does one image outside of the loop: what a worker process is for."""
+        self.state.batch = batchdata
+        self.fire_event(Events.ITERATION_STARTED)
+        self.state.output = self._iteration(self, batchdata)
+        return Report(self.state.item, self.state.failure, self.state.report)
+
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any] | Report) -> Any:
+        if isinstance(batchdata, Report):
+            self.state.item, self.state.failure, self.state.report = batchdata
+            return []
         try:
             return self._attempt(engine, batchdata)
         finally:
@@ -139,6 +187,7 @@ class FolderEvaluator(SupervisedEvaluator):
     def _attempt(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
         self.state.item = {"file": batchdata["file"][0], "name": batchdata["name"][0]}
         self.state.failure = batchdata["failure"][0] if "failure" in batchdata else None
+        self.state.report = None
         if self.state.failure is None:
             try:
                 return super()._iteration(engine, batchdata)
@@ -147,3 +196,26 @@ class FolderEvaluator(SupervisedEvaluator):
             except Exception as error:
                 self.state.failure = failure_reason(error)
         return []
+
+
+class _Reports:
+    """In the place of a loader: what worker processes make of its images."""
+
+    def __init__(self, evaluator: FolderEvaluator, loader: TorchDataLoader, workers: int) -> None:
+        self.evaluator = evaluator
+        self.loader = loader
+        self.workers = workers
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Report]:
+        dataset: Any = self.loader.dataset
+        for place, report in spread(self._report, list(self.loader.sampler), self.workers):
+            if isinstance(report, Lost):
+                failed = dataset.failed(place, report.reason)
+                report = Report({"file": failed["file"], "name": failed["name"]}, failed["failure"])
+            yield report
+
+    def _report(self, place: int) -> Report:
+        return self.evaluator.report_on(self.loader.collate_fn([self.loader.dataset[place]]))

@@ -23,6 +23,16 @@ __all__ = ["ResultWriter", "write_label_map"]  # the function lies in results/; 
 
 logger = logging.getLogger(__name__)
 
+PANELS = ("all", "some", "none")
+FIRST_PANELS = 50
+SURE = 0.7  # confidence from which on nobody needs to look
+
+
+def check_panels(panels: Any) -> None:
+    """Raises `ValueError` unless it says which images get a panel."""
+    if panels not in PANELS:
+        raise ValueError(f'panels must be "all", "some" or "none", got {panels!r}')
+
 
 class _Finished(NamedTuple):
     """What earlier runs have left: rows of images to keep, files of foreign results, rows of other folders' images."""
@@ -39,8 +49,12 @@ class ResultWriter:
     rows in a `summary.part<rank>.csv`; of a run that was killed, the next one takes them up, with any number of ranks.
 
     An image whose files lie there already, and did not fail, is kept: not in `pending`, it counts as done. All
-    files are complete or absent, and the summary is up to date after each image. A panel carries a fingerprint of its
-    image and of the settings, so that results of others are not taken for these.
+    files are complete or absent, and the summary is up to date after each image, as the images are finished; at the end
+    it is put in their order. Its rows, and panels, carry a fingerprint of image and settings, so that results of others
+    are not taken for these.
+
+    Files are written where an image is done, in a worker process or in this one; its row travels in `state.report` to
+    the process that keeps the summary.
 
     Args:
         items: all images, each with `image`, `file` and `name`.
@@ -49,6 +63,8 @@ class ResultWriter:
         settings: what the results depend on besides the images, as plain numbers, strings, lists and dictionaries.
         dicom_output: also write masks of DICOM images as DICOM, "seg" or "series", see `write_dicom_mask`. Where the
             source does not permit it, the summary says why, and the image is done all the same.
+        panels: which images get a panel: "all", "none", or "some": the first 50, and those of which a person should
+            look at the mask: it is empty or otherwise odd, or its confidence is below 0.7.
 
     Attributes:
         pending: the items that this rank is to do.
@@ -62,12 +78,16 @@ class ResultWriter:
         overwrite: bool = False,
         settings: Mapping[str, Any] | None = None,
         dicom_output: str | None = None,
+        panels: str = "some",
     ) -> None:
+        check_panels(panels)
+        self.panels = panels
         self.items = items
         self.output_dir = Path(output_dir)
         self.dicom_output = dicom_output
         self._files = ImageFiles(self.output_dir, settings or {}, dicom_output)
         self._items_by_file = {item["file"]: item for item in items}
+        self._first = {item["file"] for item in items[:FIRST_PANELS]}
         # One looks for all: the first result of one rank must change no other rank's share.
         found = distributed.from_first(lambda: self._look(overwrite))
         self._summary = Summary(self.output_dir, list(self._items_by_file), found.kept, found.others)
@@ -79,14 +99,15 @@ class ResultWriter:
     def _look(self, overwrite: bool) -> _Finished:
         earlier = read_summary_and_parts(self.output_dir)
         found = _Finished({}, [], [row for file, row in earlier.items() if file not in self._items_by_file])
-        for item in () if overwrite else self.items:
-            row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **earlier.get(item["file"], {})}
-            if row["status"] == "failed" or not self._files.are_complete(item):
+        fitting = {} if overwrite else self._files.finished(self.items, earlier)
+        for file, fits in fitting.items():
+            row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **earlier.get(file, {})}
+            if row["status"] == "failed":
                 continue
-            if not self._files.are_of(item):
-                found.conflicts.append(item["file"])
-            elif self._files.have_dicom(item, row["message"]):
-                found.kept[item["file"]] = {**row, "file": item["file"], "status": "kept"}
+            if not fits:
+                found.conflicts.append(file)
+            elif self._files.have_dicom(self._items_by_file[file], row["message"]):
+                found.kept[file] = {**row, "file": file, "status": "kept"}
         return found
 
     @property
@@ -98,9 +119,9 @@ class ResultWriter:
         """How many images are ok, kept and failed."""
         return self._summary.counts()
 
-    def add_message(self, file: str, message: str) -> None:
-        """Adds a message to the row of an image, if it has one, and writes the summary."""
-        self._summary.add_message(file, message)
+    def add_messages(self, messages: Sequence[tuple[str, str]]) -> None:
+        """Adds messages to the rows of images (file, message), if they have one, and writes the summary."""
+        self._summary.add_messages(messages)
 
     def merge(self) -> None:
         """Tells all ranks of the rows of all, and lets the first write them as one `summary.csv`."""
@@ -115,9 +136,15 @@ class ResultWriter:
 
     def attach(self, engine: SupervisedEvaluator) -> None:
         """Writes after each image; what goes wrong in writing makes the image fail."""
+        engine.add_event_handler(Events.STARTED, self._forget_pending)
         engine.add_event_handler(Events.ITERATION_STARTED, self._start_clock)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._write_results)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_failure)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add_row)
+
+    def _forget_pending(self, engine: SupervisedEvaluator) -> None:
+        """Takes rows of images that are done anew out of the summary, which would call half of their files finished."""
+        if distributed.size() == 1:  # several ranks have merged theirs
+            self.write_summary()
 
     def _start_clock(self, engine: SupervisedEvaluator) -> None:
         self._started = time.perf_counter()
@@ -139,27 +166,34 @@ class ResultWriter:
             confidence=sample.get("confidence"),
             classes=sample.get("classes", (1,)),
         )
-        no_dicom = self._files.write(item, result, read.get("content"))
-        messages = [*result.oddities(), *_notes_of_fit(record), no_dicom]
+        oddities = result.oddities()
+        panel = self._wants_panel(item["file"], bool(oddities), result.confidence)
+        fingerprint, no_dicom = self._files.write(item, result, read.get("content"), panel)
+        messages = [*oddities, *_notes_of_fit(record), no_dicom]
         peak = peak_memory()
-        self._summary.add(
-            {
-                "file": item["file"],
-                "status": "ok",
-                "clusters": result.cluster_count,
-                "steps": 0 if record is None else record.steps,
-                "seconds": f"{time.perf_counter() - self._started:.2f}",
-                "peak_mib": "" if peak is None else f"{peak:.0f}",
-                "mask_fraction": f"{result.mask_fraction:.4f}",
-                "objects": result.object_count,
-                "confidence": "" if result.confidence is None else f"{result.confidence:.3f}",
-                "choice": result.choice,
-                "message": "; ".join(filter(None, messages)),
-            }
-        )
+        engine.state.report = {
+            "file": item["file"],
+            "status": "ok",
+            "clusters": result.cluster_count,
+            "steps": 0 if record is None else record.steps,
+            "seconds": f"{time.perf_counter() - self._started:.2f}",
+            "peak_mib": "" if peak is None else f"{peak:.0f}",
+            "mask_fraction": f"{result.mask_fraction:.4f}",
+            "objects": result.object_count,
+            "confidence": "" if result.confidence is None else f"{result.confidence:.3f}",
+            "choice": result.choice,
+            "message": "; ".join(filter(None, messages)),
+            "fingerprint": fingerprint,
+        }
 
-    def _note_failure(self, engine: SupervisedEvaluator) -> None:
-        if engine.state.failure is not None:
+    def _wants_panel(self, file: str, is_odd: bool, confidence: float | None) -> bool:
+        doubtful = is_odd or (confidence is not None and confidence < SURE)
+        return self.panels == "all" or (self.panels == "some" and (file in self._first or doubtful))
+
+    def _add_row(self, engine: SupervisedEvaluator) -> None:
+        if engine.state.failure is None:
+            self._summary.add(engine.state.report)
+        else:
             file = engine.state.item["file"]
             logger.warning("%s failed: %s", file, engine.state.failure)
             self._summary.add({"file": file, "status": "failed", "message": engine.state.failure})

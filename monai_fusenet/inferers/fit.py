@@ -24,6 +24,7 @@ from monai_fusenet.losses.scribble import NO_SCRIBBLE, scribbled_classes
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.precision import at_least_float32
 from monai_fusenet.utils.scores import guided_upsampling
+from monai_fusenet.utils.workers import is_worker
 
 __all__ = [
     *("Descent", "Fit", "begin", "content_seed", "descend", "draw_views", "finish", "random_state", "resized"),
@@ -221,7 +222,7 @@ class Descent:
         )
         trainer.logger = QUIET  # Ignite's lines for every image are too many
         trainer.add_event_handler(Events.ITERATION_COMPLETED, after_step)
-        if self.progress and distributed.rank() == 0:
+        if self.progress and distributed.rank() == 0 and not is_worker():
             bar = ProgressBar(desc="fit", mininterval=1.0)
             bar.attach(trainer, metric_names=["loss", "clusters"])
         with torch.autocast(device.type, enabled=False):

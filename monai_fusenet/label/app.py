@@ -12,14 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelException
-from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.sessions import Sessions
@@ -27,6 +25,7 @@ from monailabel.utils.sessions import Sessions
 from monai_fusenet import __version__
 from monai_fusenet.data import IMAGE_SUFFIXES
 from monai_fusenet.label.annotations import Annotations
+from monai_fusenet.label.batch import ForgivingBatch
 from monai_fusenet.label.cache import ClusterCache
 from monai_fusenet.label.clustering import Clusterer, read_conf
 from monai_fusenet.label.datastores import ConfinedDatastore, ConfinedDICOMWebDatastore, check_name
@@ -136,7 +135,7 @@ class FuseNetApp(MONAILabelApp):
 
     def init_batch_infer(self) -> Callable:
         """Pre-annotation of a whole folder."""
-        return ForgivingBatch()
+        return ForgivingBatch(self.clusterer)
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answers a request for a label map.
@@ -190,23 +189,3 @@ class FuseNetApp(MONAILabelApp):
         for method in self._scoring_methods.values():
             method({}, datastore or self.datastore())
         return result
-
-
-class ForgivingBatch(BatchInferTask):
-    """MONAI Label's batch, on a CPU too, and to the end: an image that fails is named and the others go on."""
-
-    def __call__(self, request: dict[str, Any], datastore: Datastore, infer: Callable) -> dict[str, Any]:
-        """The answer for each image, empty for those that failed."""
-
-        def attempt(one: dict[str, Any], images: Datastore) -> dict[str, Any]:
-            try:
-                return infer(one, images)
-            except HTTPException as error:
-                logger.warning("%s failed: %s", one.get("image"), error.detail)
-            except Exception:
-                logger.exception("%s failed", one.get("image"))
-            return {}
-
-        if not torch.cuda.is_available():
-            request = {**request, "multi_gpu": False}
-        return super().__call__(request, datastore, attempt)

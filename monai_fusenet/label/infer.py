@@ -24,7 +24,7 @@ from monai_fusenet.label.requests import (
     option,
 )
 
-__all__ = ["Answer", "ClustersTask", "ClustersUser", "FeedForwardTask", "MaskTask", "read_device"]
+__all__ = ["WEIGHTS", "Answer", "ClustersTask", "ClustersUser", "FeedForwardTask", "MaskTask", "read_device"]
 
 logger = logging.getLogger(__name__)
 

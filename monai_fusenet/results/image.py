@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from monai_fusenet.results.dicom import (
     remove_dicom_masks,
     write_dicom_mask,
 )
-from monai_fusenet.results.layout import placement_note, result_path, write_label_map
+from monai_fusenet.results.layout import label_map_in, placement_note, result_path, write_label_map
 from monai_fusenet.results.panel import PanelRow, draw_panels
 from monai_fusenet.results.summary import describe_choice
 from monai_fusenet.transforms.foreground import Region
@@ -119,9 +120,9 @@ class ImageResult(NamedTuple):
 class ImageFiles:
     """Writes clusters, mask and panel of an image, and knows again what an earlier run has written.
 
-    All files are complete or absent, and the panel is written last: where it lies, the image is finished. The panel
-    carries a fingerprint of its image and of the settings (as the PNG text `fingerprint`), and says whether there are
-    objects (as the PNG text `objects`).
+    All files are complete or absent. An image is finished where its row in `summary.csv`, or its panel, carries a
+    fingerprint of image and settings. The panel is written last, and the row after it; the panel (as the PNG text
+    `objects`) says whether there are objects.
 
     Args:
         folder: where the files go; made when the first is written.
@@ -135,15 +136,26 @@ class ImageFiles:
         self.settings = json.dumps(settings, sort_keys=True, default=str)
         self.dicom_output = dicom_output
 
-    def are_complete(self, item: Mapping[str, Any]) -> bool:
-        """Whether all files of an item lie there, whatever they were made of: objects, too, if the panel has any."""
-        with_objects = "objects" in self._text_of_panel(item)
-        kinds = ("clusters", "mask", "panel", *["objects"] * with_objects)
-        return all(result_path(self.folder, item["name"], kind) for kind in kinds)
+    def finished(self, items: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, str]]) -> dict[str, bool]:
+        """The items, by file, of which all files lie there, and whether they were made of this image and settings.
 
-    def are_of(self, item: Mapping[str, Any]) -> bool:
-        """Whether what lies there was made of this very image, with these settings."""
-        return self._text_of_panel(item).get("fingerprint") == self._fingerprint(_content(item))
+        Args:
+            items: each with `image`, `file` and `name`.
+            rows: of an earlier summary, by file.
+        """
+        there = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
+        found = {}
+        for item in items:
+            told = rows.get(item["file"], {})
+            if told.get("fingerprint"):
+                fingerprint, with_objects = told["fingerprint"], told["objects"] != ""
+            else:
+                panel = self._text_of_panel(item) if f"{item['name']}_panel.png" in there else {}
+                fingerprint, with_objects = panel.get("fingerprint", ""), "objects" in panel
+            kinds = ("clusters", "mask", *["objects"] * with_objects)
+            if fingerprint and all(label_map_in(there, item["name"], kind) for kind in kinds):
+                found[item["file"]] = fingerprint == self.fingerprint(_content(item))
+        return found
 
     def have_dicom(self, item: Mapping[str, Any], message: str) -> bool:
         """Whether the mask lies there as DICOM, too, or need not; `message` is that of its row in the summary."""
@@ -152,41 +164,45 @@ class ImageFiles:
         path = dicom_mask_path(self.folder, f"{item['name']}_mask", self.dicom_output)
         return path.exists() or NO_DICOM.format(self.dicom_output) in message
 
-    def write(self, item: Mapping[str, Any], result: ImageResult, content: str | None = None) -> str:
+    def write(
+        self, item: Mapping[str, Any], result: ImageResult, content: str | None = None, panel: bool = True
+    ) -> tuple[str, str]:
         """Writes the files of an item.
 
         Args:
             item: with `image`, `file` and `name`.
             result: what was made of it.
             content: digest of the image as it was read, see `content_digest`; `None` where nobody knows it.
+            panel: whether to draw one; one from earlier goes in any case.
 
         Returns:
-            why there is no DICOM mask where there should be one, else "".
+            the fingerprint of image and settings, and why there is no DICOM mask where there should be one, else "".
 
         Raises:
             ValueError: when the image has changed since it was read.
             CannotWriteError: when the disk is full, or the folder may not be written.
         """
-        name, row, now = item["name"], result.panel_row(), _content(item)
+        name, now = item["name"], _content(item)
         if content is not None and content != now:
             raise ValueError("the file has changed since it was read; run again")
         # The panel goes first and comes last: while it is there, with its fingerprint, the image is finished.
-        panel = self.folder / f"{name}_panel.png"
-        with writing(panel):
-            panel.unlink(missing_ok=True)
+        panel_path = self.folder / f"{name}_panel.png"
+        with writing(panel_path):
+            panel_path.unlink(missing_ok=True)
         write_label_map(result.clusters, self.folder, f"{name}_clusters")
         write_label_map(result.mask, self.folder, f"{name}_mask", foreground=255 if len(result.classes) == 1 else 1)
         while stale := result_path(self.folder, name, "objects"):  # of an earlier run, perhaps of another format
             with writing(stale):
                 stale.unlink()
-        text = {"fingerprint": self._fingerprint(now)}
+        text = {"fingerprint": self.fingerprint(now)}
         if result.objects is not None:
             write_label_map(result.objects, self.folder, f"{name}_objects")
             text["objects"] = str(result.object_count)
         no_dicom = self._write_dicom(item, result)
-        with atomic_path(panel) as temporary:
-            draw_panels([row], [item["file"]]).savefig(temporary, metadata=text)
-        return no_dicom
+        if panel:
+            with atomic_path(panel_path) as temporary:
+                draw_panels([result.panel_row()], [item["file"]]).savefig(temporary, metadata=text)
+        return text["fingerprint"], no_dicom
 
     def _write_dicom(self, item: Mapping[str, Any], result: ImageResult) -> str:
         """Writes the mask as DICOM if it is to be; returns what to say where the source does not permit it."""
@@ -199,7 +215,8 @@ class ImageFiles:
                 return f"{NO_DICOM.format(self.dicom_output)}{error}"
         return ""
 
-    def _fingerprint(self, content: str) -> str:
+    def fingerprint(self, content: str) -> str:
+        """Of an image, by the digest of its content, and of the settings."""
         return hashlib.sha256(f"{self.settings} {content}".encode()).hexdigest()
 
     def _text_of_panel(self, item: Mapping[str, Any]) -> dict[str, Any]:

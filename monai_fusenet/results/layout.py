@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Container
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +16,7 @@ from monai_fusenet.data import IMAGE_SUFFIXES
 from monai_fusenet.utils.files import atomic_path
 from monai_fusenet.utils.geometry import same_place
 
-__all__ = ["placement_note", "result_path", "write_label_map"]
+__all__ = ["label_map_in", "placement_note", "result_path", "write_label_map"]
 
 ITK_SHEAR = 1e-4  # how far ITK lets the directions of a sform be from orthogonal
 
@@ -27,6 +28,11 @@ def result_path(output_dir: str | Path, name: str, kind: str) -> Path | None:
         if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long for a file as absent
             return path
     return None
+
+
+def label_map_in(names: Container[str], name: str, kind: str) -> bool:
+    """Whether a file `<name>_<kind>.*` of any image format is among the names of a folder's files."""
+    return any(f"{name}_{kind}{suffix}" in names for suffix in IMAGE_SUFFIXES)
 
 
 def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int = 1) -> Path:

@@ -18,6 +18,8 @@ CONTOURS = ("#00e676", "#ffea00", "#f50057", "#00e5ff", "#d500f9", "#76ff03", "#
 TRUTH = "#ff9100"
 FIELD = "#40c4ff"
 
+TILE, TITLE, NOTE, GAP = 3.0, 0.25, 0.13, 0.06  # inches: a picture's width, a line above it, one below it, what is left
+
 
 class PanelRow:
     """One image and what was made of it, cut to the plane that is shown.
@@ -107,13 +109,18 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
     """
     with_augmented = any(row.augmented is not None for row in rows)
     columns = 3 + with_augmented
-    tile, line = 3.0, 0.35
-    heights = [
-        tile * row.aspect * row.image.shape[0] / row.image.shape[1] + line * (2 if row.note else 1) for row in rows
-    ]
-    figure = Figure(figsize=(columns * tile, sum(heights)), layout="constrained", dpi=100)
+    sides = [TILE * row.aspect * row.image.shape[0] / row.image.shape[1] for row in rows]
+    notes = [NOTE * len(row.note.splitlines()) for row in rows]
+    height = sum(TITLE + side + note + GAP for side, note in zip(sides, notes, strict=True))
+    figure = Figure(figsize=(columns * TILE, height), dpi=100)
     FigureCanvasAgg(figure)
-    all_axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    # Places are reckoned: matplotlib's layout engines draw everything several times to find them.
+    all_axes, top = [], height
+    for side, note in zip(sides, notes, strict=True):
+        top -= TITLE + side
+        places = [(column + GAP / 2, top, TILE - GAP, side * (1 - GAP / TILE)) for column in TILE * np.arange(columns)]
+        all_axes.append([figure.add_axes(tuple(np.divide(place, (columns * TILE, height) * 2))) for place in places])
+        top -= note + GAP
     for row, title, axes in zip(rows, titles, all_axes, strict=True):
         height, width = row.image.shape[:2]
         for ax in axes:
@@ -124,7 +131,8 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
             tiles.append(("augmented view", row.augmented))
         tiles += [(f"{count} cluster{'s' if count > 1 else ''}", _cluster_colors(row.clusters)), ("mask", row.image)]
         for ax, (name, pixels) in zip(axes, tiles, strict=True):
-            ax.set_title(name if len(name) <= 34 else f"{name[:16]}…{name[-17:]}", fontsize=9, parse_math=False)
+            short = name if len(name) <= 34 else f"{name[:16]}…{name[-17:]}"
+            ax.set_title(short, fontsize=9, parse_math=False, y=1.0)  # without y, it looks for ticks in its way
             if pixels is not None:
                 # The augmented view has the working resolution: stretched to the shape of the image.
                 ax.imshow(pixels, interpolation="nearest", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
@@ -137,7 +145,7 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
             if region is not None and region.any() and not region.all():
                 axes[-1].contour(region, levels=[0.5], colors=color, linewidths=line_width)
         if row.label is not None:
-            axes[-1].set_title("mask, and truth in orange", fontsize=9)
+            axes[-1].set_title("mask, and truth in orange", fontsize=9, y=1.0)
         if row.note:
             axes[-1].text(
                 0.5, -0.02, row.note, fontsize=7, transform=axes[-1].transAxes, ha="center", va="top", parse_math=False

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +14,14 @@ from typing import Any
 from monai_fusenet.data.datalist import SUMMARY_HEAD
 from monai_fusenet.transforms.foreground import Region
 from monai_fusenet.utils import distributed
-from monai_fusenet.utils.files import atomic_path
+from monai_fusenet.utils.files import atomic_path, writing
 
 __all__ = ["SUMMARY_COLUMNS", "Row", "Summary", "describe_choice", "read_summary", "read_summary_and_parts"]
 
-SUMMARY_COLUMNS = (*SUMMARY_HEAD, "peak_mib", "mask_fraction", "objects", "confidence", "choice", "message")
+SUMMARY_COLUMNS = (
+    *(*SUMMARY_HEAD, "peak_mib", "mask_fraction", "objects", "confidence", "choice", "message"),
+    "fingerprint",  # of the image and the settings that the results were made of
+)
 
 Row = dict[str, Any]
 
@@ -23,7 +29,8 @@ Row = dict[str, Any]
 class Summary:
     """The rows of a folder's images, on disk after each change.
 
-    In a process group each rank keeps its rows in a `summary.part<rank>.csv`, until `merge` makes one `summary.csv`.
+    A row is appended as it comes; `write` puts all in order. In a process group each rank keeps its rows in a
+    `summary.part<rank>.csv`, until `merge` makes one `summary.csv`.
 
     Args:
         folder: where `summary.csv` goes; made when it is written.
@@ -39,43 +46,78 @@ class Summary:
         self.files = files
         self.rows = rows
         self.others = others
+        self._counts = Counter(row["status"] for row in rows.values())
 
     def counts(self) -> Counter:
         """How many images are ok, kept and failed."""
-        return Counter(row["status"] for row in self.rows.values())
+        return Counter(self._counts)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Adds the row of an image, in the place of an earlier one; what it lacks is ""."""
-        self.rows[row["file"]] = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **row}
-        self.write()
+        """Adds the row of an image, in the place of an earlier one; what it lacks is "".
 
-    def add_message(self, file: str, message: str) -> None:
-        """Adds a message to the row of an image, if it has one."""
-        if file in self.rows:
-            before = self.rows[file]["message"]
-            self.rows[file]["message"] = f"{before}; {message}" if before else message
+        Of two rows of an image in the file, the later counts.
+        """
+        self._put({**dict.fromkeys(SUMMARY_COLUMNS, ""), **row})
+        path = self._path()
+        if not path.is_file():
+            self.write()
+            return
+        line = io.StringIO(newline="")
+        csv.DictWriter(line, SUMMARY_COLUMNS).writerow(self.rows[row["file"]])
+        with writing(path):
+            _append(path, line.getvalue().encode())
+
+    def _put(self, row: Row) -> None:
+        earlier = self.rows.get(row["file"])
+        if earlier is not None:
+            self._counts[earlier["status"]] -= 1
+        self._counts[row["status"]] += 1
+        self.rows[row["file"]] = row
+
+    def add_messages(self, messages: Sequence[tuple[str, str]]) -> None:
+        """Adds messages to the rows of images (file, message), if they have one."""
+        for file, message in messages:
+            if file in self.rows:
+                before = self.rows[file]["message"]
+                self.rows[file]["message"] = f"{before}; {message}" if before else message
+        if messages:
             self.write()
 
     def merge(self) -> None:
         """Tells all ranks of the rows of all, and lets the first write them as one `summary.csv`."""
         for rows in distributed.gather(self.rows):
-            self.rows |= rows
+            for row in rows.values():
+                self._put(row)
         distributed.from_first(self.write)
 
     def write(self) -> None:
         """Writes a row for each image met, in the order of `files`, and then the others."""
-        alone = distributed.size() == 1
-        name = "summary.csv" if alone else f"summary.part{distributed.rank()}.csv"
         with (
-            atomic_path(self.folder / name) as temporary,
+            atomic_path(self._path()) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             table = csv.DictWriter(file, SUMMARY_COLUMNS)
             table.writeheader()
             table.writerows(self.rows[file] for file in self.files if file in self.rows)
             table.writerows(self.others)
-        for part in _parts(self.folder) if alone else ():
+        for part in _parts(self.folder) if distributed.size() == 1 else ():
             part.unlink()  # its rows are in the summary now
+
+    def _path(self) -> Path:
+        alone = distributed.size() == 1
+        return self.folder / ("summary.csv" if alone else f"summary.part{distributed.rank()}.csv")
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Appends a whole line or nothing: a disk that becomes full takes a part of it, which is cut off again."""
+    with path.open("r+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def describe_choice(regions: Sequence[Region], most: int = 3) -> str:
@@ -114,8 +156,9 @@ def read_summary(path: str | Path) -> dict[str, dict[str, str]]:
     path = Path(path)
     try:
         with (path / "summary.csv" if path.is_dir() else path).open(newline="", encoding="utf-8") as file:
+            lines = (line for line in file if line.endswith("\n"))  # half a row is none
             return {
-                row["file"]: {name: row.get(name) or "" for name in SUMMARY_COLUMNS} for row in csv.DictReader(file)
+                row["file"]: {name: row.get(name) or "" for name in SUMMARY_COLUMNS} for row in csv.DictReader(lines)
             }
     except (OSError, KeyError, csv.Error, UnicodeDecodeError):
         return {}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+from threadpoolctl import ThreadpoolController
 
-__all__ = ["one_thread"]
+__all__ = ["in_one_thread", "one_thread"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -19,3 +24,14 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def in_one_thread(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """The function, called with one thread of torch and of the libraries below NumPy and scikit-learn."""
+    controller = ThreadpoolController()
+
+    def call(item: Item) -> Result:
+        with one_thread(), controller.limit(limits=1):
+            return function(item)
+
+    return call

@@ -1,9 +1,11 @@
 import csv
 import errno
+import io
 import os
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -22,13 +24,13 @@ from monai_fusenet.engines import FolderEvaluator, ForgivingDataset
 from monai_fusenet.handlers import ResultWriter, result_path, write_label_map
 from monai_fusenet.inferers import FitRecord
 from monai_fusenet.results.image import ImageResult
-from monai_fusenet.results.summary import describe_choice
+from monai_fusenet.results.summary import Summary, describe_choice, read_summary_and_parts
 from monai_fusenet.transforms import Region, ScoresToClustersd
 from monai_fusenet.utils.files import CannotWriteError
 from monai_fusenet.utils.memory import peak_memory
 
 COLUMNS = ["file", "status", "clusters", "steps", "seconds", "peak_mib", "mask_fraction", "objects", "confidence"]
-COLUMNS += ["choice", "message"]
+COLUMNS += ["choice", "message", "fingerprint"]
 # NIfTI keeps the affine in 32 bits.
 OBLIQUE = np.array([[0, -2.5, 0.3, 10], [1.5, 0, 0.1, -20], [0.2, 0.1, 4, 30], [0, 0, 0, 1]], np.float32).astype(float)
 
@@ -366,6 +368,7 @@ def test_a_row_for_each_image(tmp_path):
         assert re.fullmatch(r"\d+\.\d\d", row.pop("seconds"))
         assert 100 < int(row.pop("peak_mib")) <= peak_memory() + 1  # rounded
         assert row.pop("file") in ("a.png", "b.png", "c.png")
+        assert re.fullmatch(r"[0-9a-f]{64}", row.pop("fingerprint"))
         assert row == {
             "status": "ok",
             "clusters": "3",
@@ -468,7 +471,7 @@ def test_the_summary_grows_with_each_image(tmp_path):
             return super().__call__(image, network)
 
     run(items, tmp_path / "out", inferer=Watching())
-    assert seen == [None, ["a.png"], ["a.png", "b.png"]]
+    assert seen == [[], ["a.png"], ["a.png", "b.png"]]
 
 
 def test_names_that_need_quotes(tmp_path):
@@ -628,7 +631,7 @@ def test_finished_images_are_kept(tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*.png")} == files
 
 
-@pytest.mark.parametrize("lost", ["b_panel.png", "b_mask.png", "b_clusters.png"])
+@pytest.mark.parametrize("lost", ["b_mask.png", "b_clusters.png"])
 def test_an_unfinished_image_is_done_again(tmp_path, lost):
     items = write_pictures(tmp_path / "images")
     run(items, tmp_path / "out")
@@ -741,7 +744,81 @@ def test_a_message_is_added_to_those_of_an_image(tmp_path):
     items = write_pictures(tmp_path / "images", names=["a"])
     run(items, tmp_path / "out")
     writer = ResultWriter(items, tmp_path / "out")
-    writer.add_message("a.png", "first")
-    writer.add_message("a.png", "second")
-    writer.add_message("b.png", "of no row")
+    writer.add_messages([("a.png", "first"), ("a.png", "second"), ("b.png", "of no row")])
     assert [row["message"] for row in read_summary(tmp_path / "out")] == ["first; second"]
+
+
+def test_rows_stand_in_the_order_in_which_images_are_finished_and_at_the_end_in_that_of_the_folder(tmp_path):
+    summary = Summary(tmp_path, ["a.png", "b.png", "c.png"], {}, [{"file": "elsewhere.png", "status": "ok"}])
+    for file in ("c.png", "a.png"):
+        summary.add({"file": file, "status": "ok"})
+    assert [row["file"] for row in read_summary(tmp_path)] == ["c.png", "elsewhere.png", "a.png"]
+    summary.add({"file": "c.png", "status": "failed"})  # of two rows the later counts
+    assert summary.counts() == {"ok": 1, "failed": 1}
+    assert read_summary_and_parts(tmp_path)["c.png"]["status"] == "failed"
+    summary.write()
+    assert [row["file"] for row in read_summary(tmp_path)] == ["a.png", "c.png", "elsewhere.png"]
+
+
+def test_half_a_row_is_no_row(tmp_path, monkeypatch):
+    summary = Summary(tmp_path, ["a.png", "b.png"], {})
+    summary.add({"file": "a.png", "status": "ok"})
+    whole = (tmp_path / "summary.csv").read_bytes()
+    (tmp_path / "summary.csv").write_bytes(whole + b"b.p")  # what a power cut leaves
+    assert list(read_summary_and_parts(tmp_path)) == ["a.png"]
+    summary.write()
+
+    class Full(io.FileIO):  # a disk that takes a part of it
+        def write(self, content):
+            return super().write(content[:5])
+
+    monkeypatch.setattr(Path, "open", lambda path, *args, **options: Full(path, "r+"))
+    with pytest.raises(CannotWriteError) as caught:
+        summary.add({"file": "b.png", "status": "ok"})
+    monkeypatch.undo()
+    where = f"cannot write summary.csv into {tmp_path}: No space left on device"
+    assert str(caught.value) == f"{where}; free space there, or choose another folder"
+    assert (tmp_path / "summary.csv").read_bytes() == whole
+
+
+@pytest.mark.parametrize(("panels", "drawn"), [("all", "abc"), ("some", "ab"), ("none", "")])
+def test_panels_of_all_of_the_first_and_the_doubtful_or_of_none(tmp_path, monkeypatch, panels, drawn):
+    monkeypatch.setattr("monai_fusenet.handlers.results.FIRST_PANELS", 1)
+    items = write_pictures(tmp_path / "images")
+    sure = iter([0.9, 0.69, 0.7])
+
+    def choose(sample):
+        return {**mask_of_the_third_cluster(sample), "confidence": next(sure)}
+
+    run(items, tmp_path / "out", choose=choose, panels=panels)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*_panel.png")) == [
+        f"{name}_panel.png" for name in drawn
+    ]
+    writer = ResultWriter(items, tmp_path / "out")
+    assert writer.pending == []  # what is finished is told by the summary
+    assert writer.conflicts == []
+    assert ResultWriter(items, tmp_path / "out", settings={"seed": 1}).conflicts == ["a.png", "b.png", "c.png"]
+
+
+def test_an_odd_mask_gets_a_panel(tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_fusenet.handlers.results.FIRST_PANELS", 0)
+
+    def choose(sample):
+        sample = mask_of_the_third_cluster(sample)
+        empty = "b.png" in sample["pred"].meta["filename_or_obj"]
+        return {**sample, "pred": sample["pred"] * (not empty)}
+
+    run(write_pictures(tmp_path / "images"), tmp_path / "out", choose=choose)
+    assert [path.name for path in (tmp_path / "out").glob("*_panel.png")] == ["b_panel.png"]
+
+
+def test_panels_must_be_said_in_a_word(tmp_path):
+    with pytest.raises(ValueError, match=r'^panels must be "all", "some" or "none", got True$'):
+        ResultWriter([], tmp_path, panels=True)
+
+
+def test_an_earlier_panel_goes_with_its_results(tmp_path):
+    items = write_pictures(tmp_path / "images", names=["a"])
+    run(items, tmp_path / "out")
+    run(items, tmp_path / "out", inferer=OneHot(5), overwrite=True, panels="none")
+    assert names(tmp_path / "out") == ["a_clusters.png", "a_mask.png", "summary.csv"]

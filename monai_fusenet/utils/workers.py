@@ -1,0 +1,195 @@
+"""Spreads items over processes of one thread each, and goes on where one of them is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple, TypeVar
+
+import joblib
+
+from monai_fusenet.utils.threads import in_one_thread
+
+__all__ = ["Lost", "can_fork", "cores", "is_worker", "spread"]
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+
+_worker = False  # in the processes of a `spread`
+
+
+class Lost(NamedTuple):
+    """In the place of the result of an item that has cost two processes their lives."""
+
+    reason: str = "the process that worked on it was killed, twice; perhaps memory does not suffice"
+
+
+def cores() -> int:
+    """How many cores this process may use: those of the machine, of its affinity, of its container."""
+    return joblib.cpu_count()
+
+
+def can_fork() -> bool:
+    """Whether processes can begin as copies of this one, with all that it has built: on Linux."""
+    return sys.platform == "linux"
+
+
+def is_worker() -> bool:
+    """Whether this process works for another one, which alone shows how far they are."""
+    return _worker
+
+
+def spread(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[tuple[Item, Result | Lost]]:
+    """Calls a function for each item in one of several processes, and yields results as they come.
+
+    The processes are copies of this one (fork), so that the function may be anything; each computes with one thread.
+    Each gets one item after the other. Where one is killed, the others go on without it; what it worked on is done at
+    the end, by one process alone, which needs least memory. An item that costs two processes their lives is `Lost`.
+
+    Args:
+        function: its results travel by pickle; what it raises ends everything and is raised here.
+        items: what to call it with.
+        workers: how many processes; 1: none but this one, with one thread.
+
+    Yields:
+        item and result, in the order in which they are finished.
+    """
+    if workers <= 1 or len(items) <= 1 or not can_fork():
+        alone = in_one_thread(function)
+        for item in items:
+            yield item, alone(item)
+        return
+    crew = _Crew(function, items, min(workers, len(items)))
+    try:
+        yield from crew.run()
+    finally:
+        crew.end()
+
+
+class _Crew:
+    """The processes of one `spread`."""
+
+    def __init__(self, function: Callable, items: Sequence, workers: int) -> None:
+        self.function = function
+        self.items = items
+        self.left = deque(range(len(items)))
+        self.alone: deque[int] = deque()  # what a process died of: to be done by one process alone
+        self.deaths = Counter[int]()
+        self.busy: dict[Any, int] = {}  # lines to processes, and the items that they work on
+        self.processes: dict[Any, Any] = {}
+        for _ in range(workers):
+            self._hire()
+
+    def run(self) -> Iterator[tuple[Any, Any]]:
+        """Yields items and their results."""
+        for line in list(self.processes):
+            self._give(line)
+        while self.busy:
+            for line in wait(list(self.busy)):
+                yield from self._hear(line)
+            if not self.busy and (self.left or self.alone):
+                if not self.processes:
+                    self._hire()
+                self._give(next(iter(self.processes)))
+
+    def end(self) -> None:
+        """Ends all processes, whatever they do: files are written whole or not at all."""
+        for line, process in self.processes.items():
+            line.close()
+            process.kill()
+        for process in self.processes.values():
+            process.join()
+        self.processes.clear()
+
+    def _hire(self) -> None:
+        here, there = multiprocessing.Pipe()
+        others = [here, *self.processes]
+        task = (self.function, self.items, there, others, os.getpid())
+        process = multiprocessing.get_context("fork").Process(target=_work, args=task, daemon=True)
+        process.start()
+        there.close()
+        self.processes[here] = process
+
+    def _give(self, line: Any) -> None:
+        """Gives a process its next item; items that killed one wait until no other process is busy."""
+        source = self.left or (None if self.busy else self.alone)
+        if source:
+            index = source.popleft()
+            self.busy[line] = index
+            with contextlib.suppress(OSError):  # it is dead, which shows as soon as an answer is awaited
+                line.send(index)
+
+    def _hear(self, line: Any) -> Iterator[tuple[Any, Any]]:
+        try:
+            result, error = pickle.loads(line.recv_bytes())
+        except (EOFError, OSError):
+            yield from self._mourn(line)
+            return
+        index = self.busy.pop(line)
+        if error is not None:
+            raise error
+        self._give(line)  # before the caller does anything with the result
+        yield self.items[index], result
+
+    def _mourn(self, line: Any) -> Iterator[tuple[Any, Any]]:
+        """A process was killed: yields what it was working on where that has cost another its life before."""
+        process = self.processes.pop(line)
+        line.close()
+        process.join()
+        index = self.busy.pop(line)
+        self.deaths[index] += 1
+        if self.deaths[index] > 1:
+            yield self.items[index], Lost()
+        else:
+            self.alone.append(index)
+            logger.warning("a process that works on images was killed; the others go on")
+
+
+def _work(function: Callable, items: Sequence, line: Any, others: Sequence, parent: int) -> None:
+    """What a process does until nothing more comes."""
+    global _worker
+    _worker = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # killed before it could be told
+        return
+    for other in others:  # copies, which would keep lines open whose owner is dead
+        other.close()
+    alone = in_one_thread(function)
+    while True:
+        try:
+            item = items[line.recv()]
+        except EOFError:
+            return
+        try:
+            answer = pickle.dumps((alone(item), None))
+        except Exception as error:
+            answer = _told(error)
+        try:
+            line.send_bytes(answer)
+        except OSError:  # nobody listens any more
+            return
+
+
+def _told(error: Exception) -> bytes:
+    try:
+        return pickle.dumps((None, error))
+    except Exception:  # an exception that holds what cannot travel
+        return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
