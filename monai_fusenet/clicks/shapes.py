@@ -12,7 +12,8 @@ from skimage.color import rgb2lab
 
 from monai_fusenet.clicks.distance import depth_of, radius_of, signed_distance
 from monai_fusenet.transforms.kmeans import is_rgb, kmeans_clusters
-from monai_fusenet.transforms.morphology import Box, border_of, convex_hulls, opened_components
+from monai_fusenet.transforms.morphology import Box, convex_hulls, opened_components
+from monai_fusenet.utils.arrays import border_of
 
 __all__ = ["MIN_FRACTION", "Shapes", "find_shapes"]
 

@@ -19,7 +19,7 @@ from monai_fusenet.data.reading import read_raster, to_tensor
 from monai_fusenet.utils.arrays import tensor_of
 from monai_fusenet.utils.errors import printable
 
-__all__ = ["WHITE", "UnionMaskd", "load_labels", "load_mask"]
+__all__ = ["WHITE", "UnionMaskd", "foreground_of", "load_labels", "load_mask"]
 
 WHITE = 255  # the label of what a mask shows as foreground and not as a class
 MOST_LABELS = 2**16 - 1  # labels go up to here, those of 32 bits too
@@ -60,7 +60,7 @@ def load_mask(path: str | os.PathLike) -> MetaTensor:
         ValueError: if the file cannot be loaded.
     """
     raster = read_raster(str(path))
-    loaded = to_tensor(raster._replace(pixels=_foreground_of(raster)[0][None], has_alpha=False), str(path))
+    loaded = to_tensor(raster._replace(pixels=foreground_of(raster)[0][None], has_alpha=False), str(path))
     return MetaTensor(loaded.as_tensor().to(torch.uint8), meta=loaded.meta)
 
 
@@ -81,7 +81,7 @@ def load_labels(path: str | os.PathLike) -> MetaTensor:
         ValueError: if the file cannot be loaded, or a label is above 65535.
     """
     raster = read_raster(str(path))
-    foreground, classes = _foreground_of(raster)
+    foreground, classes = foreground_of(raster)
     labels = foreground * np.int32(WHITE)
     if classes is not None:
         rounded = np.floor(classes[foreground].astype(np.float64) + 0.5)
@@ -118,7 +118,7 @@ class UnionMaskd(MapTransform):
         return sample
 
 
-def _foreground_of(raster: Raster) -> tuple[np.ndarray, np.ndarray | None]:
+def foreground_of(raster: Raster) -> tuple[np.ndarray, np.ndarray | None]:
     """Where the mask (*grid) is foreground, bool, and its labels there; `None` where it tells no classes."""
     if raster.indices is not None and not _is_grey(raster.pixels, raster.indices):
         return raster.indices[0] > 0, raster.indices[0]

@@ -12,7 +12,7 @@ from monai.utils import ensure_tuple
 from skimage.measure import label as connected_components
 
 from monai_fusenet.data.grids import on_grid_of
-from monai_fusenet.data.masks import load_mask
+from monai_fusenet.data.masks import foreground_of
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.data.reading import read_raster, to_tensor
 
@@ -43,7 +43,7 @@ def load_objects_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLik
     objects = torch.zeros(1, *image.shape[1:], dtype=torch.int32)
     for path in paths:
         raster = read_raster(str(path))
-        numbers = _numbers_of(raster, np.asarray(load_mask(path)).reshape(raster.pixels.shape[1:]) > 0)
+        numbers = _numbers_of(raster, foreground_of(raster)[0])
         if numbers.max(initial=0) == 1 and len(paths) == 1:
             numbers = connected_components(numbers, connectivity=1)
         raster = raster._replace(pixels=numbers[None], has_alpha=False)

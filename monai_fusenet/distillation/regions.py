@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from monai_fusenet.transforms.morphology import border_of
+from monai_fusenet.utils.arrays import border_of
 
 __all__ = ["RegionDescriber"]
 

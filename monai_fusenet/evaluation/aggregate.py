@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,26 +43,49 @@ def totals(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 def _total(rows: Sequence[Row]) -> dict[str, Any]:
     worst = min(rows, key=lambda row: row["dice"])
-    seeds = _means(rows, "dice", by="seed")
-    worst_seed = min(seeds, key=lambda seed: seeds[seed])
+    files, seeds = _Groups(row.get("file") for row in rows), _Groups(row.get("seed") for row in rows)
+    of_seeds = seeds.means([row["dice"] for row in rows])
+    worst_seed = min(of_seeds, key=lambda seed: of_seeds[seed])
     total = {
         "method": rows[0]["method"],
         "level": rows[0]["level"],
-        "images": len({row.get("file") for row in rows}),
-        "seeds": len(seeds),
+        "images": len(files.names),
+        "seeds": len(of_seeds),
         "collapse_rate": _mean([row["collapsed"] for row in rows]),
         "dice_worst": worst["dice"],
         "dice_worst_file": worst.get("file", ""),
-        "dice_seed_std": _spread(list(seeds.values())),
-        "dice_worst_seed": seeds[worst_seed],
+        "dice_seed_std": _spread(list(of_seeds.values())),
+        "dice_worst_seed": of_seeds[worst_seed],
         "worst_seed": worst_seed,
         "seconds_mean": _mean([row["seconds"] for row in rows if "seconds" in row]),
         "peak_mib": max((row["peak_mib"] for row in rows if "peak_mib" in row), default=math.nan),
     }
     for metric in METRICS:
-        values = list(_means(rows, metric, by="file").values())
+        values = list(files.means([row[metric] for row in rows]).values())
         total |= {f"{metric}_mean": _mean(values), f"{metric}_std": _spread(values)}
     return total
+
+
+class _Groups:
+    """Rows by what they have in common, in the order of first appearance.
+
+    Args:
+        names: of each row, its file or its seed.
+    """
+
+    def __init__(self, names: Iterable[Any]) -> None:
+        places: dict[Any, int] = {}
+        self.places = np.array([places.setdefault(name, len(places)) for name in names])
+        self.names = list(places)
+
+    def means(self, values: Sequence[float]) -> dict[Any, float]:
+        """The mean of a value for each group; nan is left out, and a group that has nothing else."""
+        numbers = np.asarray(values, dtype=float)
+        known = ~np.isnan(numbers)
+        counts = np.bincount(self.places[known], minlength=len(self.names))
+        sums = np.bincount(self.places[known], numbers[known], minlength=len(self.names))
+        groups = zip(self.names, sums.tolist(), counts.tolist(), strict=True)
+        return {name: total / count for name, total, count in groups if count}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -73,12 +95,3 @@ def _mean(values: Sequence[float]) -> float:
 def _spread(values: Sequence[float]) -> float:
     """Sample standard deviation, nan where there is none."""
     return float(np.std(values, ddof=1)) if len(values) > 1 and np.isfinite(values).all() else math.nan
-
-
-def _means(rows: Sequence[Row], metric: str, by: str) -> dict[Any, float]:
-    """The mean of a metric for each file or seed; nan is left out."""
-    groups: dict[Any, list[float]] = defaultdict(list)
-    for row in rows:
-        if not math.isnan(row[metric]):
-            groups[row.get(by)].append(row[metric])
-    return {key: _mean(values) for key, values in groups.items()}

@@ -11,7 +11,7 @@ import numpy as np
 from ignite.engine import Engine
 
 from monai_fusenet.data import spacing_of
-from monai_fusenet.evaluation.levels import BASELINE_PIXELS, ChooseMask, Row, score_baselines, score_image
+from monai_fusenet.evaluation.levels import BASELINE_PIXELS, ChooseMask, Judge, Row
 from monai_fusenet.evaluation.loading import Truth, load_results, load_true_objects, load_truth
 from monai_fusenet.handlers.progress import ProgressHandler
 from monai_fusenet.results.layout import result_path
@@ -32,6 +32,20 @@ class NotScored(NamedTuple):
     file: str
     seed: int | None
     reason: str
+
+
+class Scored(NamedTuple):
+    """What became of one image.
+
+    Attributes:
+        rows: of all its methods, levels and seeds; none where the truth, a baseline or every prediction fails.
+        failures: what could not be scored.
+        notes: lines for the log: failures, and what was brought to another grid.
+    """
+
+    rows: list[Row]
+    failures: list[NotScored]
+    notes: list[str]
 
 
 def score_folder(
@@ -64,33 +78,36 @@ def score_folder(
     """
     folders = predictions.values()
     with_objects = any(result_path(folder, item["name"], "objects") for folder in folders for item in items)
-    scorer = _Scorer(predictions, choose_mask, method, with_objects, field)
+    scorer = ItemScorer(predictions, choose_mask, method, with_objects, field)
     own = distributed.share(items)
+    scored: list[Scored] = []
+
+    def score(engine: Engine, item: Mapping[str, Any]) -> None:
+        scored.append(scorer(item))
+        for note in scored[-1].notes:
+            logger.warning("%s", note)
+
     if own:
-        engine = Engine(scorer)
+        engine = Engine(score)
         ProgressHandler(desc="scoring").attach(engine)
         engine.run(own)
     places = {item["file"]: place for place, item in enumerate(items)}
-    shares = distributed.gather((scorer.rows, scorer.failures))
+    everything = [one for share in distributed.gather(scored) for one in share]
     return (
-        sorted((row for rows, _ in shares for row in rows), key=lambda row: places[row["file"]]),
-        sorted((failure for _, failures in shares for failure in failures), key=lambda failure: places[failure.file]),
+        sorted((row for one in everything for row in one.rows), key=lambda row: places[row["file"]]),
+        sorted((failure for one in everything for failure in one.failures), key=lambda one: places[one.file]),
     )
 
 
-class _Scorer:
-    """Scores one image after the other: the step of an engine that goes through the items.
+class ItemScorer:
+    """Scores one image, of which nothing is kept: in any process, for it can be pickled if `choose_mask` can be.
 
     Args:
-        predictions: see `score_folder`.
+        predictions: see `score_folder`; their summaries are read here, once.
         choose_mask: see `score_folder`.
         method: see `score_folder`.
         with_objects: whether objects are scored, too.
         field: see `score_folder`.
-
-    Attributes:
-        rows: of all images so far.
-        failures: what could not be scored so far.
     """
 
     def __init__(
@@ -107,63 +124,67 @@ class _Scorer:
         self.with_objects = with_objects
         self.field = field
         self.summaries = {seed: read_summary(folder) for seed, folder in predictions.items()}
-        self.rows: list[Row] = []
-        self.failures: list[NotScored] = []
 
-    def __call__(self, engine: Engine, item: Mapping[str, Any]) -> None:
-        """Adds all rows of an image, or none where even the truth or a baseline cannot be scored."""
+    def __call__(self, item: Mapping[str, Any]) -> Scored:
+        """All rows of an image, or none where even the truth or a baseline cannot be scored."""
+        scored = Scored([], [], [])
         try:
-            self.rows.extend(self._score(item))
+            rows = self._score(item, scored)
         except Exception as error:
-            self._fail(item["file"], None, error)
+            self._fail(scored, item["file"], None, error)
+            return scored
+        return scored._replace(rows=rows)
 
-    def _fail(self, file: str, seed: int | None, error: Exception) -> None:
+    def _fail(self, scored: Scored, file: str, seed: int | None, error: Exception) -> None:
         failure = NotScored(file, seed, failure_reason(error))
-        self.failures.append(failure)
         which = f"{file}, seed {seed}," if len(self.predictions) > 1 and seed is not None else file
-        logger.warning("%s not scored: %s", which, failure.reason)
+        scored.failures.append(failure)
+        scored.notes.append(f"{which} not scored: {failure.reason}")
 
-    def _score(self, item: Mapping[str, Any]) -> list[Row]:
+    def _score(self, item: Mapping[str, Any], scored: Scored) -> list[Row]:
         truth = load_truth(item)
         true_objects = load_true_objects(item, truth.image) if self.with_objects else None
+        judge = Judge(truth.label.numpy()[0], spacing_of(truth.image))
         rows = []
         for seed in self.predictions:
             try:
-                rows += self._score_prediction(item, truth, true_objects, seed)
+                rows += self._score_prediction(item, truth, judge, true_objects, seed)
             except Exception as error:
-                self._fail(item["file"], seed, error)
-        for note in dict.fromkeys(row["note"] for row in rows if "note" in row):
-            logger.warning("%s: %s", item["file"], note)
-        return [*rows, *self._score_baselines(item, truth, true_objects)] if rows else []
+                self._fail(scored, item["file"], seed, error)
+        scored.notes.extend(
+            f"{item['file']}: {note}" for note in dict.fromkeys(row.get("note") for row in rows) if note
+        )
+        return [*rows, *self._score_baselines(item, truth, judge, true_objects)] if rows else []
 
     def _score_prediction(
-        self, item: Mapping[str, Any], truth: Truth, true_objects: np.ndarray | None, seed: int | None
+        self, item: Mapping[str, Any], truth: Truth, judge: Judge, true_objects: np.ndarray | None, seed: int | None
     ) -> list[Row]:
         summary = self.summaries[seed].get(item["file"], {})
         if summary.get("status") == "failed":  # of an earlier run, a mask may still lie there
             raise ValueError(summary["message"])
         results = load_results(self.predictions[seed], item["name"], truth.image)
         told = {key: float(summary[key]) for key in ("seconds", "peak_mib", "confidence") if summary.get(key)}
-        label, spacing = truth.label.numpy()[0] > 0, spacing_of(truth.image)
         objects = None
         if true_objects is not None:
             if results.objects is None:
                 raise ValueError(f"there is no prediction {item['name']}_objects.*, which other images have")
             objects = (results.objects, true_objects)
-        scores = score_image(self.method, results.mask, results.clusters, label, spacing, objects)
+        scores = judge.score_image(self.method, results.mask, results.clusters, objects)
         notes = _noted(truth.note, results.note)
         return [{"file": item["file"], "seed": seed, **row, **told, **notes} for row in scores]
 
-    def _score_baselines(self, item: Mapping[str, Any], truth: Truth, true_objects: np.ndarray | None) -> list[Row]:
-        pixels, label, spacing = truth.image.numpy(), truth.label.numpy()[0] > 0, spacing_of(truth.image)
+    def _score_baselines(
+        self, item: Mapping[str, Any], truth: Truth, judge: Judge, true_objects: np.ndarray | None
+    ) -> list[Row]:
+        pixels, label = truth.image.numpy(), judge.label
         shape = reduced_shape(label.shape, BASELINE_PIXELS)
         if shape != label.shape:  # ten methods on twenty million pixels would take minutes
             shrunk = np.divide(label.shape, shape)
-            spacing = tuple(shrunk * (1 if spacing is None else spacing))
-            pixels, label = resize_area(pixels, shape), resize_nearest(label, shape)
+            spacing = tuple(shrunk * (1 if judge.spacing is None else judge.spacing))
+            pixels, judge = resize_area(pixels, shape), Judge(resize_nearest(label, shape), spacing)
             true_objects = None if true_objects is None else resize_nearest(true_objects, shape)
         field = None if self.field is None else find_field(pixels, self.field)
-        scores = score_baselines(pixels, label, self.choose_mask, spacing, true_objects=true_objects, field=field)
+        scores = judge.score_baselines(pixels, self.choose_mask, true_objects=true_objects, field=field)
         return [{"file": item["file"], **row, **_noted(truth.note)} for row in scores]
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou, compute_surface_dice
-from threadpoolctl import threadpool_limits
-from torch import Tensor
 
 from monai_fusenet.data import ScaleByPercentilesd
 from monai_fusenet.evaluation.baselines import (
@@ -20,21 +18,14 @@ from monai_fusenet.evaluation.baselines import (
     slic_clusters,
     whole_image_mask,
 )
-from monai_fusenet.metrics.hammoude import compute_hammoude
 from monai_fusenet.metrics.object_precision import compute_object_precision
-from monai_fusenet.metrics.partition import (
-    adjusted_rand_index,
-    boundary_f_score,
-    majority_mask,
-    oracle_mask,
-    variation_of_information,
-)
-from monai_fusenet.metrics.published import published_mask
-from monai_fusenet.metrics.xor import compute_xor
+from monai_fusenet.metrics.partition import cluster_overlap
+from monai_fusenet.metrics.published import dilated, published_choice
+from monai_fusenet.metrics.surface import TrueBoundary, TrueSurface
 from monai_fusenet.transforms.acquisition import fill_outside
-from monai_fusenet.transforms.kmeans import is_rgb, kmeans_clusters
+from monai_fusenet.transforms.kmeans import is_rgb, kmeans_partitions
 from monai_fusenet.transforms.objects import split_objects
-from monai_fusenet.utils.arrays import count_labels, relabel_by_size
+from monai_fusenet.utils.arrays import relabel_by_size
 
 LEVELS = {
     "deployed": "The ground truth is used for nothing but the final score: this is what a user gets.",
@@ -82,6 +73,145 @@ Row = dict[str, Any]
 ChooseMask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+class Judge:
+    """Scores masks and clusters against one truth.
+
+    What depends on the truth alone is worked out once, and so are the scores of a mask that comes again, as many do
+    among four levels of ten baselines.
+
+    Args:
+        label: truth (*spatial), foreground above 0, 2-D or 3-D.
+        spacing: mm per axis, or None for pixels.
+
+    Raises:
+        ValueError: ``spacing`` does not fit the axes.
+    """
+
+    def __init__(self, label: np.ndarray, spacing: Sequence[float] | None = None) -> None:
+        if spacing is not None and len(spacing) != label.ndim:
+            raise ValueError(f"spacing must have one value per axis, got {len(spacing)} for {label.ndim} axes")
+        self.label = np.ascontiguousarray(label > 0)
+        self.spacing = spacing
+        self.pixels = np.count_nonzero(self.label)
+        self._scores: dict[bytes, dict[str, float]] = {}
+
+    @cached_property
+    def _surface(self) -> TrueSurface:
+        return TrueSurface(self.label, self.spacing)
+
+    @cached_property
+    def _boundary(self) -> TrueBoundary:
+        return TrueBoundary(self.label, TOLERANCE, self.spacing)
+
+    @cached_property
+    def _dilated(self) -> np.ndarray:
+        return dilated(self.label)
+
+    def score_mask(self, mask: np.ndarray) -> dict[str, float]:
+        """See :py:func:`score_mask`."""
+        self._check_shape("mask", mask)
+        mask = mask > 0
+        digest = blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()
+        if digest not in self._scores:
+            self._scores[digest] = self._compared(mask)
+        return dict(self._scores[digest])
+
+    def _compared(self, mask: np.ndarray) -> dict[str, float]:
+        found, both = np.count_nonzero(mask), np.count_nonzero(mask & self.label)
+        either = found + self.pixels - both
+        if not either:
+            return {"dice": 1.0, "iou": 1.0, "hd95": 0.0, "surface_dice": 1.0, "hammoude": 0.0, "xor": 0.0}
+        if not (found and self.pixels):
+            return self._failed() | {"xor": 1.0 if self.pixels else np.inf}
+        hd95, surface_dice = self._surface.scores(mask, TOLERANCE)
+        return {
+            "dice": 2 * both / (found + self.pixels),
+            "iou": both / either,
+            "hd95": hd95,
+            "surface_dice": surface_dice,
+            "hammoude": 1 - both / either,
+            "xor": (either - both) / self.pixels,
+        }
+
+    def _failed(self) -> dict[str, float]:
+        """The scores of an empty mask against an object, also where there is none."""
+        diagonal = float(np.linalg.norm(np.multiply(self.label.shape, 1.0 if self.spacing is None else self.spacing)))
+        return {"dice": 0.0, "iou": 0.0, "hd95": diagonal, "surface_dice": 0.0, "hammoude": 1.0, "xor": 1.0}
+
+    def score_image(
+        self,
+        method: str,
+        mask: np.ndarray | None,
+        clusters: np.ndarray | None,
+        objects: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> list[Row]:
+        """See :py:func:`score_image`."""
+        rows: dict[str, Row] = {}
+        count, partition = np.nan, {}
+        if mask is not None:
+            rows["deployed"] = self.score_mask(mask)
+        if clusters is not None:
+            self._check_shape("clusters", clusters)
+            overlap = cluster_overlap(clusters, self.label)
+            count = float(len(overlap.labels))
+            partition = {
+                "ari": overlap.adjusted_rand_index(),
+                "voi": overlap.variation_of_information(),
+                "boundary_f": self._boundary.f_score(overlap.position),
+            }
+            chosen = published_choice(overlap)
+            rows["partition"] = self.score_mask(overlap.majority_mask()) | partition
+            rows["oracle"] = self.score_mask(overlap.oracle_mask())
+            rows["published"] = self._failed() if chosen is None else self.score_mask(chosen & self._dilated)
+        if mask is not None and objects is not None:
+            rows["deployed"] |= _object_scores(*objects)
+        trivial = mask is not None and bool((mask > 0).all() or not (mask > 0).any())
+        empty = dict.fromkeys(METRICS, np.nan) | {"clusters": count}
+        return [
+            {
+                "method": method,
+                "level": level,
+                **(empty | row),
+                "collapsed": float(count == 1 or (level == "deployed" and trivial)),
+            }
+            for level, row in rows.items()
+        ]
+
+    def score_baselines(
+        self,
+        image: np.ndarray,
+        choose_mask: ChooseMask | None = None,
+        seed: int = 0,
+        true_objects: np.ndarray | None = None,
+        field: np.ndarray | None = None,
+    ) -> list[Row]:
+        """See :py:func:`score_baselines`."""
+        if image.shape[1:] != self.label.shape:
+            raise ValueError(
+                f"image and label must have the same spatial shape, got {image.shape[1:]} and {self.label.shape}"
+            )
+
+        def score(method: str, mask: np.ndarray | None, clusters: np.ndarray | None) -> list[Row]:
+            objects = None
+            if mask is not None and true_objects is not None:
+                objects = (split_objects(mask, self.spacing), true_objects)
+            return self.score_image(method, mask, clusters, objects)
+
+        rows = []
+        for method, mask in _masks(image).items():
+            rows += score(method, mask, None if method == "Otsu bright" else relabel_by_size(mask))
+        if field is None:
+            field = np.ones(self.label.shape, dtype=bool)
+        seen = image if field.all() else _scaled_in(field, image)
+        for method, clusters in _partitions(seen, seed, field).items():
+            rows += score(method, None if choose_mask is None else choose_mask(clusters, seen), clusters)
+        return rows
+
+    def _check_shape(self, name: str, array: np.ndarray) -> None:
+        if array.shape != self.label.shape:
+            raise ValueError(f"{name} and label must have the same shape, got {array.shape} and {self.label.shape}")
+
+
 def score_mask(mask: np.ndarray, label: np.ndarray, spacing: Sequence[float] | None = None) -> dict[str, float]:
     """Scores one mask against the truth.
 
@@ -109,26 +239,7 @@ def score_mask(mask: np.ndarray, label: np.ndarray, spacing: Sequence[float] | N
     Source:
         MONAI's metrics; a mask's surface are its pixels with a face neighbour outside the mask or outside the image.
     """
-    _check_shapes("mask", mask, label)
-    if spacing is not None and len(spacing) != label.ndim:
-        raise ValueError(f"spacing must have one value per axis, got {len(spacing)} for {label.ndim} axes")
-    y_pred = torch.from_numpy(np.ascontiguousarray(mask > 0))[None, None]
-    y = torch.from_numpy(np.ascontiguousarray(label > 0))[None, None]
-    with threadpool_limits(1):  # masks are small; threads that wait for a busy core cost a hundred times the work
-        if y_pred.any() and y.any():
-            hd95, surface_dice = _surface_scores(y_pred, y, spacing)
-        elif y_pred.any() or y.any():
-            hd95, surface_dice = _diagonal(label.shape, spacing), 0.0
-        else:
-            hd95, surface_dice = 0.0, 1.0
-        return {
-            "dice": compute_dice(y_pred, y, ignore_empty=False).item(),
-            "iou": compute_iou(y_pred, y, ignore_empty=False).item(),
-            "hd95": hd95,
-            "surface_dice": surface_dice,
-            "hammoude": compute_hammoude(y_pred, y).item(),
-            "xor": compute_xor(y_pred, y).item(),
-        }
+    return Judge(label, spacing).score_mask(mask)
 
 
 def score_image(
@@ -160,35 +271,7 @@ def score_image(
     Raises:
         ValueError: shapes differ, or the label map does not hold integers.
     """
-    count = np.nan
-    masks: dict[str, np.ndarray | None] = {}
-    if mask is not None:
-        _check_shapes("mask", mask, label)
-        masks["deployed"] = mask
-    if clusters is not None:
-        _check_shapes("clusters", clusters, label)
-        count = float(len(count_labels(clusters).values))
-        masks["partition"] = majority_mask(clusters, label)
-        masks["oracle"] = oracle_mask(clusters, label)
-        truth_overlaps = np.any(clusters[label > 0] != 0)
-        masks["published"] = published_mask(clusters, label) if truth_overlaps else None
-
-    rows = []
-    for level, candidate in masks.items():
-        row: Row = {"method": method, "level": level, **dict.fromkeys(METRICS, np.nan), "clusters": count}
-        row |= _failed(label, spacing) if candidate is None else score_mask(candidate, label, spacing)
-        if level == "partition" and clusters is not None:
-            row["ari"] = adjusted_rand_index(clusters, label)
-            row["voi"] = variation_of_information(clusters, label)
-            row["boundary_f"] = boundary_f_score(clusters, label, TOLERANCE, spacing)
-        if level == "deployed" and objects is not None:
-            found, true = (torch.from_numpy(each)[None, None] for each in objects)
-            precisions = compute_object_precision(found, true, list(OBJECT_METRICS.values()))[0].tolist()
-            row |= dict(zip(OBJECT_METRICS, precisions, strict=True))
-        trivial = level == "deployed" and mask is not None and bool((mask > 0).all() or not (mask > 0).any())
-        row["collapsed"] = float(count == 1 or trivial)
-        rows.append(row)
-    return rows
+    return Judge(label, spacing).score_image(method, mask, clusters, objects)
 
 
 def score_baselines(
@@ -224,63 +307,38 @@ def score_baselines(
     Raises:
         ValueError: image and label differ in shape, or the image has another type or range.
     """
-    if image.shape[1:] != label.shape:
-        raise ValueError(f"image and label must have the same spatial shape, got {image.shape[1:]} and {label.shape}")
-    dark, bright = otsu_mask(image, "dark"), otsu_mask(image, "bright")
-    masks = {
+    judge = Judge(label, spacing)
+    return judge.score_baselines(image, choose_mask, seed, true_objects, field)
+
+
+def _object_scores(found: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    found_, true_ = (torch.from_numpy(objects)[None, None] for objects in (found, true))
+    precisions = compute_object_precision(found_, true_, list(OBJECT_METRICS.values()))[0].tolist()
+    return dict(zip(OBJECT_METRICS, precisions, strict=True))
+
+
+def _masks(image: np.ndarray) -> dict[str, np.ndarray]:
+    """The masks among the baselines."""
+    dark = otsu_mask(image, "dark")
+    return {
         "whole image": whole_image_mask(image),
         "centred disk": centred_disk_mask(image),
         "Otsu dark": dark,
-        "Otsu bright": bright,
+        "Otsu bright": ~dark,
         "Otsu dark + centre component": centre_component(dark),
-        "Otsu bright + centre component": centre_component(bright),
+        "Otsu bright + centre component": centre_component(~dark),
     }
-    if field is None:
-        field = np.ones(label.shape, dtype=bool)
-    seen = image if field.all() else _scaled_in(field, image)
-    partitions = {f"{k}-means": kmeans_clusters(seen, k, seed, field) for k in (2, 3, 4)}
-    partitions["SLIC merged to 3"] = np.where(field, slic_clusters(seen), 0)
 
-    def score(method: str, mask: np.ndarray | None, clusters: np.ndarray | None) -> list[Row]:
-        objects = None
-        if mask is not None and true_objects is not None:
-            objects = (split_objects(mask, spacing), true_objects)
-        return score_image(method, mask, clusters, label, spacing, objects)
 
-    rows = []
-    for method, mask in masks.items():
-        rows += score(method, mask, None if method == "Otsu bright" else relabel_by_size(mask))
-    for method, clusters in partitions.items():
-        rows += score(method, None if choose_mask is None else choose_mask(clusters, seen), clusters)
-    return rows
+def _partitions(image: np.ndarray, seed: int, field: np.ndarray) -> dict[str, np.ndarray]:
+    """The clusters among the baselines."""
+    counts = (2, 3, 4)
+    by_colour = kmeans_partitions(image, counts, seed, field)
+    partitions = {f"{k}-means": clusters for k, clusters in zip(counts, by_colour, strict=True)}
+    return partitions | {"SLIC merged to 3": np.where(field, slic_clusters(image), 0)}
 
 
 def _scaled_in(field: np.ndarray, image: np.ndarray) -> np.ndarray:
     """An image whose values in a field fill [0, 1], what is outside filled from within."""
     scaled = ScaleByPercentilesd("image", channel_wise=not is_rgb(image), field_key="field")
     return fill_outside(scaled({"image": image, "field": field[None]})["image"].numpy(), field)
-
-
-def _check_shapes(name: str, array: np.ndarray, label: np.ndarray) -> None:
-    if array.shape != label.shape:
-        raise ValueError(f"{name} and label must have the same shape, got {array.shape} and {label.shape}")
-
-
-def _surface_scores(y_pred: Tensor, y: Tensor, spacing: Sequence[float] | None) -> tuple[float, float]:
-    """HD95 and surface Dice of two masks (1, 1, *spatial), neither of them empty: MONAI has no answer for those."""
-    sides = None if spacing is None else [float(side) for side in spacing]
-    with warnings.catch_warnings():  # MONAI 1.5 and 1.6 warn of an argument that only they themselves pass
-        warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
-        hd95 = compute_hausdorff_distance(y_pred, y, include_background=True, percentile=95, spacing=sides)
-        surface_dice = compute_surface_dice(y_pred, y, [TOLERANCE], include_background=True, spacing=sides)
-    return hd95.item(), surface_dice.item()
-
-
-def _diagonal(shape: Sequence[int], spacing: Sequence[float] | None) -> float:
-    return float(np.linalg.norm(np.multiply(shape, 1.0 if spacing is None else spacing)))
-
-
-def _failed(label: np.ndarray, spacing: Sequence[float] | None) -> dict[str, float]:
-    """The scores of an empty mask against an object, also where there is none."""
-    worst = dict.fromkeys(MASK_METRICS, 0.0)
-    return worst | {"hd95": _diagonal(label.shape, spacing), "hammoude": 1.0, "xor": 1.0}

@@ -56,8 +56,8 @@ def write_report(
     return report
 
 
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: list[str]) -> None:
-    columns += dict.fromkeys(key for row in rows for key in row if key not in columns)
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    columns = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     with (
         atomic_path(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
-from skimage import metrics as skimage_metrics
-from skimage.segmentation import find_boundaries
-from sklearn.metrics import adjusted_rand_score
+from scipy.stats import entropy
 
+from monai_fusenet.metrics.surface import TrueBoundary
 from monai_fusenet.utils.arrays import array_of, count_labels
 
 
@@ -29,6 +27,33 @@ class ClusterOverlap(NamedTuple):
     """Pixels of each cluster."""
     inside: np.ndarray
     """Pixels of each cluster inside the truth."""
+
+    def adjusted_rand_index(self) -> float:
+        """See :py:func:`adjusted_rand_index`."""
+        true, pixels = self.inside.sum(), self.sizes.sum()
+        # pairs of pixels that are together in both, in the clusters, in the truth, and all of them
+        both = _pairs(self.inside) + _pairs(self.sizes - self.inside)
+        of_clusters, of_truth, pairs = _pairs(self.sizes), _pairs(np.array([true, pixels - true])), _pairs(pixels)
+        if both == of_clusters == of_truth:
+            return 1.0
+        # (both - expected) / (mean - expected), with expected = of_clusters * of_truth / pairs, in whole numbers
+        product = of_clusters * of_truth
+        return 2 * (both * pairs - product) / ((of_clusters + of_truth) * pairs - 2 * product)
+
+    def variation_of_information(self) -> float:
+        """See :py:func:`variation_of_information`."""
+        table = np.stack([self.inside, self.sizes - self.inside])
+        bits = 2 * entropy(table.ravel(), base=2) - entropy(self.sizes, base=2) - entropy(table.sum(axis=1), base=2)
+        return max(0.0, float(bits))  # rounding may leave a little less than nothing
+
+    def majority_mask(self) -> np.ndarray:
+        """See :py:func:`majority_mask`."""
+        return (2 * self.inside > self.sizes)[self.position]
+
+    def oracle_mask(self) -> np.ndarray:
+        """See :py:func:`oracle_mask`."""
+        dice = 2 * self.inside / (self.sizes + self.inside.sum())
+        return self.position == dice.argmax()
 
 
 def cluster_overlap(clusters: np.ndarray, label: np.ndarray) -> ClusterOverlap:
@@ -66,12 +91,9 @@ def adjusted_rand_index(clusters: np.ndarray, label: np.ndarray) -> float:
         ValueError: the shapes differ, or the label map does not hold integers.
 
     Source:
-        L. Hubert, P. Arabie, Comparing partitions, Journal of Classification 2, 1985; computed by scikit-learn.
+        L. Hubert, P. Arabie, Comparing partitions, Journal of Classification 2, 1985.
     """
-    position = cluster_overlap(clusters, label).position
-    if position.max() < 2**16:
-        position = position.astype(np.uint16)  # sorted ten times as fast
-    return float(adjusted_rand_score((array_of(label) > 0).astype(np.uint8).ravel(), position.ravel()))
+    return cluster_overlap(clusters, label).adjusted_rand_index()
 
 
 def variation_of_information(clusters: np.ndarray, label: np.ndarray) -> float:
@@ -88,12 +110,9 @@ def variation_of_information(clusters: np.ndarray, label: np.ndarray) -> float:
         ValueError: the shapes differ, or the label map does not hold integers.
 
     Source:
-        M. Meila, Comparing clusterings: an information based distance, Journal of Multivariate Analysis 98, 2007;
-        computed by scikit-image.
+        M. Meila, Comparing clusterings: an information based distance, Journal of Multivariate Analysis 98, 2007.
     """
-    position = cluster_overlap(clusters, label).position
-    parts = skimage_metrics.variation_of_information((array_of(label) > 0).astype(np.intp), position)
-    return max(0.0, float(sum(parts)))  # rounding may leave a little less than nothing
+    return cluster_overlap(clusters, label).variation_of_information()
 
 
 def boundary_f_score(
@@ -121,14 +140,8 @@ def boundary_f_score(
     """
     if spacing is not None and len(spacing) != label.ndim:
         raise ValueError(f"spacing must have one value per axis, got {len(spacing)} for {label.ndim} axes")
-    position = cluster_overlap(clusters, label).position
-    found = find_boundaries(position, mode="thick")
-    true = find_boundaries(array_of(label) > 0, mode="thick")
-    if not (found.any() and true.any()):
-        return float(found.any() == true.any())
-    precision = np.mean(distance_transform_edt(~true, sampling=spacing)[found] <= tolerance)
-    recall = np.mean(distance_transform_edt(~found, sampling=spacing)[true] <= tolerance)
-    return float(2 * precision * recall / (precision + recall)) if precision + recall > 0 else 0.0
+    overlap = cluster_overlap(clusters, label)
+    return TrueBoundary(array_of(label) > 0, tolerance, spacing).f_score(overlap.position)
 
 
 def majority_mask(clusters: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -144,8 +157,7 @@ def majority_mask(clusters: np.ndarray, label: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the shapes differ, or the label map does not hold integers.
     """
-    overlap = cluster_overlap(clusters, label)
-    return (2 * overlap.inside > overlap.sizes)[overlap.position]
+    return cluster_overlap(clusters, label).majority_mask()
 
 
 def oracle_mask(clusters: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -164,6 +176,9 @@ def oracle_mask(clusters: np.ndarray, label: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the shapes differ, or the label map does not hold integers.
     """
-    overlap = cluster_overlap(clusters, label)
-    dice = 2 * overlap.inside / (overlap.sizes + overlap.inside.sum())
-    return overlap.position == dice.argmax()
+    return cluster_overlap(clusters, label).oracle_mask()
+
+
+def _pairs(sizes: np.ndarray) -> int:
+    """Pairs of pixels of which both lie in the same part, for parts of these sizes."""
+    return int((sizes * (sizes - 1) // 2).sum())

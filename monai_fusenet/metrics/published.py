@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import maximum_filter
 
-from monai_fusenet.metrics.partition import cluster_overlap
+from monai_fusenet.metrics.partition import ClusterOverlap, cluster_overlap
 from monai_fusenet.utils.arrays import array_of
 
+MARGIN = 8  # pixels; the published 5 x 5 square, 4 times
 
-def published_mask(clusters: np.ndarray, label: np.ndarray, margin: int = 8) -> np.ndarray:
+
+def published_mask(clusters: np.ndarray, label: np.ndarray, margin: int = MARGIN) -> np.ndarray:
     """Chooses and clips a cluster with the ground truth, as the evaluation helpers of the published code do.
 
     Among the labels other than 0 the one with the largest overlap with the truth is taken (ties: the smallest label),
@@ -37,9 +39,19 @@ def published_mask(clusters: np.ndarray, label: np.ndarray, margin: int = 8) -> 
     if margin < 0:
         raise ValueError(f"margin must be at least 0 pixels, got {margin}")
     overlap = cluster_overlap(clusters, label)
-    inside = np.where(overlap.labels == 0, 0, overlap.inside)
-    if not inside.any():
+    chosen = published_choice(overlap)
+    if chosen is None:
         raise ValueError("the published rule has nothing to choose: the truth overlaps no cluster other than label 0")
+    return chosen & dilated(array_of(label) > 0, margin)
+
+
+def published_choice(overlap: ClusterOverlap) -> np.ndarray | None:
+    """The cluster that :py:func:`published_mask` chooses, not yet clipped; None where it fails."""
+    inside = np.where(overlap.labels == 0, 0, overlap.inside)
+    return overlap.position == inside.argmax() if inside.any() else None
+
+
+def dilated(label: np.ndarray, margin: int = MARGIN) -> np.ndarray:
+    """The truth (bool) dilated as for :py:func:`published_mask`."""
     # a square dilated n times by a 5 x 5 square is one larger square, and a maximum filter is separable
-    near = maximum_filter((array_of(label) > 0).astype(np.uint8), size=2 * margin + 1, mode="constant", cval=0)
-    return (overlap.position == inside.argmax()) & (near > 0)
+    return maximum_filter(label.view(np.uint8), size=2 * margin + 1, mode="constant", cval=0) > 0

@@ -12,8 +12,7 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 from skimage.measure import label as connected_components
 
-from monai_fusenet.transforms.morphology import border_of
-from monai_fusenet.utils.arrays import array_of, put_back
+from monai_fusenet.utils.arrays import array_of, border_of, put_back
 
 __all__ = ["ProbabilitiesToMaskd", "channels_of"]
 

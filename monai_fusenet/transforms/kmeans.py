@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from monai_fusenet.transforms.acquisition import field_of
 from monai_fusenet.utils.arrays import array_of, put_back, relabel_by_size, tensor_of
 from monai_fusenet.utils.checks import check_whole
 
-__all__ = ["KMeansClustersd", "check_image", "colours_of", "is_rgb", "kmeans_clusters"]
+__all__ = ["KMeansClustersd", "check_image", "colours_of", "is_rgb", "kmeans_clusters", "kmeans_partitions"]
 
 KMEANS_PIXELS = 50_000  # that k-means is fitted to; a larger image is sampled
 
@@ -44,23 +44,45 @@ def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0, field: np.ndarray 
     Raises:
         ValueError: the image has another shape, type or range, or ``k`` is not positive.
     """
+    return kmeans_partitions(image, [k], seed, field)[0]
+
+
+def kmeans_partitions(
+    image: np.ndarray, counts: Sequence[int], seed: int = 0, field: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """The clusters of `kmeans_clusters` for each of several numbers of clusters, of colours converted once."""
     check_image(image)
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    for k in counts:
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
     field = np.ones(image.shape[1:], dtype=bool) if field is None else field
-    pixels = colours_of(image)[field.ravel()]
+    pixels = colours_of(image)
+    if not field.all():
+        pixels = pixels[field.ravel()]
     sample = pixels
     if len(pixels) > KMEANS_PIXELS:
         sample = pixels[np.random.default_rng(seed).choice(len(pixels), KMEANS_PIXELS, replace=False, shuffle=False)]
-    k = min(k, len(np.unique(sample, axis=0)))  # KMeans warns when it finds fewer than it was asked for
+    different = _different_rows(sample, max(counts))  # KMeans warns when it finds fewer than it was asked for
     from sklearn.cluster import KMeans  # half a second, and most who import transforms want none of it
 
+    partitions = []
     with threadpool_limits(1):  # threads that wait for a busy core make it ten times slower
-        labels = KMeans(k, n_init=3, random_state=seed).fit(sample).predict(pixels)
-    labels = relabel_by_size(labels)
-    clusters = np.zeros(field.shape, dtype=labels.dtype)
-    clusters[field] = labels
-    return clusters
+        for k in counts:
+            labels = KMeans(min(k, different), n_init=3, random_state=seed).fit(sample).predict(pixels)
+            labels = relabel_by_size(labels)
+            clusters = np.zeros(field.shape, dtype=labels.dtype)
+            clusters[field] = labels
+            partitions.append(clusters)
+    return partitions
+
+
+def _different_rows(rows: np.ndarray, most: int) -> int:
+    """How many different rows there are, counted up to `most`."""
+    count = 0
+    while len(rows) and count < most:
+        rows = rows[(rows != rows[0]).any(axis=1)]
+        count += 1
+    return count
 
 
 def is_rgb(image: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""Masks as shapes: their connected parts, cuts at thin bridges, convex hulls, and the border of the image."""
+"""Masks as shapes: their connected parts, cuts at thin bridges, and convex hulls."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.morphology import convex_hull_image
 
-__all__ = ["Box", "border_of", "convex_hulls", "opened_components", "parts"]
+__all__ = ["Box", "convex_hulls", "opened_components", "parts"]
 
 Box = tuple[slice, ...]
-
-
-def border_of(field: np.ndarray) -> np.ndarray:
-    """Where the outermost pixels of a field (*spatial) are, bool: those with a face neighbour outside it."""
-    return field & ~ndimage.binary_erosion(field)
 
 
 def parts(components: np.ndarray, least: float) -> Iterator[tuple[Box, np.ndarray]]:

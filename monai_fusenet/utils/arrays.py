@@ -17,6 +17,7 @@ from monai_fusenet.utils.precision import at_least_float32
 __all__ = [
     "Labels",
     "array_of",
+    "border_of",
     "box_of",
     "count_labels",
     "places_of_classes",
@@ -97,6 +98,17 @@ def relabel_by_size(labels: np.ndarray) -> np.ndarray:
     rank = np.empty(len(sizes), dtype=np.uint8 if len(sizes) <= 255 else np.uint16)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
     return rank[position]
+
+
+def border_of(mask: np.ndarray) -> np.ndarray:
+    """The outermost pixels of a mask (*spatial), bool: those with a face neighbour outside the mask or the image."""
+    inner = mask.copy()
+    for axis in range(mask.ndim):  # SciPy's erosion takes ten times as long
+        inner_along, along = np.moveaxis(inner, axis, 0), np.moveaxis(mask, axis, 0)
+        inner_along[1:] &= along[:-1]
+        inner_along[:-1] &= along[1:]
+        inner_along[[0, -1]] = False
+    return mask ^ inner
 
 
 def box_of(mask: np.ndarray) -> tuple[slice, ...]:

@@ -15,7 +15,7 @@ from monai_fusenet.evaluation.baselines import (
 )
 from monai_fusenet.evaluation.levels import score_baselines
 from monai_fusenet.transforms import ClustersToMaskd
-from monai_fusenet.transforms.kmeans import kmeans_clusters
+from monai_fusenet.transforms.kmeans import kmeans_clusters, kmeans_partitions
 
 SHAPES = [(1, 33, 20), (3, 20, 33), (1, 12, 17, 9), (3, 12, 17, 9)]
 MAKERS = [whole_image_mask, centred_disk_mask, otsu_mask, lambda image: kmeans_clusters(image, 2), slic_clusters]
@@ -251,3 +251,16 @@ def test_clusterings_are_given_the_field_of_view():
     for method in ("whole image", "centred disk", "Otsu dark"):
         assert within[method, "deployed"] == without[method, "deployed"]
     assert dice(field=np.ones_like(field)) == without
+
+
+@pytest.mark.parametrize("shape", [(3, 31, 44), (1, 12, 15, 10), (2, 40, 27)])
+def test_several_partitions_are_those_made_one_by_one(shape):
+    rng = np.random.default_rng(0)
+    few = rng.choice([0.1, 0.5, 0.9], shape[1:]) * np.ones(shape)  # three colours for up to five clusters
+    field = rng.random(shape[1:]) < 0.8
+    for image in (rng.random(shape), few):
+        for where in (None, field):
+            together = kmeans_partitions(image, (2, 5, 1), 3, where)
+            for k, clusters in zip((2, 5, 1), together, strict=True):
+                np.testing.assert_array_equal(clusters, kmeans_clusters(image, k, 3, where))
+                assert clusters.max() == (min(k, 3) if image is few else k)

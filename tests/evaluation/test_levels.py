@@ -12,6 +12,7 @@ from monai_fusenet.evaluation.levels import (
     LEVELS,
     MASK_METRICS,
     METRICS,
+    Judge,
     score_baselines,
     score_image,
     score_mask,
@@ -133,6 +134,20 @@ def test_rows_of_the_four_levels():
     assert partition["boundary_f"] == boundary_f_score(clusters, label, 2, (1, 2))
     for level in ("deployed", "oracle", "published"):
         assert all(math.isnan(rows[level][key]) for key in ("ari", "voi", "boundary_f"))
+
+
+def test_a_judge_remembers_scores_and_not_what_is_made_of_them():
+    mask, label = boxes((15, 22))
+    judge = Judge(label, (1, 2))
+    first = judge.score_mask(mask)
+    first["dice"] = 7
+    for again in (mask, mask.copy() * 3.0, mask > 0):
+        assert judge.score_mask(again) == score_mask(mask, label, (1, 2))
+    assert judge.score_mask(label) != judge.score_mask(mask)
+    clusters = label + 2 * mask
+    for method in ("one", "other"):
+        rows, alone = judge.score_image(method, mask, clusters), score_image(method, mask, clusters, label, (1, 2))
+        np.testing.assert_equal(rows, alone)  # also nan
 
 
 def test_levels_need_what_they_score():

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from skimage import metrics as skimage_metrics
+from sklearn.metrics import adjusted_rand_score
 
 from monai_fusenet.metrics import (
+    ClusterOverlap,
     adjusted_rand_index,
     boundary_f_score,
     cluster_overlap,
@@ -188,6 +191,26 @@ def test_overlap_counts():
     assert overlap.sizes.tolist() == [2, 1, 3]
     assert overlap.inside.tolist() == [2, 0, 2]
     np.testing.assert_array_equal(overlap.labels[overlap.position], clusters)
+
+
+@pytest.mark.parametrize("labels", [1, 2, 5, 300, 70_000])
+def test_rand_and_information_are_those_of_scikit_learn_and_scikit_image(labels):
+    clusters, label = random_pair((61, 83), labels)
+    classes = label.astype(int)
+    expected = adjusted_rand_score(classes.ravel(), clusters.ravel())
+    assert adjusted_rand_index(clusters, label) == pytest.approx(expected, abs=1e-12)
+    clusters = np.unique(clusters, return_inverse=True)[1].reshape(label.shape)  # scikit-image takes memory for gaps
+    expected = sum(skimage_metrics.variation_of_information(classes, clusters))
+    assert variation_of_information(clusters, label) == pytest.approx(expected, abs=1e-9)
+
+
+def test_counts_of_a_huge_volume_do_not_overflow():
+    billion = 10**9
+    sizes, inside = np.array([billion, 2 * billion]), np.array([0, billion])
+    overlap = ClusterOverlap(np.arange(2), np.zeros(0, int), sizes, inside)
+    # of 9e18 / 2 pairs: parts of 1 and 2 in the clusters, of 1 and 2 in the truth, of 1, 1 and 1 in both
+    expected = 5 * 5 / 9
+    assert overlap.adjusted_rand_index() == pytest.approx((3 - expected) / (5 - expected))
 
 
 def test_oracle_of_an_empty_truth_is_the_smallest_label():

@@ -11,8 +11,8 @@ from skimage.measure import approximate_polygon, find_contours
 from skimage.measure import label as connected_components
 from skimage.morphology import convex_hull_image
 
-from monai_fusenet.transforms.morphology import border_of, parts
-from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
+from monai_fusenet.transforms.morphology import parts
+from monai_fusenet.utils.arrays import border_of, reduced_shape, resize_area, resize_nearest
 
 __all__ = ["device_field", "largest_part", "stretched"]
 

@@ -10,7 +10,8 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 
 from monai_fusenet.transforms.foreground.rule import Rule
-from monai_fusenet.transforms.morphology import Box, border_of, opened_components, parts
+from monai_fusenet.transforms.morphology import Box, opened_components, parts
+from monai_fusenet.utils.arrays import border_of, box_of
 
 __all__ = ["Candidate", "Region", "find_candidates"]
 
@@ -83,7 +84,9 @@ def _propose(clusters: np.ndarray, grey: np.ndarray, rule: Rule, opening: float)
         surroundings = _surroundings(clusters)
         yield from parts(surroundings, least)
         for mask in _level_sets(clusters, grey, rule.polarity, field & (surroundings == 0)):
-            yield from parts(mask.astype(np.int64), least)
+            if mask.sum() >= least:
+                box = box_of(mask)
+                yield box, mask[box]
         return
     seen = set()
     radii = sorted({share * opening for share in OPENINGS})
