@@ -108,6 +108,8 @@ def main(
     """
     if isinstance(sites, str) or not sites or len(set(map(str, sites))) < len(sites):
         raise ValueError(f"sites must be a list of different names, as ['site-1','site-2'], got {sites}")
+    if "{site}" not in str(options.get("output_dir", "{site}")):
+        raise ValueError(f"output_dir must hold {{site}}, for each site has its own, got {options['output_dir']}")
     check_whole("num_rounds", num_rounds, 1)
     check_whole("local_epochs", local_epochs, 1)
     folder = Path(workspace).resolve()

@@ -132,6 +132,11 @@ REFUSED = [
     ({"batchsize": 2}, "unknown option batchsize; did you mean batch_size?"),
     ({"sites": "site-1"}, "sites must be a list of different names, as ['site-1','site-2'], got site-1"),
     ({"sites": "['a','a']"}, "sites must be a list of different names, as ['site-1','site-2'], got ['a', 'a']"),
+    ({"output_dir": "out"}, "output_dir must hold {{site}}, for each site has its own, got out"),
+    (
+        {"workspace": "a b"},
+        "workspace must be a path without blanks, at which NVFlare's simulator splits it, got {here}/a b",
+    ),
     ({"num_rounds": 0}, "num_rounds must be a whole number of at least 1, got 0"),
     ({"local_epochs": 0.5}, "local_epochs must be a whole number of at least 1, got 0.5"),
 ]
@@ -139,11 +144,12 @@ REFUSED = [
 
 @pytest.mark.parametrize(("options", "message"), REFUSED)
 def test_what_cannot_begin_is_refused_in_one_line(options, message, tmp_path, monkeypatch):
-    words = ["python", str(ROOT / "federated" / "job.py"), "training", "--workspace", str(tmp_path / "out")]
+    monkeypatch.chdir(tmp_path)
+    words = ["python", str(ROOT / "federated" / "job.py"), "training"]
     with pytest.raises(SystemExit) as caught:
         run_command(words, monkeypatch, **{"sites": ["a", "b"], **options})
-    assert caught.value.code == f"error: {message}"
-    assert not (tmp_path / "out").exists()
+    assert caught.value.code == "error: " + message.format(here=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_that_cannot_be_read_do_not_count(tmp_path):
