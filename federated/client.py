@@ -15,8 +15,9 @@ from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 from nvflare.apis.fl_constant import FLMetaKey
 
+# Not `from monai_fusenet.shipped import ...`: NVFlare would copy that module into the job, where it hides the package.
+from monai_fusenet import shipped
 from monai_fusenet.bundle import FuseNetWorkflow
-from monai_fusenet.shipped import config_files, shipped
 
 
 def make_site(site: str, files: list[str], local_epochs: int, options: dict[str, Any]) -> MonaiAlgo:
@@ -24,7 +25,7 @@ def make_site(site: str, files: list[str], local_epochs: int, options: dict[str,
 
     Args:
         site: its name, which takes the place of `{site}` in texts of the options.
-        files: names of a workflow of this package and its overlays, see `config_files`.
+        files: names of a workflow of this package and its overlays, see `shipped.config_files`.
         local_epochs: epochs of a round.
         options: of the workflow.
 
@@ -32,8 +33,9 @@ def make_site(site: str, files: list[str], local_epochs: int, options: dict[str,
         ValueError: as the workflow.
     """
     own = {name: value.replace("{site}", site) if isinstance(value, str) else value for name, value in options.items()}
-    workflow = FuseNetWorkflow(config_files(*files), meta_file=None, logging_file=False, workflow_type="train", **own)
-    bundle = shipped("bundles") / "fusenet_segmentation"
+    configs = shipped.config_files(*files)
+    workflow = FuseNetWorkflow(configs, meta_file=None, logging_file=False, workflow_type="train", **own)
+    bundle = shipped.shipped("bundles") / "fusenet_segmentation"
     algo = MonaiAlgo(
         str(bundle),
         local_epochs,

@@ -119,6 +119,12 @@ def test_no_image_and_no_name_of_one_lies_at_the_server(workflow, folder):
     assert [path for path in files if b"scan0" in path.read_bytes() or b"PNG" in path.read_bytes()[:8]] == []
 
 
+def test_a_job_holds_no_part_of_this_package(folder):
+    """Which would hide the package that a site has installed."""
+    assert [path.name for path in folder.rglob("custom/federated/*")] == ["client.py"] * 2 * (1 + len(SITES))
+    assert not list(folder.rglob("custom/monai_fusenet"))
+
+
 def test_what_was_learnt_makes_masks(folder, monkeypatch):
     monkeypatch.chdir(folder)
     commands = [line for line in COMMANDS if "job.py" not in line]
