@@ -24,11 +24,17 @@ def config_files(name: str, *overlays: str) -> list[str]:
 
     Args:
         name: `train`, `inference`, `evaluate` or `distill`.
-        overlays: names of overlays of this package, or paths of files `.yaml`.
+        overlays: names of overlays of this package, those in the bundle included, or paths of files `.yaml`.
     """
-    workflow = shipped("bundles") / "fusenet_segmentation" / "configs" / f"{name}.json"
-    configs = shipped("configs")
-    return [str(workflow), *(one if one.endswith(".yaml") else str(configs / f"{one}.yaml") for one in overlays)]
+    bundle, configs = shipped("bundles") / "fusenet_segmentation" / "configs", shipped("configs")
+    in_bundle = [path.stem for path in bundle.glob("*.json")]
+
+    def file_of(overlay: str) -> str:
+        if overlay.endswith(".yaml"):
+            return overlay
+        return str(bundle / f"{overlay}.json" if overlay in in_bundle else configs / f"{overlay}.yaml")
+
+    return [str(bundle / f"{name}.json"), *map(file_of, overlays)]
 
 
 def copy_bundle(folder: str | Path) -> list[Path]:

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,9 @@ class FuseNetWorkflow(ConfigWorkflow):
     def run(self) -> Any:
         """Runs the workflow."""
         return self._told(super().run)
+
+    def _get_property(self, name: str, property: dict) -> Any:
+        return self._told(partial(super()._get_property, name, property))
 
     def _told(self, step: Any) -> Any:
         try:

@@ -318,7 +318,8 @@ TABLE: tuple[Option | Block, ...] = (*OPTIONS, *BLOCKS)
 BOOKKEEPING = frozenset(entry.name for entry in TABLE if not entry.shapes_results)
 FIT_OPTIONS = tuple(option.name for option in OPTIONS if option.part == "fit")
 STUDENT_OPTIONS = tuple(entry.name for entry in TABLE if entry.part == "student")
-ENTRIES = {"imports", "initialize", "run", "finalize", "_meta_", "workflow", *WORKFLOWS}  # what MONAI and we call
+# What MONAI and we call, and what `monai.fl.client.MonaiAlgo` calls a run.
+ENTRIES = {"imports", "initialize", "run", "finalize", "_meta_", "workflow", "run_name", *WORKFLOWS}
 PROPERTIES = {  # what MONAI asks a bundle for
     ReferenceResolver.split_id(str(value[BundlePropertyConfig.ID]))[0]
     for value in (*TrainProperties.values(), *InferProperties.values())

@@ -51,8 +51,23 @@ def build_components(parser: ConfigParser) -> None:
             raise ValueError(f"{block.name} cannot be built: {failure_reason(cause)}") from error
 
 
+def check_overlay(workflow: Context) -> None:
+    """Raises `ValueError` where `train.json` runs alone in several processes, or at a site of a federation."""
+    if distributed.size() > 1:
+        reason, overlay = f"in one process, but {distributed.size()} were started", "multi_gpu_train"
+    elif "run_name" in workflow.config:  # by `monai.fl.client.MonaiAlgo`
+        reason, overlay = "at one site, with a checkpoint and an end of its own", "federated_train"
+    else:
+        return
+    configs = workflow.configs_dir or "configs"
+    raise ValueError(
+        f"train.json alone trains {reason}; add the overlay: "
+        f"--config_file \"['{configs}/train.json','{configs}/{overlay}.json']\""
+    )
+
+
 @edge
-def start(workflow: Context, device: str | torch.device, seed: int, in_one_process: bool = False) -> None:
+def start(workflow: Context, device: str | torch.device, seed: int, by_itself: bool = False) -> None:
     """Joins other processes where there are some, checks the options, seeds, and builds what needs no data.
 
     It writes nothing.
@@ -61,10 +76,11 @@ def start(workflow: Context, device: str | torch.device, seed: int, in_one_proce
         workflow: runs the config.
         device: where the workflow will run.
         seed: seed of everything random.
-        in_one_process: whether several processes would do the same thing instead of sharing it.
+        by_itself: whether several processes would do the same thing instead of sharing it, and rounds of a federation
+            would each begin with this site's own checkpoint.
 
     Raises:
-        ValueError: for a misspelt option, a wrong value, a device that is not there, or too many processes.
+        ValueError: for a misspelt option, a wrong value, a device that is not there, or where an overlay is missing.
     """
     end_on_signals()
     distributed.join(device)
@@ -79,12 +95,8 @@ def start(workflow: Context, device: str | torch.device, seed: int, in_one_proce
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     check_options(workflow.config, [] if workflow.run_id is None else [workflow.run_id])
     check_values(workflow.config)
-    if in_one_process and distributed.size() > 1:
-        configs = workflow.configs_dir or "configs"
-        raise ValueError(
-            f"train.json alone trains in one process, but {distributed.size()} were started; add the overlay: "
-            f"--config_file \"['{configs}/train.json','{configs}/multi_gpu_train.json']\""
-        )
+    if by_itself:
+        check_overlay(workflow)
     try:
         distributed.choose_gpu(device)
         torch.empty(0, device=device)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.engines import SupervisedTrainer
 from monai.transforms import Compose, Transform
 from monai.utils import ensure_tuple
 
@@ -24,7 +25,7 @@ from monai_fusenet.results.dicom import is_dicom
 from monai_fusenet.transforms import MaskConfidenced
 from monai_fusenet.utils import distributed
 
-__all__ = ["distil", "infer", "train"]
+__all__ = ["distil", "infer", "student_trainer", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,56 @@ def train(trainer: Any, dataset: Any) -> None:
     check_finished(len(dataset.failures), len(dataset.failures) + len(dataset))
 
 
+def teach(
+    distiller: Distiller,
+    teacher: Teacher,
+    items: Sequence[Mapping[str, Any]],
+    dataset_dir: str | Path | None,
+    accepted: AcceptedMasks | None,
+) -> tuple[list[dict[str, Any]], Sequence[FolderPass]]:
+    """Makes the masks that teach; those that are there are kept.
+
+    Returns:
+        all images without labels, and the passes whose folders hold the masks.
+    """
+    distiller.settings["accepted_masks"] = None if accepted is None else accepted.digest
+    if dataset_dir is None:
+        logger.info("no dataset_dir: learning from SYNTHETIC phantoms, which say nothing about medical images")
+        distributed.from_first(lambda: draw_phantoms(distiller.output_dir / "phantoms"))
+    distributed.from_first(lambda: distiller.check_continuable(items))
+    unlabelled = [{key: item[key] for key in ("image", "file", "name")} for item in items]
+    passes = teacher.fits if accepted else teacher.passes
+    for one in passes:
+        make_masks(*one.build(unlabelled))
+    return unlabelled, passes
+
+
+@edge
+def student_trainer(
+    distiller: Distiller,
+    teacher: Teacher,
+    items: Sequence[Mapping[str, Any]],
+    dataset_dir: str | Path | None,
+    accepted: AcceptedMasks | None = None,
+    max_epochs: int = 1,
+) -> SupervisedTrainer:
+    """Makes the masks that teach, and what trains the student on them in the rounds of a federation.
+
+    Args:
+        distiller: holds the student.
+        teacher: makes the masks.
+        items: all images of this site.
+        dataset_dir: folder of the images, or `None` for phantoms, which are drawn here.
+        accepted: masks that a person of this site accepted, if any.
+        max_epochs: of a round.
+
+    Raises:
+        ValueError: as `Distiller.trainer`.
+    """
+    unlabelled, passes = teach(distiller, teacher, items, dataset_dir, accepted)
+    return distiller.trainer(unlabelled, [one.output_dir for one in passes], accepted, max_epochs)
+
+
 @edge
 def distil(
     workflow: Context,
@@ -129,15 +180,7 @@ def distil(
     Raises:
         UnfinishedError: when some images could not be done.
     """
-    distiller.settings["accepted_masks"] = None if accepted is None else accepted.digest
-    if dataset_dir is None:
-        logger.info("no dataset_dir: learning from SYNTHETIC phantoms, which say nothing about medical images")
-        distributed.from_first(lambda: draw_phantoms(distiller.output_dir / "phantoms"))
-    distributed.from_first(lambda: distiller.check_continuable(items))
-    items = [{key: item[key] for key in ("image", "file", "name")} for item in items]  # and no label from here on
-    passes = teacher.fits if accepted else teacher.passes
-    for one in passes:
-        make_masks(*one.build(items))
+    items, passes = teach(distiller, teacher, items, dataset_dir, accepted)
 
     def train_student() -> tuple[dict[str, torch.Tensor], float | None]:
         distiller.run(items, [one.output_dir for one in passes], accepted)

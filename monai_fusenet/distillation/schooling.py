@@ -89,25 +89,44 @@ class Schooling:
             steps: optimisation steps, filled up to whole epochs.
             settings: what the result depends on; a training of other settings is not continued.
         """
+        length = math.ceil(len(samples) / self.batch_size)
+        trainer = self.trainer(network, name, number, samples, math.ceil(steps / length))
+        folder = self.output_dir / name
+        ResumableCheckpoint(folder, network, trainer.optimizer, settings, self.overwrite).attach(trainer)
+        trainer.run()
+
+    def trainer(
+        self, network: nn.Module, name: str, number: int, samples: Sequence[dict[str, Any]], epochs: int
+    ) -> SupervisedTrainer:
+        """What trains a network, in place: so many epochs, and as many again each time that it is told to go on.
+
+        Args:
+            network: as in `teach`.
+            name: of the training, for its progress bar.
+            number: as in `teach`.
+            samples: as in `teach`.
+            epochs: over which the learning rate falls to 0.
+        """
         seed = self.seed + 1_000_003 * number
         dataset = SeededCacheDataset(list(samples), dict, seed=seed, progress=False)
         sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=seed)
         loader = DataLoader(dataset, batch_size=self.batch_size, sampler=sampler)
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=DECAY)
-        checkpoint = ResumableCheckpoint(self.output_dir / name, network, optimizer, settings, self.overwrite)
         trainer = SupervisedTrainer(
             device=self.device,
-            max_epochs=math.ceil(steps / len(loader)),
+            max_epochs=epochs,
             train_data_loader=loader,
-            network=InBfloat16(network) if self.amp else network,
+            network=network,
             optimizer=optimizer,
             loss_function=self.loss_function,
+            inferer=in_bfloat16 if self.amp else None,  # type: ignore[arg-type]
             prepare_batch=self._augment,
-            train_handlers=[EpochSeed(seed, dataset), checkpoint, ProgressHandler(desc=f"round {name}")],
+            train_handlers=[EpochSeed(seed, dataset), ProgressHandler(desc=f"round {name}")],
             decollate=False,
         )
-        trainer.add_event_handler(Events.ITERATION_STARTED, follow_cosine, optimizer, self.learning_rate)
-        trainer.run()
+        steps = epochs * len(loader)
+        trainer.add_event_handler(Events.ITERATION_STARTED, follow_cosine, optimizer, self.learning_rate, steps)
+        return trainer
 
     def _augment(
         self, batchdata: Mapping[str, Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
@@ -172,8 +191,16 @@ class InBfloat16(nn.Module):
             return self.network(images.contiguous(memory_format=layout)).float()
 
 
-def follow_cosine(engine: Engine, optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of this iteration; a function of its number alone, so that a resumed training agrees."""
-    total = (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)
+def in_bfloat16(images: Tensor, network: nn.Module) -> Tensor:
+    """The logits of `InBfloat16`, of a network whose weights keep their names."""
+    return InBfloat16(network)(images)
+
+
+def follow_cosine(engine: Engine, optimizer: torch.optim.Optimizer, learning_rate: float, steps: int) -> None:
+    """Sets the learning rate of this iteration, which falls to 0 in so many steps, and then anew.
+
+    A function of the iteration's number alone, so that a resumed training agrees.
+    """
+    place = (engine.state.iteration - 1) % steps
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * (1 + math.cos(math.pi * (engine.state.iteration - 1) / total)) / 2
+        group["lr"] = learning_rate * (1 + math.cos(math.pi * place / steps)) / 2

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from monai.engines import SupervisedTrainer
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
@@ -228,13 +229,7 @@ class Distiller:
             ValueError: when there is nothing to learn from, the network has learnt that there is nothing, or the
                 accepted masks show other classes than it tells apart.
         """
-        shown = accepted.classes if accepted else (1,)
-        if shown != self.classes:
-            raise ValueError(f"classes must be those of the masks that teach, {list(shown)}, got {list(self.classes)}")
-        folder = self._study(items, teacher_dirs, accepted)
-        self.settings |= {"images": [item["file"] for item in items], "teachers": _digest(folder, accepted)}
-        self._refuse_rounds_of_others()
-        opening = self._open(folder)
+        folder, opening = self._begin(items, teacher_dirs, accepted)
         lesson, masks = opening.lesson, self._schooling.decide(opening.lesson.targets)
         first = masks
         if (known := opening.weights if weights is None else weights) is not None:
@@ -267,6 +262,40 @@ class Distiller:
         agreements = [dice_of(one, other) for one, other in zip(masks, first, strict=True)]
         self._expect(folder, opening, agreements, list(map(sureness, masks, said)))
         return history
+
+    def trainer(
+        self, items: Items, teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None = None, epochs: int = 1
+    ) -> SupervisedTrainer:
+        """What trains the network on the lesson of the first round, and again whenever it is told to go on.
+
+        It keeps no checkpoint: who runs it round after round, as `monai.fl.client.MonaiAlgo`, brings the weights.
+
+        Args:
+            items: as in `run`.
+            teacher_dirs: as in `run`.
+            accepted: as in `run`.
+            epochs: of a round, over which the learning rate falls to 0.
+
+        Raises:
+            ValueError: as `run`, when there is nothing to learn from, or classes differ.
+        """
+        folder, opening = self._begin(items, teacher_dirs, accepted)
+        chosen = self._choose(1, opening.lesson, folder)
+        samples = self._schooling.lessons(folder, opening.lesson, chosen, folder.accepted)
+        logger.info("%d of %d images teach", len({one["name"] for one in samples}), len(folder.samples))
+        return self._schooling.trainer(self.network, "of the federation", 1, samples, epochs)
+
+    def _begin(
+        self, items: Items, teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None
+    ) -> tuple[KnownFolder, Opening]:
+        """What is known of the images, and what they teach first."""
+        shown = accepted.classes if accepted else (1,)
+        if shown != self.classes:
+            raise ValueError(f"classes must be those of the masks that teach, {list(shown)}, got {list(self.classes)}")
+        folder = self._study(items, teacher_dirs, accepted)
+        self.settings |= {"images": [item["file"] for item in items], "teachers": _digest(folder, accepted)}
+        self._refuse_rounds_of_others()
+        return folder, self._open(folder)
 
     def _open(self, folder: KnownFolder) -> Opening:
         """What teaches in the first round, and anchors what the network teaches itself later."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from ignite.metrics import Metric
-from monai.engines import IterationEvents, Trainer
-from monai.inferers import Inferer, SimpleInferer
+from monai.engines import IterationEvents, SupervisedTrainer, Trainer
+from monai.inferers import Inferer
 from monai.utils import CommonKeys
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -53,8 +53,11 @@ def prepare_views(
     return views
 
 
-class FuseNetTrainer(Trainer):
+class FuseNetTrainer(SupervisedTrainer):
     """MONAI trainer of any method: each step fits a network to the views of a batch of images, without any label.
+
+    It is a `SupervisedTrainer` for those who ask for one, such as `monai.fl.client.MonaiAlgo`; what supervises here is
+    the other view.
 
     Each step leaves in `state.output` the image, the augmented view where there is one, `pred` (the scores of its
     forward pass, detached), `loss` (the total) and `clusters` (how many win a pixel, for each image), and in
@@ -89,6 +92,8 @@ class FuseNetTrainer(Trainer):
             GPU is given its next steps while it works.
     """
 
+    loss_function: Any
+
     def __init__(
         self,
         device: str | torch.device,
@@ -118,38 +123,40 @@ class FuseNetTrainer(Trainer):
             and not isinstance(train_data_loader, DataLoader)
         ):
             epoch_length = len(train_data_loader)  # MONAI before 1.5 asks only a DataLoader
-        super().__init__(
-            device=device,
-            max_epochs=max_epochs,
-            data_loader=train_data_loader,
-            epoch_length=epoch_length,
-            non_blocking=non_blocking,
-            prepare_batch=prepare_batch,
-            postprocessing=postprocessing,
-            key_metric=key_train_metric,
-            additional_metrics=additional_metrics,
-            handlers=train_handlers,
-            amp=amp,
-            decollate=decollate,
-            to_kwargs=to_kwargs,
-            amp_kwargs={"dtype": torch.bfloat16, **(amp_kwargs or {})},
-        )
         if loss_function is None:
             from monai_fusenet.losses import FuseNetLoss
 
             loss_function = FuseNetLoss()
         check_loss(loss_function)
-        self.network = network
-        self.optimizer = optimizer
-        self.loss_function = loss_function
-        self.inferer = SimpleInferer() if inferer is None else inferer
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=loss_function,
+            epoch_length=epoch_length,
+            non_blocking=non_blocking,
+            prepare_batch=prepare_batch,
+            inferer=inferer,
+            postprocessing=postprocessing,  # type: ignore[arg-type]
+            key_train_metric=key_train_metric,
+            additional_metrics=additional_metrics,
+            train_handlers=train_handlers,
+            amp=amp,
+            decollate=decollate,
+            to_kwargs=to_kwargs,
+            amp_kwargs={"dtype": torch.bfloat16, **(amp_kwargs or {})},
+        )
         self.look_every = look_every
 
     def run(self) -> None:  # type: ignore[override]
         """Trains; unlike MONAI's trainers without a gradient scaler, which bfloat16 does not need."""
         super(Trainer, self).run()
 
-    def _iteration(self, engine: FuseNetTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
+    def _iteration(  # type: ignore[override]
+        self, engine: FuseNetTrainer, batchdata: dict[str, Any]
+    ) -> dict[str, Any]:
         views = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         if not isinstance(views, Mapping):
             views = dict(zip(VIEWS, views, strict=True))

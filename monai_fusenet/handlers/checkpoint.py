@@ -105,9 +105,9 @@ class ResumableCheckpoint:
     """Keeps `checkpoint.pt` after each epoch, and `model.pt` at the end; starts from the former where it exists.
 
     Both files are complete or absent at any moment. A finished training is not repeated: it runs no epoch and says
-    so. Of several ranks the first alone reads and writes, for all; another number of ranks continues a training, and
-    says that the weights will be those of neither. Ignite's `Checkpoint` would not overwrite a file of the same name,
-    and MONAI's `CheckpointSaver` does not write atomically.
+    so. A trainer that has run before goes on with what it holds. Of several ranks the first alone reads and writes, for
+    all; another number of ranks continues a training, and says that the weights will be those of neither. Ignite's
+    `Checkpoint` would not overwrite a file of the same name, and MONAI's `CheckpointSaver` does not write atomically.
 
     Args:
         output_dir: folder of both files.
@@ -144,6 +144,8 @@ class ResumableCheckpoint:
 
     def _resume(self, engine: Engine) -> None:
         self._already_finished = False
+        if engine.state.epoch > 0:  # it goes on in memory, perhaps with weights that others have brought
+            return
         state = distributed.from_first(self._read)
         if state is None:
             return

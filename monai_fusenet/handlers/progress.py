@@ -24,6 +24,7 @@ class ProgressHandler:
         # Ignite takes a list, "all" or None.
         self.metric_names = metric_names if metric_names is None or metric_names == "all" else list(metric_names)
         self.desc = desc
+        self._is_shown = False
 
     def attach(self, engine: Engine) -> None:
         """Shows a bar for each epoch, one for all epochs where each has a few iterations only; on the first rank."""
@@ -32,6 +33,9 @@ class ProgressHandler:
         engine.add_event_handler(Events.STARTED, self._show)
 
     def _show(self, engine: Engine) -> None:
+        if self._is_shown:  # a trainer that goes on has its bar
+            return
+        self._is_shown = True
         bar = ProgressBar(persist=True, desc=self.desc, mininterval=0.5, dynamic_ncols=True)
         if (engine.state.epoch_length or 0) < 10 < (engine.state.max_epochs or 0):
             bar.attach(

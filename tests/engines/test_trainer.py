@@ -2,7 +2,7 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.data import CacheDataset, DataLoader, MetaTensor
-from monai.engines import IterationEvents
+from monai.engines import IterationEvents, SupervisedTrainer
 from monai.inferers import Inferer
 from monai.transforms import Compose, Lambdad, ScaleIntensityd
 
@@ -231,6 +231,13 @@ def test_running_again_goes_on():
     trainer.state.max_epochs = 2
     trainer.run()
     assert (trainer.state.epoch, trainer.state.iteration) == (2, 6)
+
+
+def test_it_is_what_asks_for_a_supervised_trainer_expects():
+    network = draw_network()
+    trainer = trainer_of(network, draw_batches((9, 7)))
+    assert isinstance(trainer, SupervisedTrainer)
+    assert trainer.network is network
 
 
 def test_metrics_are_brought_every_few_steps():

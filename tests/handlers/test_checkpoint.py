@@ -1,3 +1,4 @@
+import copy
 import io
 import logging
 import re
@@ -209,6 +210,19 @@ def test_more_epochs_go_on_from_a_finished_training(tmp_path, uninterrupted):
     assert differ(weights(tmp_path), weights(uninterrupted))
     run(tmp_path, epochs=3)
     assert_same_weights(weights(tmp_path), weights(uninterrupted))
+
+
+def test_a_trainer_that_runs_again_keeps_the_weights_it_was_given(tmp_path):
+    trainer = run(tmp_path, epochs=1)
+    given, started = {}, {}
+    for name, value in trainer.network.state_dict().items():
+        given[name] = value + 1
+    trainer.network.load_state_dict(given)
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda: started.update(copy.deepcopy(trainer.network.state_dict())))
+    trainer.state.max_epochs = 2
+    trainer.run()
+    assert_same_weights(started, given)
+    assert trainer.state.epoch == 2
 
 
 def test_fewer_epochs_than_were_trained_are_finished(tmp_path, uninterrupted):

@@ -35,3 +35,12 @@ def test_no_metrics(capsys):
     bar = bar_of(capsys, None, {"loss": 1.5})
     assert "steps" in bar
     assert "loss" not in bar
+
+
+def test_a_trainer_that_goes_on_keeps_its_one_bar(capsys):
+    engine = Engine(lambda engine, batch: None)
+    ProgressHandler(desc="steps").attach(engine)
+    for epochs in (1, 2, 3):
+        engine.run(range(3), max_epochs=epochs)
+    left = capsys.readouterr().err
+    assert left.count("[3/3] 100%") == 3, left
