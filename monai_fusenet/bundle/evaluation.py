@@ -84,7 +84,7 @@ def evaluate(
     else:
         writers = _make_masks(workflow, evaluator, writer, seeds or [], seed)
         method, folders = method_name(evaluator.network), {key: one.output_dir for key, one in writers.items()}
-    rows, failures = score_folder(items, folders, choose_mask, method, workflow.config.get("field"))
+    rows, failures = score_folder(items, folders, choose_mask, method, workflow.config.get("field"), workers)
 
     def tell() -> None:
         _note_failures(writers, failures)

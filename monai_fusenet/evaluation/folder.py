@@ -20,6 +20,7 @@ from monai_fusenet.transforms.acquisition import find_field
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_nearest
 from monai_fusenet.utils.errors import failure_reason
+from monai_fusenet.utils.workers import Lost, spread
 
 __all__ = ["NotScored", "score_folder"]
 
@@ -54,6 +55,7 @@ def score_folder(
     choose_mask: ChooseMask,
     method: str = "FuseNet",
     field: str | None = None,
+    workers: int = 0,
 ) -> tuple[list[Row], list[NotScored]]:
     """Scores predictions and the trivial baselines, image by image, on the grid of the image.
 
@@ -69,6 +71,7 @@ def score_folder(
             baselines that only cluster.
         method: name of the predictions in the tables.
         field: the field of view that clusterings among the baselines are given, see `FieldOfViewd`.
+        workers: processes that share the images, see `spread`.
 
     Returns:
         rows of `score_image` for each seed and of `score_baselines`, with `file`, `seed` and, where the summary has
@@ -82,15 +85,19 @@ def score_folder(
     own = distributed.share(items)
     scored: list[Scored] = []
 
-    def score(engine: Engine, item: Mapping[str, Any]) -> None:
-        scored.append(scorer(item))
-        for note in scored[-1].notes:
-            logger.warning("%s", note)
+    def note(engine: Engine, result: tuple[Mapping[str, Any], Scored | Lost]) -> None:
+        item, one = result
+        if isinstance(one, Lost):
+            failure = NotScored(item["file"], None, one.reason)
+            one = Scored([], [failure], [f"{failure.file} not scored: {failure.reason}"])
+        scored.append(one)
+        for line in one.notes:
+            logger.warning("%s", line)
 
     if own:
-        engine = Engine(score)
+        engine = Engine(note)
         ProgressHandler(desc="scoring").attach(engine)
-        engine.run(own)
+        engine.run(spread(scorer, own, workers), epoch_length=len(own))
     places = {item["file"]: place for place, item in enumerate(items)}
     everything = [one for share in distributed.gather(scored) for one in share]
     return (
