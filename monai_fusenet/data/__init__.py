@@ -17,6 +17,7 @@ from monai_fusenet.data.preparation import (
     without_alpha,
 )
 from monai_fusenet.data.reading import LoadMedicalImaged, load_image
+from monai_fusenet.data.reduction import ReduceLarged
 from monai_fusenet.data.samples import draw_phantoms, phantom_images, sample_images
 from monai_fusenet.data.working_grid import WorkingGridd
 from monai_fusenet.utils.geometry import affine_of, spacing_of
@@ -27,6 +28,7 @@ __all__ = [
     "CheckImaged",
     "LoadMaskOnGridd",
     "LoadMedicalImaged",
+    "ReduceLarged",
     "ScaleByPercentilesd",
     "SeededCacheDataset",
     "ToChannelsd",

@@ -34,7 +34,7 @@ from monai_fusenet.metrics.xor import compute_xor
 from monai_fusenet.transforms.acquisition import fill_outside
 from monai_fusenet.transforms.kmeans import is_rgb, kmeans_clusters
 from monai_fusenet.transforms.objects import split_objects
-from monai_fusenet.utils.arrays import count_labels, relabel_by_size
+from monai_fusenet.utils.arrays import present_labels, relabel_by_size
 
 LEVELS = {
     "deployed": "The ground truth is used for nothing but the final score: this is what a user gets.",
@@ -167,7 +167,7 @@ def score_image(
         masks["deployed"] = mask
     if clusters is not None:
         _check_shapes("clusters", clusters, label)
-        count = float(len(count_labels(clusters).values))
+        count = float(len(present_labels(clusters)))
         masks["partition"] = majority_mask(clusters, label)
         masks["oracle"] = oracle_mask(clusters, label)
         truth_overlaps = np.any(clusters[label > 0] != 0)

@@ -11,6 +11,7 @@ from monai.transforms import Transform
 from monai_fusenet import data, transforms
 from monai_fusenet.data import (
     CheckImaged,
+    ReduceLarged,
     ScaleByPercentilesd,
     ToChannelsd,
     UnionMaskd,
@@ -93,6 +94,10 @@ CASES = {
     "RandQuarterTurnViewd": [
         (lambda: RandQuarterTurnViewd().set_random_state(0), {"image": IMAGE}),
         (lambda: RandQuarterTurnViewd().set_random_state(1), {"image": VOLUME}),
+    ],
+    "ReduceLarged": [
+        (lambda: ReduceLarged("image"), {"image": IMAGE}),
+        (lambda: ReduceLarged("image"), {"image": VOLUME}),
     ],
     "ScaleByPercentilesd": [
         (lambda: ScaleByPercentilesd("image", 5, 90, channel_wise=True), {"image": IMAGE}),
@@ -185,6 +190,7 @@ def single(value):
         ToChannelsd("image", 3),
         QuantizeTo8Bitd("image"),
         WorkingGridd("image", (6, 6, 6)),
+        ReduceLarged("image"),
     ],
     ids=lambda transform: type(transform).__name__,
 )
