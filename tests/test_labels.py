@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from monai_fusenet.utils.arrays import TABLE, count_labels, relabel_by_size
+from monai_fusenet.utils import arrays as module
+from monai_fusenet.utils.arrays import TABLE, count_labels, numbered, present_labels, relabel_by_size
 
 
 def test_labels_are_counted():
@@ -27,6 +28,18 @@ def test_labels_are_counted_as_numpy_does_by_sorting(labels, step):
     np.testing.assert_array_equal(found.values, values)
     np.testing.assert_array_equal(found.position, position.reshape(labels.shape))
     np.testing.assert_array_equal(found.sizes, sizes)
+
+
+@pytest.mark.parametrize("step", [1, TABLE])
+def test_labels_are_numbered_in_their_order_a_few_at_a_time(step, monkeypatch):
+    monkeypatch.setattr(module, "PART", 3)
+    labels = np.array([[7, -2, 7, 0], [7, 3, -2, -2]]) * step
+    np.testing.assert_array_equal(present_labels(labels), np.array([-2, 0, 3, 7]) * step)
+    found = numbered(labels)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, [[4, 1, 4, 2], [4, 3, 1, 1]])
+    np.testing.assert_array_equal(numbered(labels.T), found.T)  # of other strides
+    np.testing.assert_array_equal(count_labels(labels).sizes, [3, 1, 1, 3])
 
 
 def test_labels_are_named_by_decreasing_size():

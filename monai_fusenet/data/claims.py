@@ -50,7 +50,7 @@ def available_memory() -> int:
     return min(found, default=UNKNOWN_MEMORY)
 
 
-def check_claim(shape: Sequence[int], value_bytes: float, stored: int, packing: int) -> None:
+def check_claim(shape: Sequence[int], value_bytes: float, stored: int, packing: int, kept: int | None = None) -> None:
     """Refuses an image that its file cannot hold, or that memory cannot.
 
     Args:
@@ -58,6 +58,7 @@ def check_claim(shape: Sequence[int], value_bytes: float, stored: int, packing: 
         value_bytes: the least bytes of a value before any compression.
         stored: bytes of all files that hold the values.
         packing: bytes that a byte of these files can hold at most: 1 without compression.
+        kept: values that memory holds at once, of what is read in parts; `None`: all.
 
     Raises:
         ValueError: says what was claimed, and how much there is.
@@ -69,10 +70,10 @@ def check_claim(shape: Sequence[int], value_bytes: float, stored: int, packing: 
     values = math.prod(sides)
     if values * value_bytes > max(HARMLESS, stored * packing):
         raise ValueError(f"{claim}, more than its {stored} bytes can hold")
-    available = available_memory()
-    if 4 * values > available / SHARE:
+    available, kept = available_memory(), values if kept is None else kept
+    if 4 * kept > available / SHARE:
         raise ValueError(
-            f"{claim}, {4 * values / 2**30:.3g} GiB in memory, but one image may take no more than a quarter of "
+            f"{claim}, {4 * kept / 2**30:.3g} GiB in memory, but one image may take no more than a quarter of "
             f"the {available / 2**30:.3g} GiB that are free"
         )
 

@@ -20,6 +20,7 @@ from scipy.ndimage import affine_transform
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_fusenet.data.blocks import in_middles
 from monai_fusenet.data.masks import load_labels, load_mask
 from monai_fusenet.utils.arrays import plain, resize_nearest
 from monai_fusenet.utils.errors import printable
@@ -69,11 +70,7 @@ def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
     shape, own_shape = tuple(image.shape[1:]), tuple(labels.shape[1:])
     to_labels = _index_map(image, labels)
     if to_labels is None:
-        if image.meta["has_geometry"] != labels.meta["has_geometry"] and shape == own_shape[::-1]:
-            return _of_image(labels.cpu().numpy().swapaxes(1, 2), labels, image, outside=0.0, lost=0.0)
-        if shape != own_shape:
-            raise ValueError(f"image and mask must have the same size, got {shape} and {own_shape}")
-        return labels
+        return _by_index(labels, image)
     own = np.asarray(affine_of(labels))
     if shape == own_shape and same_place(own, own @ to_labels, shape):
         return labels
@@ -86,6 +83,29 @@ def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
     brought[outside] = 0
     lost = _lost(np.any(volumes > 0, axis=0), np.linalg.inv(to_labels), grid)
     return _of_image(brought.reshape(-1, *shape), labels, image, float(outside[0].mean()), lost)
+
+
+def _by_index(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
+    """Labels on the grid of an image where index belongs to index, see `on_grid_of`."""
+    shape, own_shape = _shape_in_file(image), _shape_in_file(labels)
+    is_turned = image.meta["has_geometry"] != labels.meta["has_geometry"] and shape == own_shape[::-1]
+    if shape != own_shape and not is_turned:
+        raise ValueError(f"image and mask must have the same size, got {shape} and {own_shape}")
+    block, own_block = (int(one.meta.get("block", 1)) for one in (image, labels))
+    if block == own_block and not is_turned:
+        return labels
+    values = labels.cpu().numpy().swapaxes(1, 2) if is_turned else labels.cpu().numpy()
+    if block > own_block:  # only of pictures there are working copies
+        values = in_middles(values, block)
+    elif block < own_block:
+        values = values[:, np.arange(shape[0]) // own_block][:, :, np.arange(shape[1]) // own_block]
+    return _of_image(values, labels, image, outside=0.0, lost=0.0)
+
+
+def _shape_in_file(image: MetaTensor) -> tuple[int, ...]:
+    """The spatial shape of an image, or of the picture that it is a working copy of."""
+    is_copy = int(image.meta.get("block", 1)) > 1
+    return tuple(int(side) for side in (image.meta["file_shape"] if is_copy else image.shape[1:]))
 
 
 def shares_on_grid_of(masks: MetaTensor, image: MetaTensor) -> Tensor:

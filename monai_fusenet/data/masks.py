@@ -59,7 +59,7 @@ def load_mask(path: str | os.PathLike) -> MetaTensor:
     Raises:
         ValueError: if the file cannot be loaded.
     """
-    raster = read_raster(str(path))
+    raster = read_raster(str(path), nearest=True)
     loaded = to_tensor(raster._replace(pixels=foreground_of(raster)[0][None], has_alpha=False), str(path))
     return MetaTensor(loaded.as_tensor().to(torch.uint8), meta=loaded.meta)
 
@@ -80,7 +80,7 @@ def load_labels(path: str | os.PathLike) -> MetaTensor:
     Raises:
         ValueError: if the file cannot be loaded, or a label is above 65535.
     """
-    raster = read_raster(str(path))
+    raster = read_raster(str(path), nearest=True)
     foreground, classes = foreground_of(raster)
     labels = foreground * np.int32(WHITE)
     if classes is not None:

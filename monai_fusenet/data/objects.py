@@ -42,7 +42,7 @@ def load_objects_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLik
         raise ValueError("expected the path of a mask, got an empty list")
     objects = torch.zeros(1, *image.shape[1:], dtype=torch.int32)
     for path in paths:
-        raster = read_raster(str(path))
+        raster = read_raster(str(path), nearest=True)
         numbers = _numbers_of(raster, foreground_of(raster)[0])
         if numbers.max(initial=0) == 1 and len(paths) == 1:
             numbers = connected_components(numbers, connectivity=1)

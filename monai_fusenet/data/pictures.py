@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from monai_fusenet.data.blocks import shrunk
 from monai_fusenet.data.claims import DEFLATE, check_claim
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.data.tiff import is_tiff, read_tiff, upright
@@ -18,10 +19,28 @@ __all__ = ["read_picture"]
 _LOSSY = ("JPEG", "MPO")  # as Pillow names them
 
 
-def read_picture(path: str) -> Raster:
-    """A picture in row-major order, upright; what it is, is told by its content and not by its suffix."""
+def read_picture(path: str, nearest: bool = False) -> Raster:
+    """A picture in row-major order, upright; what it is, is told by its content and not by its suffix.
+
+    One of more than `LARGEST_PICTURE` pixels becomes a smaller working copy, see `block_of`; only a TIFF is read
+    in parts, so that others must fit into memory.
+
+    Args:
+        path: the file.
+        nearest: of a large picture, take the middle pixel of each block, as labels need it, and not the mean.
+
+    Raises:
+        ValueError: when it cannot be read, or has more pixels than Pillow permits.
+    """
     if is_tiff(path):
-        return read_tiff(path)
+        return read_tiff(path, nearest)
+    try:
+        return shrunk(_read_whole(path), nearest)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{error}; a tiled TIFF may be larger, which is read in parts: convert it to one") from error
+
+
+def _read_whole(path: str) -> Raster:
     with Image.open(path) as picture:
         if picture.format == "TIFF":  # of a kind of its own, such as a camera's raw picture
             raise ValueError("a TIFF that begins in another way than TIFF 6.0 and BigTIFF do is not read")

@@ -21,6 +21,7 @@ from monai_fusenet.utils.precision import at_least_float32
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's conversion to grey
 
+VALUES_AT_ONCE = 2**24  # of a large image: what is made of them takes several times their memory
 LARGEST = torch.finfo(torch.float32).max
 WITHOUT_META = (
     "; whether the last one is transparency is not known without the metadata of LoadMedicalImaged, which a "
@@ -140,7 +141,7 @@ class CheckImaged(MapTransform):
         if min(shape) < self.min_size:
             raise ValueError(f"{name}every side must have at least {self.min_size} pixels, got the shape {shape}")
         values = plain(without_alpha(image))
-        bad = values.numel() - int(torch.isfinite(values).sum())
+        bad = sum(part.numel() - int(torch.isfinite(part).sum()) for part in values.flatten().split(VALUES_AT_ONCE))
         if bad:
             raise ValueError(
                 f"{name}{bad} of {values.numel()} pixel values are NaN or infinite; "
@@ -199,16 +200,18 @@ class ScaleByPercentilesd(MapTransform):
             image = tensor_of(sample[key])
             values = at_least_float32(plain(image))
             parts = values.split(1) if self.channel_wise else [values]
-            field = plain(tensor_of(sample[self.field_key]))[0] > 0 if self.field_key in sample else ...
-            sample[key] = put_back(torch.cat([self._scale(part, part[:, field]) for part in parts]), image)
+            field = plain(tensor_of(sample[self.field_key]))[0] > 0 if self.field_key in sample else None
+            known = (part if field is None or field.all() else part[:, field] for part in parts)
+            scales = [self._scale_of(part) for part in known]
+            sample[key] = put_back(_scaled(values, scales), image)
         return sample
 
-    def _scale(self, values: Tensor, known: Tensor) -> Tensor:
+    def _scale_of(self, known: Tensor) -> ScaleIntensityRange:
         # NumPy looks for both in one go; torch would sort all values, twice.
         low, high = np.percentile(known.cpu().numpy(), [self.lower, self.upper]).tolist()
         if low == high:
             low, high = known.min().item(), known.max().item()
-        return torch.as_tensor(ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)(values))
+        return ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)
 
 
 class WindowCTd(MapTransform):
@@ -241,8 +244,18 @@ class WindowCTd(MapTransform):
             image = at_least_float32(tensor_of(sample[key]))
             if isinstance(image, MetaTensor) and not image.meta.get("has_geometry", True):
                 raise ValueError(f"{_name_of(image)}a picture holds no Hounsfield units: leave out configs/ct.yaml")
-            sample[key] = self.scale(image)
+            sample[key] = put_back(_scaled(plain(image), [self.scale]), image)
         return sample
+
+
+def _scaled(image: Tensor, scales: Sequence[ScaleIntensityRange]) -> Tensor:
+    """An image (C, *spatial) of which each channel, or all by one, is scaled, a few values at a time."""
+    scaled = torch.empty_like(image, memory_format=torch.contiguous_format)
+    for channels, target, scale in zip(image.chunk(len(scales)), scaled.chunk(len(scales)), scales, strict=True):
+        rows = max(1, VALUES_AT_ONCE * channels.shape[1] // channels.numel())
+        for part, place in zip(channels.split(rows, dim=1), target.split(rows, dim=1), strict=True):
+            place.copy_(torch.as_tensor(scale(part)))
+    return scaled
 
 
 def fill_not_finite(image: Tensor, value: float) -> Tensor:

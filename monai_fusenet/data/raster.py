@@ -24,6 +24,8 @@ class Raster(NamedTuple):
         indices: (1, *grid), the indices into the palette where `pixels` are its colours.
         lossy: whether the values are about what was written (JPEG).
         labels: (C, *grid), the values of a mask, where `pixels` show them inverted.
+        block: the side of the blocks of pixels of the file that became one pixel each; 1 but for large pictures.
+        file_shape: of a large picture, its rows and columns in the file; () of what is read as it is.
     """
 
     pixels: np.ndarray
@@ -35,6 +37,13 @@ class Raster(NamedTuple):
     indices: np.ndarray | None = None
     lossy: bool = False
     labels: np.ndarray | None = None
+    block: int = 1
+    file_shape: tuple[int, ...] = ()
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The shape of the grid in the file."""
+        return self.file_shape or self.pixels.shape[1:]
 
 
 def channel_first(array: np.ndarray, meta: Mapping) -> np.ndarray:

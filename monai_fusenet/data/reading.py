@@ -35,7 +35,7 @@ OWN_KEYS = {"loaded_affine", "grid_shape", "has_geometry"}  # of the metadata th
 FLAT = 1e-4  # volume that three axes of length 1 span at least: no scanner tilts its slices so far
 
 
-def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTensor:
+def load_image(path: str | os.PathLike | Sequence[str | os.PathLike], nearest: bool = False) -> MetaTensor:
     """Loads one image: a file, a folder that holds one DICOM series, or several files stacked as channels.
 
     - Pictures (PNG, JPEG, BMP, one-page TIFF) are (C, H, W) in row-major order, upright by their EXIF orientation.
@@ -44,10 +44,13 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
       that pages are channels, they are.
     - NIfTI, NRRD, MetaImage and DICOM are (C, X, Y[, Z]). One axis of length 1 of a volume is dropped (the last
       one, if there are several), so that a one-slice volume is a 2-D image. DICOM files need no suffix.
+    - A picture of more than 67 108 864 pixels becomes a working copy of at most so many: one pixel for each block of
+      2 x 2, 4 x 4, ... of its pixels. A TIFF is read in parts for that; others must fit into memory.
 
     Args:
         path: what to load. Of several files, which must have equal shapes and affines, transparency is dropped and
             the channels are concatenated in the given order.
+        nearest: of a large picture, take the middle pixel of each block, as label maps need it, and not the mean.
 
     Returns:
         A float32 `MetaTensor` of shape (C, *spatial). Its `meta` holds, besides `filename_or_obj`, `affine` and
@@ -63,6 +66,8 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
         - `states_place`: whether the file says where in space its grid lies. Pictures, TIFF, NIfTI without any form,
           NRRD and MetaImage without origin and directions, and DICOM without a position (X-rays, ultrasound) do not;
         - `has_alpha`: whether the last channel is transparency;
+        - `block`: the side of the blocks of pixels that became one each, 1 but for large pictures; and
+          `file_shape`, the spatial shape in the file, which of large pictures is not that of the tensor;
         - `nifti_header`: bytes of a NIfTI-1 header with the place of the grid as a NIfTI file states it, by two forms,
           their codes and a unit; b"" for other formats.
 
@@ -74,14 +79,14 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike]) -> MetaTen
     paths = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
     if not paths:
         raise ValueError("expected the path of an image, got an empty list")
-    rasters = [read_raster(one) for one in paths]
+    rasters = [read_raster(one, nearest) for one in paths]
     first = rasters[0]
     if len(rasters) > 1:
         for one, raster in zip(paths, rasters, strict=True):
-            if raster.pixels.shape[1:] != first.pixels.shape[1:]:
+            if raster.sides != first.sides:
                 raise ValueError(
-                    f"images to stack must have one shape, got {first.pixels.shape[1:]} for {paths[0]} "
-                    f"and {raster.pixels.shape[1:]} for {one}"
+                    f"images to stack must have one shape, got {first.sides} for {paths[0]} "
+                    f"and {raster.sides} for {one}"
                 )
             if not same_place(_affine_of(raster), _affine_of(first), first.pixels.shape[1:]):
                 raise ValueError(
@@ -129,8 +134,13 @@ def _from_memory(image: Tensor | np.ndarray) -> MetaTensor:
     return to_tensor(raster_of(image), str(path or "an image in memory"))
 
 
-def read_raster(path: str) -> Raster:
-    """What a file or a folder holds, whatever its format; `ValueError`, as `load_image` says, if it cannot be read."""
+def read_raster(path: str, nearest: bool = False) -> Raster:
+    """What a file or a folder holds, whatever its format; `ValueError`, as `load_image` says, if it cannot be read.
+
+    Args:
+        path: of it.
+        nearest: see `load_image`.
+    """
     try:
         if not os.path.exists(path):
             raise ValueError("no such file or folder")
@@ -142,7 +152,7 @@ def read_raster(path: str) -> Raster:
             raise ValueError("the file is empty (0 bytes)")
         suffix = suffix_of(path)
         if suffix in PICTURE_SUFFIXES:
-            return read_picture(path)
+            return read_picture(path, nearest)
         if suffix in NIFTI_SUFFIXES:
             return read_nifti(path)
         if is_dicom_file(path):
@@ -207,6 +217,8 @@ def to_tensor(raster: Raster, path: str) -> MetaTensor:
         "has_geometry": raster.has_geometry,
         "states_place": raster.states_place,
         "has_alpha": raster.has_alpha,
+        "block": raster.block,
+        "file_shape": np.asarray(raster.sides),
         "nifti_header": raster.nifti_header,
     }
     return MetaTensor(tensor, affine=torch.from_numpy(affine.copy()), meta=meta)

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from monai_fusenet.data.blocks import shrunk
 from monai_fusenet.data.claims import DEFLATE, check_claim
 from monai_fusenet.data.raster import Raster
 from monai_fusenet.data.tiff_colours import (
@@ -28,6 +29,7 @@ from monai_fusenet.data.tiff_colours import (
     through_palettes,
     with_colours,
 )
+from monai_fusenet.data.tiff_parts import Plan, level_of, plan_of, read_parts
 
 if TYPE_CHECKING:  # loading it takes longer than reading a small picture; most folders hold no TIFF
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
@@ -45,6 +47,7 @@ _DEEP = "ZQI"  # axes along which pages are slices: z, and pages of which the fi
 _AXES = {"T": "time", "R": "repetitions", "H": "lifetime", "E": "excitation", "A": "angle", "P": "phase", "M": "mosaic"}
 _MOST_PAGES = 2**16
 _FEWEST_TAGS = 3  # width, height, and where the values are
+_TURNED = (5, 6, 7, 8)  # by Orientation: columns are stored as rows
 _SLIDES = ("avs", "bif", "ndpi", "philips", "qpi", "scn", "svs")  # beside the slide they hold its label and thumbnails
 _LAB = (8, 9, 10)
 _RAW, _CCITT, _LZW, _PACKBITS, _DEFLATES, _ZSTD_LZMA = 1, (2, 3, 4), 5, 32773, (8, 32946), (50000, 34926, 34925)
@@ -61,7 +64,7 @@ def is_tiff(path: str) -> bool:
         return file.read(4) in _MAGIC
 
 
-def read_tiff(path: str) -> Raster:
+def read_tiff(path: str, nearest: bool = False) -> Raster:
     """One image of a TIFF, upright: a picture (C, H, W), or a volume (C, X, Y, slices) of unit spacing.
 
     - Pages are channels, z or time where OME-XML, ImageJ or tifffile have written so; otherwise they are slices.
@@ -70,6 +73,13 @@ def read_tiff(path: str) -> Raster:
     - Where white is zero, values are mirrored: within what their bits can hold, and within the image's own least and
       greatest value where they are signed or floating-point, which have no white of their own.
     - Of a pyramid the full resolution is read; reduced images and transparency masks beside it are left out.
+    - A picture of more than `LARGEST_PICTURE` pixels is read in parts, strip by strip or tile by tile, into a smaller
+      working copy: means of blocks, see `block_of`. A level of a pyramid takes the place of the full resolution
+      where it is not smaller than that copy, and shows the same.
+
+    Args:
+        path: the file.
+        nearest: of a large picture, take the middle pixel of each block of the full resolution, as labels need it.
 
     Raises:
         ValueError: if it holds more than one image or volume (several times, sizes, files), complex values or colours
@@ -84,9 +94,18 @@ def read_tiff(path: str) -> Raster:
         _check_kind(page)
         shape = series.shape if series else (len(pages), *page.shape)
         stored = os.path.getsize(path)
-        _check_claims(page, shape, stored)
+        parts = plan_of(pages, shape, axes, nearest)
+        _check_claims(page, shape, stored, parts)
         _check_places(tiff, pages, headers, series.nbytes if series else 0, stored)
-        pixels = series.asarray(maxworkers=1) if series else np.stack([one.asarray(maxworkers=1) for one in pages])
+        if parts:
+            level = level_of(parts, tiff.series)
+            if level:
+                small: Any = level.pages[0].keyframe
+                _check_claims(small, level.shape, stored, level)
+                _check_places(tiff, level.pages, headers, 0, stored)
+            pixels, shape = read_parts(parts, level), parts.kept
+        else:
+            pixels = series.asarray(maxworkers=1) if series else np.stack([one.asarray(maxworkers=1) for one in pages])
         if pixels.shape != shape:
             raise ValueError(f"its description claims values of shape {shape}, but its pages hold {pixels.shape}")
         indices = None
@@ -98,7 +117,11 @@ def read_tiff(path: str) -> Raster:
             pixels = pixels ^ (page.photometric == WHITE_IS_ZERO)  # tifffile's own way to store an array of truths
         pixels, has_alpha = _arranged(pixels, axes, page)
         labels = pixels if may_be_inverted_labels(pixels, page, tiff.is_imagej) else None
-    return _raster(with_colours(pixels, page, has_alpha), indices, page, has_alpha, labels)
+    raster = _raster(with_colours(pixels, page, has_alpha), indices, page, has_alpha, labels)
+    if parts:
+        sides = parts.sides[::-1] if page.tags.valueof(274, 1) in _TURNED else parts.sides
+        return raster._replace(block=parts.block, file_shape=sides)
+    return shrunk(raster, nearest)
 
 
 @contextmanager
@@ -228,7 +251,7 @@ def _check_kind(page: TiffPage) -> None:
         raise ValueError("its values are complex, expected real ones")
 
 
-def _check_claims(page: TiffPage, shape: tuple[int, ...], stored: int) -> None:
+def _check_claims(page: TiffPage, shape: tuple[int, ...], stored: int, parts: Plan | None) -> None:
     """Refuses, by `check_claim`, values that the file cannot hold; and tiles, which may be larger than the image."""
     packing = DEFLATE
     if page.compression == _RAW:
@@ -236,7 +259,9 @@ def _check_claims(page: TiffPage, shape: tuple[int, ...], stored: int) -> None:
     elif page.compression in (*_ZSTD_LZMA, *_JPEG_2000, _PNG, *_WEBP):
         packing = _MORE_THAN_DEFLATE
     bits = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
-    check_claim(shape, bits / 8, stored, packing)
+    check_claim(shape, bits / 8, stored, packing, math.prod(parts.kept) if parts else None)
+    if parts and not page.is_contiguous and not page.is_tiled:  # a strip may hold all rows
+        check_claim((page.rowsperstrip, page.imagewidth, page.samplesperpixel), bits / 8, stored, packing)
     if page.is_tiled:
         check_claim((page.tiledepth, page.tilelength, page.tilewidth, page.samplesperpixel), bits / 8, stored, packing)
 
@@ -331,7 +356,7 @@ def _arranged(pixels: np.ndarray, axes: str, page: TiffPage) -> tuple[np.ndarray
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Values (..., rows, columns) as they are seen by their orientation, a number of TIFF and EXIF (tag 274)."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TURNED:
         pixels = pixels.swapaxes(-1, -2)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[..., ::-1]

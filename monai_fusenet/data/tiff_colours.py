@@ -9,9 +9,19 @@ import numpy as np
 if TYPE_CHECKING:
     from tifffile import TiffFrame, TiffPage
 
-__all__ = ["JPEGS", "PALETTE", "WHITE_IS_ZERO", "YCBCR", "may_be_inverted_labels", "through_palettes", "with_colours"]
+__all__ = [
+    "BLACK_IS_ZERO",
+    "JPEGS",
+    "PALETTE",
+    "RGB",
+    "WHITE_IS_ZERO",
+    "YCBCR",
+    "may_be_inverted_labels",
+    "through_palettes",
+    "with_colours",
+]
 
-WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, PALETTE, _MASK, _CMYK, YCBCR = range(7)
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, _MASK, _CMYK, YCBCR = range(7)
 JPEGS = (6, 7)
 
 
@@ -38,7 +48,8 @@ def with_colours(pixels: np.ndarray, page: TiffPage, has_alpha: bool) -> np.ndar
     count = len(pixels) - has_alpha
     colours, rest = pixels[:count], pixels[count:]
     if photometric == WHITE_IS_ZERO:
-        if pixels.dtype.kind == "u":
+        stored = page.dtype or pixels.dtype  # means of whole numbers are none
+        if "u" in (pixels.dtype.kind, stored.kind):
             colours = pixels.dtype.type(2**bits - 1) - colours
         else:
             finite = colours[np.isfinite(colours)]

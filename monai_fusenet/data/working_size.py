@@ -124,10 +124,13 @@ class WorkingSized(Resizing):
         return sample
 
     def _resized(self, image: Tensor) -> Tensor:
-        pixels = image.cpu().float().numpy()
-        for axis, (size, new_size) in enumerate(zip(image.shape[1:], self.spatial_size, strict=True), start=1):
+        made = [self._channel(channel) for channel in image.cpu().float().numpy()]
+        return torch.from_numpy(np.stack(made)).to(image.device)
+
+    def _channel(self, pixels: np.ndarray) -> np.ndarray:
+        for axis, (size, new_size) in enumerate(zip(pixels.shape, self.spatial_size, strict=True)):
             if size != new_size:
                 lines = np.moveaxis(pixels, axis, 0)
                 made = shrinking_matrix(size, new_size) @ lines.reshape(size, -1)
                 pixels = np.moveaxis(made.reshape(new_size, *lines.shape[1:]), 0, axis)
-        return torch.from_numpy(np.ascontiguousarray(pixels)).to(image.device)
+        return pixels

@@ -105,8 +105,8 @@ class FolderStudy:
         """What is known of one image, on the grid that the network works on."""
         image, name = sample["image"], sample["name"]
         found = [[result_path(folder, name, kind) for folder in teacher_dirs] for kind in ("clusters", "mask")]
-        clusters = [load_image(str(path)) for path in found[0] if path]
-        masks = [shares_on_grid_of(load_image(str(path)), image)[:1] for path in found[1] if path]
+        clusters = [load_image(str(path), nearest=True) for path in found[0] if path]
+        masks = [shares_on_grid_of(load_image(str(path), nearest=True), image)[:1] for path in found[1] if path]
         target = None
         if accepted and name in accepted.paths:
             labels = accepted.load(name, load_image(sample["path"]))

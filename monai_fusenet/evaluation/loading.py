@@ -111,7 +111,7 @@ def _map_on_grid_of(file: Path, kind: str, image: MetaTensor) -> MetaTensor:
     try:
         if kind == "mask":
             return load_mask_on_grid_of(file, image)
-        loaded = load_image(file)
+        loaded = load_image(file, nearest=True)
         if kind == "objects" and len(loaded) > 1:
             raise ValueError(f"objects must be numbers in one channel, got {len(loaded)} channels")
         return on_grid_of(loaded, image)

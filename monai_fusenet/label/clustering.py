@@ -23,6 +23,7 @@ from monai_fusenet.bundle import UnfitWeightsError, initial_network
 from monai_fusenet.bundle.options import BOOKKEEPING, ENTRIES
 from monai_fusenet.clicks import STATE_VERSION, ClickSelector
 from monai_fusenet.data import load_image
+from monai_fusenet.data.blocks import LARGEST_PICTURE
 from monai_fusenet.label.cache import ClusterCache, Clusters
 from monai_fusenet.label.guided import guided_mask
 from monai_fusenet.shipped import config_files, shipped
@@ -294,9 +295,7 @@ class Clusterer:
 
     def _prepared(self, path: str | Path, adapt: bool = False) -> tuple[dict[str, Any], ConfigParser]:
         """The sample that goes into the network, and the config that made it."""
-        spatial_dims = load_image(path).ndim - 1
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"{Path(path).name}: expected an image of 2 or 3 axes, got {spatial_dims}")
+        spatial_dims = axes_of(path)
         parser = self._parser(spatial_dims, self.preset, adapt)
         try:
             return parser.get_parsed_content("preprocessing")({"image": str(path)}), parser
@@ -336,6 +335,25 @@ class Clusterer:
             nifti_header=image.meta.get("nifti_header", b""),
             selector=selector,
         )
+
+
+def axes_of(path: str | Path) -> int:
+    """How many axes an image has: 2 or 3.
+
+    Raises:
+        ValueError: of another number, and of a large picture: clients point at its pixels and expect a mask of them,
+            and the server would work on a smaller copy, see `load_image`.
+    """
+    image = load_image(path)
+    if image.meta["block"] > 1:
+        sides = " x ".join(map(str, image.meta["file_shape"]))
+        raise ValueError(
+            f"{Path(path).name}: the server takes pictures of up to {LARGEST_PICTURE} pixels, got {sides}: make its "
+            "mask by the workflow inference, or give parts of it as images"
+        )
+    if image.ndim not in (3, 4):
+        raise ValueError(f"{Path(path).name}: expected an image of 2 or 3 axes, got {image.ndim - 1}")
+    return image.ndim - 1
 
 
 def uncertainty(scores: Tensor) -> float:

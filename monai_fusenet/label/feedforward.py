@@ -13,10 +13,9 @@ from monai.data import MetaTensor
 from torch import nn
 
 from monai_fusenet.bundle import UnfitWeightsError, initial_network
-from monai_fusenet.data import load_image
 from monai_fusenet.distillation import AcceptedMasks, Distiller, steps_of_round
 from monai_fusenet.handlers.checkpoint import load_tensors, save_tensors
-from monai_fusenet.label.clustering import bundle_configs, read_configs
+from monai_fusenet.label.clustering import axes_of, bundle_configs, read_configs
 from monai_fusenet.utils.errors import failure_reason
 
 __all__ = ["FeedForwardModel"]
@@ -84,7 +83,7 @@ class FeedForwardModel:
                 the image cannot be read.
         """
         loaded = self._load()
-        check_axes(loaded.known, load_image(path).ndim - 1)
+        check_axes(loaded.known, axes_of(path))
         parser = loaded.parser
         try:
             sample = parser.get_parsed_content("student#preprocessing")({"image": str(path)})

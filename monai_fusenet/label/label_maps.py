@@ -219,7 +219,7 @@ def read_label(path: str | Path, shape: Sequence[int], place: Mapping[str, Any])
     Raises:
         ValueError: when it cannot be read, holds colours instead of labels, or lies on another grid.
     """
-    label = load_image(path)
+    label = load_image(path, nearest=True)
     channels = np.asarray(label)[: len(label) - bool(label.meta["has_alpha"])]
     array = channels[0]
     if (channels != array).any():

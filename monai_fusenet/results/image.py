@@ -27,7 +27,7 @@ from monai_fusenet.results.layout import label_map_in, placement_note, result_pa
 from monai_fusenet.results.panel import PanelRow, draw_panels
 from monai_fusenet.results.summary import describe_choice
 from monai_fusenet.transforms.foreground import Region
-from monai_fusenet.utils.arrays import count_labels, places_of_classes
+from monai_fusenet.utils.arrays import places_of_classes, present_labels
 from monai_fusenet.utils.files import atomic_path, content_digest, writing
 from monai_fusenet.utils.geometry import affine_of
 
@@ -67,12 +67,12 @@ class ImageResult(NamedTuple):
     @property
     def cluster_count(self) -> int:
         """How many labels there are."""
-        return int((count_labels(self.clusters.cpu().numpy()).values > 0).sum())
+        return int((present_labels(self.clusters.cpu().numpy()) > 0).sum())
 
     @property
     def mask_fraction(self) -> float:
         """Share of the image that is foreground, in [0, 1]."""
-        return float((self.mask > 0).float().mean())
+        return np.count_nonzero(self.mask.cpu().numpy() > 0) / self.mask.numel()
 
     @property
     def object_count(self) -> int | str:
@@ -189,20 +189,24 @@ class ImageFiles:
         panel_path = self.folder / f"{name}_panel.png"
         with writing(panel_path):
             panel_path.unlink(missing_ok=True)
-        write_label_map(result.clusters, self.folder, f"{name}_clusters")
-        write_label_map(result.mask, self.folder, f"{name}_mask", foreground=255 if len(result.classes) == 1 else 1)
-        while stale := result_path(self.folder, name, "objects"):  # of an earlier run, perhaps of another format
-            with writing(stale):
-                stale.unlink()
+        self._write_map(result.clusters, name, "clusters")
+        self._write_map(result.mask, name, "mask", foreground=255 if len(result.classes) == 1 else 1)
+        self._write_map(result.objects, name, "objects")
         text = {"fingerprint": self.fingerprint(now)}
         if result.objects is not None:
-            write_label_map(result.objects, self.folder, f"{name}_objects")
             text["objects"] = str(result.object_count)
         no_dicom = self._write_dicom(item, result)
         if panel:
             with atomic_path(panel_path) as temporary:
                 draw_panels([result.panel_row()], [item["file"]]).savefig(temporary, metadata=text)
         return text["fingerprint"], no_dicom
+
+    def _write_map(self, labels: MetaTensor | None, name: str, kind: str, foreground: int = 1) -> None:
+        """Writes a label map in the place of one of an earlier run, which may be of another format."""
+        path = None if labels is None else write_label_map(labels, self.folder, f"{name}_{kind}", foreground)
+        while (stale := result_path(self.folder, name, kind)) not in (path, None):
+            with writing(stale):
+                stale.unlink()
 
     def _write_dicom(self, item: Mapping[str, Any], result: ImageResult) -> str:
         """Writes the mask as DICOM if it is to be; returns what to say where the source does not permit it."""

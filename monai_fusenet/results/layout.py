@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -13,11 +13,13 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from monai_fusenet.data import IMAGE_SUFFIXES
+from monai_fusenet.data.blocks import repeated_tiles
 from monai_fusenet.utils.files import atomic_path
 from monai_fusenet.utils.geometry import same_place
 
 __all__ = ["label_map_in", "placement_note", "result_path", "write_label_map"]
 
+TILE = 512  # side of the tiles of a large label map, in pixels
 ITK_SHEAR = 1e-4  # how far ITK lets the directions of a sform be from orthogonal
 
 
@@ -38,17 +40,19 @@ def label_map_in(names: Container[str], name: str, kind: str) -> bool:
 def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int = 1) -> Path:
     """Writes integer labels on the grid of the file that the image came from.
 
+    Those of the working copy of a large picture are repeated for all pixels of a block, tile by tile.
+
     Args:
         labels: (1, *spatial), integers from 0 to 2**31 - 1, with the `meta` of the image as `load_image` left it.
         folder: where to.
         stem: name of the file without its suffix.
-        foreground: what to multiply labels with in a PNG: 255 makes a 0/1 mask visible.
+        foreground: what to multiply labels with in a picture: 255 makes a 0/1 mask visible.
 
     Returns:
-        the path: PNG for pictures, NIfTI for all others; uint8, or uint16 where a label is above 255, or above 65535
-        uint32, which a PNG does not hold: the picture is a TIFF (int32) then. A NIfTI image hands on both
-        forms of its place (sform and qform) with their codes, so that every reader shows it where it shows the image;
-        from other formats, both state the affine.
+        the path: PNG for pictures, a TIFF of compressed tiles for large ones, NIfTI for all others; uint8, or uint16
+        where a label is above 255, or above 65535 uint32, which a PNG does not hold: the picture is a TIFF (int32)
+        then. A NIfTI image hands on both forms of its place (sform and qform) with their codes, so that every reader
+        shows it where it shows the image; from other formats, both state the affine.
     """
     array = labels.cpu().numpy()[0]
     array = array.astype(np.min_scalar_type(int(array.max())))
@@ -58,6 +62,9 @@ def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int
         image = nib.Nifti1Image(array, None, _nifti_header(labels), dtype=array.dtype)
         with atomic_path(path) as temporary:
             nib.save(image, temporary)
+    elif (block := int(labels.meta.get("block", 1))) > 1:
+        path = folder / f"{stem}.tif"
+        _write_tiles(array, path, block, [int(side) for side in labels.meta["file_shape"]], foreground)
     else:
         path = folder / f"{stem}.png"
         if array.dtype.itemsize > 2:
@@ -65,6 +72,24 @@ def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int
         with atomic_path(path) as temporary:
             Image.fromarray(array * foreground).save(temporary)
     return path
+
+
+def _write_tiles(array: np.ndarray, path: Path, block: int, shape: Sequence[int], foreground: int) -> None:
+    """A TIFF of (rows, columns) `shape` that shows each label of a working copy as a block of pixels."""
+    from tifffile import imwrite  # few folders need it
+
+    with atomic_path(path) as temporary:
+        imwrite(
+            temporary,
+            repeated_tiles(array * array.dtype.type(foreground), shape, block, TILE),
+            shape=tuple(shape),
+            dtype=array.dtype,
+            tile=(TILE, TILE),
+            compression="zlib",
+            photometric="minisblack",
+            metadata=None,
+            maxworkers=1,
+        )
 
 
 def placement_note(labels: MetaTensor) -> str:

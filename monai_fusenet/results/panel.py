@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,13 +11,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from nibabel.orientations import io_orientation
 
-from monai_fusenet.utils.arrays import count_labels
+from monai_fusenet.utils.arrays import present_labels
 
 __all__ = ["PanelRow", "draw_panels"]
 
 CONTOURS = ("#00e676", "#ffea00", "#f50057", "#00e5ff", "#d500f9", "#76ff03", "#ff3d00", "#2979ff")  # of classes
 TRUTH = "#ff9100"
 FIELD = "#40c4ff"
+MOST_SHOWN = 2**11  # pixels of a side: of a larger plane every second one is shown, or every third ...
 
 TILE, TITLE, NOTE, GAP = 3.0, 0.25, 0.13, 0.06  # inches: a picture's width, a line above it, one below it, what is left
 
@@ -61,7 +63,8 @@ class PanelRow:
         def plane(volume: np.ndarray, spatial_axes: int) -> np.ndarray:
             if spatial_axes == 3:
                 volume = volume[..., int(position * volume.shape[-1])]
-            volume = np.flip(volume, tuple(axis - 2 for axis in mirrored))
+            step = math.ceil(max(volume.shape[-2:]) / MOST_SHOWN)
+            volume = np.flip(volume[..., ::step, ::step], tuple(axis - 2 for axis in mirrored))
             return np.swapaxes(volume, -2, -1) if is_turned else volume
 
         def picture(view: np.ndarray) -> np.ndarray:
@@ -69,7 +72,7 @@ class PanelRow:
             return np.moveaxis(view[:3], 0, -1) if view.shape[0] >= 3 else np.repeat(view[0][..., None], 3, axis=-1)
 
         self.image = picture(image)
-        self.cluster_count = int((count_labels(clusters).values > 0).sum())  # of a whole volume, as in the summary
+        self.cluster_count = int((present_labels(clusters) > 0).sum())  # of a whole volume, as in the summary
         rows, columns = reversed(spacing) if is_turned else spacing
         self.aspect = rows / columns  # height of a pixel over its width
         self.clusters = plane(clusters, clusters.ndim)

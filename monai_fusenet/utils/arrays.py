@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +20,10 @@ __all__ = [
     "border_of",
     "box_of",
     "count_labels",
+    "numbered",
     "places_of_classes",
     "plain",
+    "present_labels",
     "put_back",
     "reduced_shape",
     "relabel_by_size",
@@ -31,6 +33,7 @@ __all__ = [
     "tensor_of",
 ]
 
+PART = 2**22  # pixels that are looked up together
 TABLE = 2**16  # span of labels up to which a table is made of them; a sort of the pixels takes ten times as long
 
 
@@ -54,18 +57,59 @@ def count_labels(labels: np.ndarray) -> Labels:
     Args:
         labels: integers or booleans, any shape.
     """
+    values, sizes = _sizes_of(labels)
+    return Labels(values, _renamed(labels, values, np.arange(len(values))), sizes)
+
+
+def present_labels(labels: np.ndarray) -> np.ndarray:
+    """The labels that occur in a map of integers or booleans, ascending."""
+    return _sizes_of(labels)[0]
+
+
+def numbered(labels: np.ndarray) -> np.ndarray:
+    """Labels, integers or booleans of any shape, renamed to 1..n in their order; of as few bytes as hold n."""
+    values = present_labels(labels)
+    return _renamed(labels, values, np.arange(1, len(values) + 1, dtype=np.min_scalar_type(len(values))))
+
+
+def _sizes_of(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that occur, ascending, and how many pixels each has."""
     if labels.dtype == bool:
         labels = labels.view(np.uint8)
-    lowest = int(labels.min()) if labels.size else 0
-    if labels.size == 0 or int(labels.max()) - lowest >= TABLE:
-        values, position, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-        return Labels(values, position.reshape(labels.shape), sizes)
-    shifted = labels.astype(np.intp) - lowest if lowest else labels.astype(np.intp)
-    counts = np.bincount(shifted.ravel())
+    if not _fit_table(labels):
+        return np.unique(labels, return_counts=True)
+    lowest, span = int(labels.min()), int(labels.max()) - int(labels.min()) + 1
+    counts = np.zeros(span, dtype=np.intp)
+    for part in _parts(labels):
+        counts += np.bincount(part.astype(np.intp) - lowest, minlength=span)
     present = np.flatnonzero(counts)
-    positions = np.zeros(len(counts), dtype=np.intp)
-    positions[present] = np.arange(len(present))
-    return Labels((present + lowest).astype(labels.dtype), positions[shifted], counts[present])
+    return (present + lowest).astype(labels.dtype), counts[present]
+
+
+def _renamed(labels: np.ndarray, values: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """A map with the names of its labels, which are `values`, ascending."""
+    renamed = np.empty(labels.shape, dtype=names.dtype)
+    table = None
+    if labels.dtype == bool:
+        labels = labels.view(np.uint8)
+    if _fit_table(labels):
+        lowest = int(values[0])
+        table = np.zeros(int(values[-1]) - lowest + 1, dtype=names.dtype)
+        table[values.astype(np.intp) - lowest] = names
+    for part, target in zip(_parts(labels), _parts(renamed), strict=True):
+        target[:] = names[np.searchsorted(values, part)] if table is None else table[part.astype(np.intp) - lowest]
+    return renamed
+
+
+def _fit_table(labels: np.ndarray) -> bool:
+    return labels.size > 0 and int(labels.max()) - int(labels.min()) < TABLE
+
+
+def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of a contiguous array, or of a flat copy of another, a few pixels each: indices take 8 bytes a pixel."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, PART):
+        yield flat[start : start + PART]
 
 
 def places_of_classes(mask: np.ndarray, classes: Sequence[int]) -> np.ndarray:
@@ -94,10 +138,10 @@ def relabel_by_size(labels: np.ndarray) -> np.ndarray:
     Returns:
         the same shape, uint8, or uint16 for more than 255 labels.
     """
-    _, position, sizes = count_labels(labels)
+    values, sizes = _sizes_of(labels)
     rank = np.empty(len(sizes), dtype=np.uint8 if len(sizes) <= 255 else np.uint16)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
-    return rank[position]
+    return _renamed(labels, values, rank)
 
 
 def border_of(mask: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from monai_fusenet.data import (
     UnionMaskd,
     WindowCTd,
     WorkingGridd,
+    WorkingSized,
 )
 from monai_fusenet.transforms import (
     AugmentPaird,
@@ -113,6 +114,7 @@ CASES = {
         (lambda: ToChannelsd("image", 3), {"image": MASK}),
     ],
     "UnionMaskd": [(lambda: UnionMaskd("label"), {"label": np.concatenate([MASK, MASK[:, ::-1]])})],
+    "WorkingSized": [(lambda: WorkingSized("image", IMAGE.shape[1:]), {"image": IMAGE})],
     "WorkingGridd": [
         (lambda: WorkingGridd("image", (6, 6, 6)), {"image": VOLUME}),
         (lambda: WorkingGridd("image", (6, 6), spacing=2), {"image": IMAGE}),
@@ -185,6 +187,7 @@ def single(value):
         ToChannelsd("image", 3),
         QuantizeTo8Bitd("image"),
         WorkingGridd("image", (6, 6, 6)),
+        WorkingSized("image", (6, 6, 6)),
     ],
     ids=lambda transform: type(transform).__name__,
 )

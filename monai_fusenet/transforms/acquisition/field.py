@@ -33,8 +33,10 @@ def find_field(image: np.ndarray, shape: str) -> np.ndarray:
     Returns:
         (*spatial), bool; True everywhere where no field is found.
     """
-    field = _device_field(image.mean(axis=0, dtype=np.float32))
-    return field if shape == "device" else _body(image.mean(axis=0, dtype=np.float32), field)
+    is_grey = len(image) == 1
+    grey = image[0].astype(np.float32, copy=False) if is_grey else image.mean(axis=0, dtype=np.float32)
+    field = _device_field(grey)
+    return field if shape == "device" else _body(grey, field)
 
 
 def _device_field(grey: np.ndarray) -> np.ndarray:
@@ -92,8 +94,9 @@ def fill_outside(image: np.ndarray, field: np.ndarray) -> np.ndarray:
     shape = reduced_shape(field.shape, GRID_PIXELS[field.ndim])
     means, known = means_within(image, field, shape)
     nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
-    filled = resize_linear(means[(slice(None), *nearest)], field.shape)
-    return np.where(field, image, filled).astype(image.dtype)
+    filled = resize_linear(means[(slice(None), *nearest)], field.shape).astype(image.dtype, copy=False)
+    np.copyto(filled, image, where=field)  # in place: a volume takes gigabytes
+    return filled
 
 
 def means_within(image: np.ndarray, field: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -107,5 +110,5 @@ def means_within(image: np.ndarray, field: np.ndarray, shape: Sequence[int]) -> 
         return resize_area(image.astype(np.float32, copy=False), shape), np.ones(shape, dtype=bool)
     weight = resize_area(field[None].astype(np.float32), shape)
     known = weight[0] > 0.5 if (weight > 0.5).any() else weight[0] > 0
-    means = resize_area(np.where(field, image, 0).astype(np.float32), shape) / np.maximum(weight, 1e-6)
+    means = resize_area(np.where(field, image, 0).astype(np.float32, copy=False), shape) / np.maximum(weight, 1e-6)
     return means, known

@@ -15,7 +15,7 @@ from monai_fusenet.transforms.foreground.outline import finish, redraw
 from monai_fusenet.transforms.foreground.rule import Rule, shows_rule
 from monai_fusenet.transforms.kmeans import kmeans_clusters
 from monai_fusenet.transforms.morphology import Box
-from monai_fusenet.utils.arrays import box_of, count_labels, reduced_shape, resize_area, resize_nearest
+from monai_fusenet.utils.arrays import box_of, numbered, reduced_shape, resize_area, resize_nearest
 
 __all__ = ["Choice", "apply_rule", "choose_foreground", "propose_masks"]
 
@@ -91,11 +91,11 @@ def apply_rule(
     if clusters.shape != image.shape[1:]:
         raise ValueError(f"clusters and image must have the same shape, got {clusters.shape} and {image.shape[1:]}")
     if field is None or field.all():
-        return _judge(rule, clusters if clusters.min() > 0 else count_labels(clusters).position + 1, image, partitions)
+        return _judge(rule, clusters if clusters.min() > 0 else numbered(clusters), image, partitions)
     if not field.any():
         return Choice(np.zeros(field.shape, dtype=bool), [], None)
     box = box_of(field)
-    within = np.where(field, count_labels(clusters).position + 1, 0)[box]
+    within = np.where(field[box], numbered(clusters)[box], 0)
     choice = _judge(rule, within, fill_outside(image[(slice(None), *box)], field[box]), partitions)
     mask = np.zeros(field.shape, dtype=bool)
     mask[box] = choice.mask
