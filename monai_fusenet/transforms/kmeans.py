@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,16 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from skimage.color import rgb2lab
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from monai_fusenet.transforms.acquisition import field_of
 from monai_fusenet.utils.arrays import array_of, put_back, relabel_by_size, tensor_of
 from monai_fusenet.utils.checks import check_whole
 
-__all__ = ["KMeansClustersd", "check_image", "colours_of", "is_rgb", "kmeans_clusters"]
+__all__ = ["KMeansClustersd", "check_image", "colours_of", "is_rgb", "kmeans_clusters", "kmeans_partitions"]
 
 KMEANS_PIXELS = 50_000  # that k-means is fitted to; a larger image is sampled
+FIRST_PIXELS = 1000  # among which as many different colours as are wanted are looked for, before all are sorted
 
 
 def check_image(image: np.ndarray) -> None:
@@ -44,23 +46,45 @@ def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0, field: np.ndarray 
     Raises:
         ValueError: the image has another shape, type or range, or ``k`` is not positive.
     """
+    return next(kmeans_partitions(image, [k], seed, field))
+
+
+def kmeans_partitions(
+    image: np.ndarray, counts: Sequence[int], seed: int = 0, field: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """`kmeans_clusters` for several numbers of clusters, one after the other; the colours are found once."""
     check_image(image)
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    if min(counts, default=1) < 1:
+        raise ValueError(f"k must be at least 1, got {min(counts)}")
     field = np.ones(image.shape[1:], dtype=bool) if field is None else field
     pixels = colours_of(image)[field.ravel()]
     sample = pixels
     if len(pixels) > KMEANS_PIXELS:
         sample = pixels[np.random.default_rng(seed).choice(len(pixels), KMEANS_PIXELS, replace=False, shuffle=False)]
-    k = min(k, len(np.unique(sample, axis=0)))  # KMeans warns when it finds fewer than it was asked for
     from sklearn.cluster import KMeans  # half a second, and most who import transforms want none of it
 
-    with threadpool_limits(1):  # threads that wait for a busy core make it ten times slower
-        labels = KMeans(k, n_init=3, random_state=seed).fit(sample).predict(pixels)
-    labels = relabel_by_size(labels)
-    clusters = np.zeros(field.shape, dtype=labels.dtype)
-    clusters[field] = labels
-    return clusters
+    for k in counts:
+        with _threads().limit(limits=1):  # threads that wait for a busy core make it ten times slower
+            means = KMeans(_different(sample, k), n_init=3, random_state=seed).fit(sample)
+            labels = relabel_by_size(means.predict(pixels))
+        clusters = np.zeros(field.shape, dtype=labels.dtype)
+        clusters[field] = labels
+        yield clusters
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """The thread pools of the process once scikit-learn is there; to look for them takes as long as a small k-means."""
+    return ThreadpoolController()
+
+
+def _different(colours: np.ndarray, most: int) -> int:
+    """How many rows differ, up to a number: KMeans warns when it finds fewer clusters than it was asked for."""
+    for rows in (colours[:FIRST_PIXELS], colours):
+        count = min(most, len(np.unique(rows, axis=0)))
+        if count == most:
+            break
+    return count
 
 
 def is_rgb(image: np.ndarray) -> bool:
