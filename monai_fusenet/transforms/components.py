@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-from scipy import ndimage
 from skimage.measure import label as connected_components
 
+from monai_fusenet.transforms.morphology import fill_holes
 from monai_fusenet.utils.arrays import array_of, border_of, put_back
 
 __all__ = ["ProbabilitiesToMaskd", "channels_of"]
@@ -103,7 +103,7 @@ class ProbabilitiesToMaskd(MapTransform):
 
 
 def _without_small_holes(mask: np.ndarray) -> np.ndarray:
-    holes = connected_components(ndimage.binary_fill_holes(mask) & ~mask, connectivity=1)
+    holes = connected_components(fill_holes(mask) & ~mask, connectivity=1)
     sizes = np.bincount(holes.ravel())
     small = sizes < HOLE * mask.sum()
     small[0] = False

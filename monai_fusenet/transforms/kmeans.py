@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from skimage.color import rgb2lab
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from monai_fusenet.transforms.acquisition import field_of
 from monai_fusenet.utils.arrays import array_of, put_back, relabel_by_size, tensor_of
@@ -44,17 +45,16 @@ def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0, field: np.ndarray 
     Raises:
         ValueError: the image has another shape, type or range, or ``k`` is not positive.
     """
-    return kmeans_partitions(image, [k], seed, field)[0]
+    return next(kmeans_partitions(image, [k], seed, field))
 
 
 def kmeans_partitions(
     image: np.ndarray, counts: Sequence[int], seed: int = 0, field: np.ndarray | None = None
-) -> list[np.ndarray]:
-    """The clusters of `kmeans_clusters` for each of several numbers of clusters, of colours converted once."""
+) -> Iterator[np.ndarray]:
+    """`kmeans_clusters` for several numbers of clusters, one after the other; the colours are found once."""
     check_image(image)
-    for k in counts:
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+    if min(counts, default=1) < 1:
+        raise ValueError(f"k must be at least 1, got {min(counts)}")
     field = np.ones(image.shape[1:], dtype=bool) if field is None else field
     pixels = colours_of(image)
     if not field.all():
@@ -62,18 +62,22 @@ def kmeans_partitions(
     sample = pixels
     if len(pixels) > KMEANS_PIXELS:
         sample = pixels[np.random.default_rng(seed).choice(len(pixels), KMEANS_PIXELS, replace=False, shuffle=False)]
-    different = _different_rows(sample, max(counts))  # KMeans warns when it finds fewer than it was asked for
     from sklearn.cluster import KMeans  # half a second, and most who import transforms want none of it
 
-    partitions = []
-    with threadpool_limits(1):  # threads that wait for a busy core make it ten times slower
-        for k in counts:
-            labels = KMeans(min(k, different), n_init=3, random_state=seed).fit(sample).predict(pixels)
-            labels = relabel_by_size(labels)
-            clusters = np.zeros(field.shape, dtype=labels.dtype)
-            clusters[field] = labels
-            partitions.append(clusters)
-    return partitions
+    different = _different_rows(sample, max(counts, default=1))  # KMeans warns of fewer than it was asked for
+    for k in counts:
+        with _threads().limit(limits=1):  # threads that wait for a busy core make it ten times slower
+            means = KMeans(min(k, different), n_init=3, random_state=seed).fit(sample)
+            labels = relabel_by_size(means.predict(pixels))
+        clusters = np.zeros(field.shape, dtype=labels.dtype)
+        clusters[field] = labels
+        yield clusters
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """The thread pools of the process once scikit-learn is there; to look for them takes as long as a small k-means."""
+    return ThreadpoolController()
 
 
 def _different_rows(rows: np.ndarray, most: int) -> int:

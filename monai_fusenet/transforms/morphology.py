@@ -1,7 +1,9 @@
-"""Masks as shapes: their connected parts, cuts at thin bridges, and convex hulls."""
+"""Masks as shapes: their surroundings, connected parts, holes, cuts at thin bridges, and convex hulls."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,9 +11,39 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.morphology import convex_hull_image
 
-__all__ = ["Box", "convex_hulls", "opened_components", "parts"]
+__all__ = ["Box", "convex_hulls", "fill_holes", "opened_components", "parts", "within_distance"]
 
 Box = tuple[slice, ...]
+
+
+def within_distance(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Where a pixel of a mask (*spatial) is at most so many pixels away, bool.
+
+    The same as `ndimage.distance_transform_edt(~mask) <= radius` of a mask that is not empty, in less time where the
+    radius is small beside the image; near an empty mask there is nothing.
+    """
+    far = len(mask) + math.ceil(radius) + 1
+    places = np.arange(len(mask), dtype=np.int16 if far < 2**14 else np.int32).reshape(-1, *[1] * (mask.ndim - 1))
+    before = np.maximum.accumulate(np.where(mask, places, -far), axis=0)
+    after = np.minimum.accumulate(np.where(mask, places, len(mask) + far)[::-1], axis=0)[::-1]
+    distance = np.minimum(places - before, after - places)  # along the first axis
+    near = np.zeros(mask.shape, dtype=bool)
+    most = math.floor(radius**2 + 1e-9)  # squares of distances are whole numbers
+    sides = mask.shape[1:]
+    reach = [min(math.isqrt(most), side - 1) for side in sides]
+    for shift in itertools.product(*(range(-steps, steps + 1) for steps in reach)):
+        left = most - sum(step**2 for step in shift)
+        if left >= 0:
+            here = tuple(slice(max(0, -step), side - max(0, step)) for step, side in zip(shift, sides, strict=True))
+            there = tuple(slice(max(0, step), side - max(0, -step)) for step, side in zip(shift, sides, strict=True))
+            near[(slice(None), *here)] |= distance[(slice(None), *there)] <= math.isqrt(left)
+    return near
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """A mask (*spatial) and what it surrounds: pixels from which no way along faces leads out of the image."""
+    around = ndimage.label(np.pad(~mask, 1, constant_values=True))[0]  # half the time of ndimage.binary_fill_holes
+    return around[(slice(1, -1),) * mask.ndim] != around.flat[0]
 
 
 def parts(components: np.ndarray, least: float) -> Iterator[tuple[Box, np.ndarray]]:
@@ -26,11 +58,16 @@ def opened_components(mask: np.ndarray, radius: float) -> np.ndarray:
     """Connected components of a mask, cut where they are thinner than two radii, from 1 on; 0: what is thin."""
     if radius == 0:
         return connected_components(mask, connectivity=1)
-    cores = connected_components(ndimage.distance_transform_edt(mask) > radius, connectivity=1)
-    if not cores.any():
+    cores, count = connected_components(mask & ~within_distance(~mask, radius), connectivity=1, return_num=True)
+    if count == 0:
         return cores
-    distance, nearest = ndimage.distance_transform_edt(cores == 0, return_indices=True)
-    return np.where(mask & (distance <= radius + 1), cores[tuple(nearest)], 0)
+    reached = mask & within_distance(cores > 0, radius + 1)
+    if count == 1:
+        return reached.astype(cores.dtype)
+    nearest = ndimage.distance_transform_edt(cores == 0, return_distances=False, return_indices=True)
+    components = np.zeros_like(cores)
+    components[reached] = cores[tuple(places[reached] for places in nearest)]
+    return components
 
 
 def convex_hulls(mask: np.ndarray) -> np.ndarray:

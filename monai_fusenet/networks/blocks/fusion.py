@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from monai_fusenet.networks.blocks.anew import Checkpointing, linear_of_anew
 from monai_fusenet.networks.blocks.attention import collected, context_of
+from monai_fusenet.networks.blocks.depthwise import depthwise_conv
 from monai_fusenet.networks.blocks.layout import row_strips, to_map, to_tokens
 from monai_fusenet.utils.precision import at_least_float32, full_precision
 from monai_fusenet.utils.strips import rows_at_once
@@ -46,9 +47,17 @@ class MixFeedForward(nn.Module):
 
     def mix(self, tokens: Tensor, spatial: list[int]) -> Tensor:
         """All but the last map: (B, N, features) -> (B, N, hidden)."""
-        hidden = self.fc1(tokens)
-        neighbours = to_tokens(self.depthwise(to_map(hidden, spatial)))
-        return F.gelu(self.norm(neighbours + hidden))
+        hidden = to_map(self.fc1(tokens), spatial)
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            return F.gelu(self.norm(to_tokens(self.depthwise(hidden) + hidden)))
+        return F.gelu(self.norm(to_tokens(depthwise_conv(hidden, self._kernel(), self.depthwise.bias))))
+
+    @torch.jit.unused
+    def _kernel(self) -> Tensor:
+        """A kernel that adds the pixel itself: h is neither read nor kept once more for the sum DWConv3x3(h) + h."""
+        dims = self.depthwise.weight.ndim - 2
+        itself = torch.ones_like(self.depthwise.bias).view(-1, *[1] * (dims + 1))
+        return self.depthwise.weight + F.pad(itself, [1, 1] * dims)
 
     @torch.jit.unused
     def inner_rows(self, hidden: Tensor, spatial: list[int], spare: bool) -> Tensor:
@@ -62,13 +71,10 @@ class MixFeedForward(nn.Module):
         Returns:
             tokens (B, those of the inner rows, features)
         """
-        dims = len(spatial)
-        # A kernel that adds the pixel itself: h is neither read nor kept once more for the sum DWConv(h) + h.
-        itself = F.pad(torch.ones_like(self.depthwise.bias).view(-1, *[1] * (dims + 1)), [1, 1] * dims)
         function = linear_of_anew if spare else _linear_of
         return function(
             partial(_look_around, spatial, self.norm.eps),
-            *(self.fc2.weight, self.fc2.bias, hidden, self.depthwise.weight + itself, self.depthwise.bias),
+            *(self.fc2.weight, self.fc2.bias, hidden, self._kernel(), self.depthwise.bias),
             *(self.norm.weight, self.norm.bias),
         )
 

@@ -11,7 +11,7 @@ from skimage.measure import approximate_polygon, find_contours
 from skimage.measure import label as connected_components
 from skimage.morphology import convex_hull_image
 
-from monai_fusenet.transforms.morphology import parts
+from monai_fusenet.transforms.morphology import fill_holes, parts, within_distance
 from monai_fusenet.utils.arrays import border_of, reduced_shape, resize_area, resize_nearest
 
 __all__ = ["device_field", "largest_part", "stretched"]
@@ -155,11 +155,11 @@ def _field_of(inside: np.ndarray) -> np.ndarray | None:
     """The convex hull of the largest part of a mask, less the bays that a round rim cuts into it."""
     radius = max(1.0, SPECK * float(np.mean(inside.shape)))
     room = np.pad(inside, 1, mode="edge")  # what reaches the border goes on beyond it
-    core = largest_part(ndimage.distance_transform_edt(room)[1:-1, 1:-1] > radius)
+    core = largest_part((room & ~within_distance(~room, radius))[1:-1, 1:-1])
     if core is None:
         return None
-    opened = ndimage.distance_transform_edt(~core) <= radius
-    component = ndimage.binary_fill_holes(inside & opened)
+    opened = within_distance(core, radius)
+    component = fill_holes(inside & opened)
     field = convex_hull_image(component, offset_coordinates=False)
     for box, bay in parts(connected_components(field & ~component, connectivity=1), LEAST_BAY * field.size):
         rim = np.argwhere(ndimage.binary_dilation(np.pad(bay, 1)) & np.pad(component, 1)[_grown(box)])

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from monai_fusenet.transforms.acquisition.device import device_field, largest_part, stretched
+from monai_fusenet.transforms.morphology import fill_holes, within_distance
 from monai_fusenet.utils.arrays import reduced_shape, resize_area, resize_linear
 
 __all__ = ["FIELD_SHAPES", "fill_outside", "find_field", "means_within"]
@@ -66,7 +67,7 @@ def _body(grey: np.ndarray, field: np.ndarray) -> np.ndarray:
     body = largest_part(~_reaching_border(air, radius))
     if body is None:
         return field
-    body = ndimage.binary_fill_holes(body) & small
+    body = fill_holes(body) & small
     if not LEAST_BODY < body.sum() / small.sum() < MOST_BODY:
         return field
     return field & (resize_linear(body[None].astype(np.float32), grey.shape)[0] > 0.5)
@@ -76,11 +77,8 @@ def _reaching_border(mask: np.ndarray, radius: float) -> np.ndarray:
     """What of a mask a ball of some radius reaches that comes from beyond the border of the image."""
     room = int(np.ceil(radius)) + 1
     padded = np.pad(mask, room, constant_values=True)
-    core = ndimage.distance_transform_edt(np.pad(padded, 1, mode="edge"))
-    core = ndimage.label(core > radius)[0]
-    core = core == core.flat[0]
-    core = core[tuple(slice(1, -1) for _ in mask.shape)]
-    reached = ndimage.distance_transform_edt(~core) <= radius
+    core = ndimage.label(padded & ~within_distance(~padded, radius))[0]
+    reached = within_distance(core == core.flat[0], radius)
     return reached[tuple(slice(room, -room) for _ in mask.shape)] & mask
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 from skimage.measure import label as connected_components
 
 from monai_fusenet.transforms.foreground.rule import Rule
-from monai_fusenet.transforms.morphology import convex_hulls
+from monai_fusenet.transforms.morphology import convex_hulls, fill_holes
 
 __all__ = ["agree", "dice"]
 
@@ -35,7 +34,7 @@ def agree(masks: Sequence[np.ndarray], weights: Sequence[float], rule: Rule) -> 
     sizes = np.bincount(components.ravel())[1:]
     mask = np.isin(components, np.argsort(-sizes, kind="stable")[: rule.objects] + 1)
     if rule.fill_holes:
-        mask = ndimage.binary_fill_holes(mask)
+        mask = fill_holes(mask)
     return convex_hulls(mask) if rule.convex and rule.objects == 1 else mask
 
 

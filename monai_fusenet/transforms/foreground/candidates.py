@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 
 from monai_fusenet.transforms.foreground.rule import Rule
-from monai_fusenet.transforms.morphology import Box, opened_components, parts
+from monai_fusenet.transforms.morphology import Box, fill_holes, opened_components, parts, within_distance
 from monai_fusenet.utils.arrays import border_of, box_of
 
 __all__ = ["Candidate", "Region", "find_candidates"]
@@ -146,7 +146,7 @@ class _Judge:
         """The candidate that is a part in its bounding box; `None` where it is too large or nothing speaks for it."""
         box, inside = self._with_room(box, part)
         if self.rule.fill_holes:
-            inside = ndimage.binary_fill_holes(inside)
+            inside = fill_holes(inside)
         fraction = float(inside.sum() / self.size)
         if fraction > self.rule.max_fraction:
             return None
@@ -171,7 +171,7 @@ class _Judge:
 
     def _contrast(self, box: Box, inside: np.ndarray) -> float:
         """How much a region differs from the ring around it, in the sense of the polarity."""
-        ring = (ndimage.distance_transform_edt(~inside) <= self.ring_width) & ~inside
+        ring = within_distance(inside, self.ring_width) & ~inside
         brighter = float(self.grey[box][inside].mean() - self.grey[box][ring].mean()) if ring.any() else 0.0
         return {"bright": brighter, "dark": -brighter, "any": abs(brighter)}[self.rule.polarity]
 

@@ -13,7 +13,7 @@ from monai_fusenet.transforms.foreground.agreement import agree, dice
 from monai_fusenet.transforms.foreground.candidates import Candidate, Region, find_candidates
 from monai_fusenet.transforms.foreground.outline import finish, redraw
 from monai_fusenet.transforms.foreground.rule import Rule, shows_rule
-from monai_fusenet.transforms.kmeans import kmeans_clusters
+from monai_fusenet.transforms.kmeans import kmeans_partitions
 from monai_fusenet.transforms.morphology import Box
 from monai_fusenet.utils.arrays import box_of, numbered, reduced_shape, resize_area, resize_nearest
 
@@ -107,7 +107,7 @@ def _judge(rule: Rule, clusters: np.ndarray, image: np.ndarray, partitions: Sequ
     shape = reduced_shape(clusters.shape, JUDGED_PIXELS.get(clusters.ndim, clusters.size))
     small_clusters, small_image = resize_nearest(clusters, shape), resize_area(image, shape)
     counts = partitions if small_clusters.any() else ()  # a thin field may have no pixel on the smaller grid
-    means = (kmeans_clusters(small_image, count, field=small_clusters > 0) for count in counts)
+    means = kmeans_partitions(small_image, counts, field=small_clusters > 0) if counts else ()
     found = [_choose(one, small_image, rule) for one in (small_clusters, *means)]
     masks = [finish(chosen, small_image.mean(axis=0), rule) for chosen, _ in found]
     votes = np.array([sum(region.score for region in regions if region.chosen) for _, regions in found])

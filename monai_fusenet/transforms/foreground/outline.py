@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.segmentation import morphological_chan_vese
 
 from monai_fusenet.transforms.foreground.rule import Rule
-from monai_fusenet.transforms.morphology import convex_hulls
+from monai_fusenet.transforms.morphology import convex_hulls, within_distance
 from monai_fusenet.utils.arrays import resize_linear, resize_nearest
 
 __all__ = ["finish", "redraw"]
@@ -24,7 +24,7 @@ def finish(mask: np.ndarray, grey: np.ndarray, rule: Rule) -> np.ndarray:
     if rule.convex:
         mask = convex_hulls(mask)
     if rule.growth > 0 and mask.any():
-        mask = ndimage.distance_transform_edt(~mask) <= rule.growth * float(np.mean(mask.shape))
+        mask = within_distance(mask, rule.growth * float(np.mean(mask.shape)))
     return mask
 
 
