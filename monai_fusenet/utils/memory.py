@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["collecting_is_cheap", "peak_memory", "release_memory", "trim_heap"]
+__all__ = ["collecting_is_cheap", "peak_memory", "release_memory", "signals_wait", "trim_heap"]
 
 try:
     import resource
@@ -36,13 +36,13 @@ def release_memory() -> None:
     does rarely. What is freed, glibc keeps in its heap, as it takes blocks of up to 32 MiB from there once it has met
     some: hundreds of MiB that only `malloc_trim`, a matter of some hundredths of a second, hands back.
     """
-    with _signals_wait():
+    with signals_wait():
         gc.collect()
     trim_heap()
 
 
 @contextmanager
-def _signals_wait() -> Iterator[None]:
+def signals_wait() -> Iterator[None]:
     """Ctrl-C and SIGTERM come after the block: what their handlers raise in it, Python prints and forgets."""
     if threading.current_thread() is not threading.main_thread():
         yield

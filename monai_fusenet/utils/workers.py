@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import joblib
 
+from monai_fusenet.utils.memory import signals_wait
 from monai_fusenet.utils.threads import in_one_thread
 
 __all__ = ["Lost", "can_fork", "cores", "is_worker", "spread"]
@@ -121,7 +122,8 @@ class _Crew:
         others = [here, *self.processes]
         task = (self.function, self.items, there, others, os.getpid())
         process = multiprocessing.get_context("fork").Process(target=_work, args=task, daemon=True)
-        process.start()
+        with signals_wait():  # what a handler raises while a process begins, Python prints and forgets
+            process.start()
         there.close()
         self.processes[here] = process
 
@@ -136,7 +138,7 @@ class _Crew:
 
     def _hear(self, line: Any) -> Iterator[tuple[Any, Any]]:
         try:
-            result, error = pickle.loads(line.recv_bytes())
+            result, error = line.recv()
         except (EOFError, OSError):
             yield from self._mourn(line)
             return
@@ -179,17 +181,11 @@ def _work(function: Callable, items: Sequence, line: Any, others: Sequence, pare
         except EOFError:
             return
         try:
-            answer = pickle.dumps((alone(item), None))
+            answer = (alone(item), None)
         except Exception as error:
-            answer = _told(error)
-        try:
-            line.send_bytes(answer)
-        except OSError:  # nobody listens any more
-            return
-
-
-def _told(error: Exception) -> bytes:
-    try:
-        return pickle.dumps((None, error))
-    except Exception:  # an exception that holds what cannot travel
-        return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
+            answer = (None, error)
+        with contextlib.suppress(OSError):  # nobody listens any more: the next wait for an item ends it
+            try:
+                line.send(answer)
+            except (TypeError, AttributeError, pickle.PicklingError) as error:  # what cannot travel
+                line.send((None, RuntimeError(f"{answer[1] or error}")))

@@ -1,5 +1,6 @@
 """Faults of the machine, produced for real: full disks, killed processes, signals, files and memory that go."""
 
+import csv
 import os
 import random
 import resource
@@ -16,14 +17,17 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from monai_fusenet.bundle import Interrupted
 from monai_fusenet.data import SeededCacheDataset, reading
-from monai_fusenet.inferers import PerImageInferer
+from monai_fusenet.evaluation import loading
+from monai_fusenet.inferers import PerImageInferer, per_image
 
 OPTIONS = {"inference": SMALL, "training": SMALL_TRAINING, "distillation": SMALL_STUDENT, "evaluation": SMALL}
 AGAIN = "what is finished is kept, run the same command again to go on"
 
 
 def work(workflow, folder, output, **options):
-    return call(workflow, dataset_dir=folder, output_dir=output, **{**OPTIONS[workflow], **options})
+    """Runs a workflow in this process alone, where tests see what happens, unless there are to be workers."""
+    alone = {} if workflow == "training" else {"workers": 0}
+    return call(workflow, dataset_dir=folder, output_dir=output, **{**OPTIONS[workflow], **alone, **options})
 
 
 def states(output):
@@ -123,17 +127,17 @@ def fill(disk):
             file.write(bytes(4096))
 
 
-def test_a_disk_that_becomes_full(many, small_disk, during_fits):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_disk_that_becomes_full(many, small_disk, workers):
     output = small_disk / "out"
-    fits = during_fits(99, None)
-    status = work("inference", many, output)
+    status = work("inference", many, output, workers=workers)
     assert status.startswith("error: cannot write ")
     assert status.endswith(
         f" into {output}: No space left on device; free space there, or choose another folder; {AGAIN}"
     )
     finished = len(list(output.glob("*_panel.png")))
-    assert 0 < finished <= len(fits) < 12
-    assert hidden(small_disk) == []
+    assert 0 < finished < 12
+    assert len(hidden(small_disk)) < max(1, workers)  # a worker may have been ended as it wrote
 
     fill(small_disk)
     assert work("inference", many, output) == f"error: output_dir cannot be written: {output} (No space left on device)"
@@ -192,14 +196,14 @@ def test_a_file_that_changes_while_it_is_fitted_is_done_by_the_next_run(tmp_path
 
 
 def test_a_smaller_fit_where_memory_does_not_suffice(data, tmp_path, monkeypatch):
-    genuine = PerImageInferer._descend
+    genuine = per_image.draw_views
 
-    def descend(self, fit):
-        if min(fit.views["image"].shape[2:]) > 50:
+    def draw(augmentation, image, size, seed):
+        if min(size) > 50:
             raise MemoryError
-        genuine(self, fit)
+        return genuine(augmentation, image, size, seed)
 
-    monkeypatch.setattr(PerImageInferer, "_descend", descend)
+    monkeypatch.setattr(per_image, "draw_views", draw)
     assert work("inference", data, tmp_path / "out", working_size=[64, 80]) == 0
     assert states(tmp_path / "out") == ["ok"] * 3
     for row in read_summary(tmp_path / "out"):
@@ -228,14 +232,50 @@ def deadly(monkeypatch):
     return plan
 
 
-def test_an_image_that_kills_whoever_loads_it_fails_alone(data, tmp_path, deadly, caplog):
+@pytest.mark.parametrize("kind", ["num_workers", "workers"])
+def test_an_image_that_kills_whoever_loads_it_fails_alone(data, tmp_path, deadly, caplog, kind):
     deadly(reading, "load_image", lambda args: "scan1" in str(args[0]))
     hear(caplog)
-    assert work("inference", data, tmp_path / "out", num_workers=2, logging_file=False) == 2
+    assert work("inference", data, tmp_path / "out", logging_file=False, **{kind: 2}) == 2
     assert states(tmp_path / "out") == ["ok", "failed", "ok"]
-    reason = "the process that loaded it was killed, twice; perhaps memory does not suffice"
+    done, says = {
+        "num_workers": ("loaded it", "a process that loads images was killed; another one goes on"),
+        "workers": ("worked on it", "a process that works on images was killed; the others go on"),
+    }[kind]
+    reason = f"the process that {done} was killed, twice; perhaps memory does not suffice"
     assert read_summary(tmp_path / "out")[1]["message"] == reason
-    assert "a process that loads images was killed; another one goes on" in caplog.messages
+    assert says in caplog.messages
+    assert work("inference", data, tmp_path / "out", workers=0) == 0
+
+
+def test_an_image_that_kills_whoever_scores_it_is_not_scored(data, tmp_path, deadly):
+    deadly(loading, "load_image", lambda args: "scan1" in str(args[0]))
+    assert work("evaluation", data, tmp_path / "out", workers=2) == 2
+    reason = "not scored: the process that worked on it was killed, twice; perhaps memory does not suffice"
+    assert [row["message"] for row in read_summary(tmp_path / "out")] == ["", reason, ""]
+
+
+def masks_of(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*.png") if "panel" not in path.name}
+
+
+def test_any_number_of_workers_gives_the_same_files(many, data, tmp_path):
+    for workers in (1, 2, 4):
+        assert work("inference", many, tmp_path / f"masks{workers}", workers=workers) == 0
+        assert work("evaluation", data, tmp_path / f"scores{workers}", workers=workers) == 0
+    for workers in (2, 4):
+        assert masks_of(tmp_path / f"masks{workers}") == masks_of(tmp_path / "masks1")
+        rows = [read_summary(tmp_path / f"masks{number}") for number in (1, workers)]
+        assert [[row["file"], row["mask_fraction"], row["fingerprint"]] for row in rows[0]] == [
+            [row["file"], row["mask_fraction"], row["fingerprint"]] for row in rows[1]
+        ]
+        scores = [scores_without_time(tmp_path / f"scores{number}") for number in (1, workers)]
+        assert scores[0] == scores[1]
+
+
+def scores_without_time(folder):
+    with (folder / "scores.csv").open(encoding="utf-8") as file:
+        return [{**row, "seconds": "", "peak_mib": ""} for row in csv.DictReader(file)]
 
 
 def test_a_training_whose_worker_dies_says_so(data, tmp_path, deadly):
@@ -271,7 +311,7 @@ def test_an_interrupt_says_what_is_done(data, tmp_path, capsys, during_fits, wor
 
 def test_an_interrupt_of_scoring(data, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("monai_fusenet.evaluation.folder.score_image", lambda *args: interrupt())
+        patch.setattr("monai_fusenet.evaluation.folder.Judge", lambda *args: interrupt())
         assert work("evaluation", data, tmp_path / "out") == 130
     assert capsys.readouterr().err.splitlines()[-1] == "interrupted; run the same command again to go on"
     assert states(tmp_path / "out") == ["ok"] * 3

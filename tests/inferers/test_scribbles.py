@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_method import ToyLoss, draw_toy_network, mirror
 
-from monai_fusenet.inferers import PerImageInferer
+from monai_fusenet.inferers import PerImageInferer, per_image
 from monai_fusenet.inferers.fit import resized_scribble
 from monai_fusenet.losses import FeatureClusteringLoss, FuseNetLoss
 from monai_fusenet.networks import FeatureClusteringNet, FuseNet
@@ -115,15 +115,15 @@ def test_a_map_without_strokes_or_of_that_size_stays(size):
 
 
 def test_a_fit_at_a_smaller_size_where_memory_does_not_suffice(monkeypatch):
-    genuine = PerImageInferer._descend
+    genuine = per_image.descend
 
-    def descend(self, fit):
+    def descend(fit, descent):
         if fit.views["image"].shape[-1] > 40:
             raise MemoryError
         assert fit.views["scribble"].shape[2:] == fit.views["image"].shape[2:]
-        genuine(self, fit)
+        genuine(fit, descent)
 
-    monkeypatch.setattr(PerImageInferer, "_descend", descend)
+    monkeypatch.setattr(per_image, "descend", descend)
     images, scribble, expected = half_planes((70, 50))
     network = FeatureClusteringNet(features=8)
     inferer = inferer_of("feature clustering")
