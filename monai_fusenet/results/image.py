@@ -15,6 +15,7 @@ from monai.utils import ensure_tuple
 from PIL import Image
 from scipy.ndimage import maximum_filter
 
+from monai_fusenet.data import IMAGE_SUFFIXES
 from monai_fusenet.results.dicom import (
     UnfitSourceError,
     check_dicom_output,
@@ -204,9 +205,11 @@ class ImageFiles:
     def _write_map(self, labels: MetaTensor | None, name: str, kind: str, foreground: int = 1) -> None:
         """Writes a label map in the place of one of an earlier run, which may be of another format."""
         path = None if labels is None else write_label_map(labels, self.folder, f"{name}_{kind}", foreground)
-        while (stale := result_path(self.folder, name, kind)) not in (path, None):
-            with writing(stale):
-                stale.unlink()
+        for suffix in IMAGE_SUFFIXES:
+            stale = self.folder / f"{name}_{kind}{suffix}"
+            if stale != path and os.path.isfile(stale):
+                with writing(stale):
+                    stale.unlink()
 
     def _write_dicom(self, item: Mapping[str, Any], result: ImageResult) -> str:
         """Writes the mask as DICOM if it is to be; returns what to say where the source does not permit it."""
