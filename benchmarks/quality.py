@@ -34,7 +34,8 @@ COLUMNS = ("setting", "upsampling", "file", "seed", "majority", "oracle", "clust
 
 def schedule(steps: int, *resolutions: int) -> dict[str, Any]:
     """Options of a fit at these resolutions, the last of which is the working size."""
-    return {"working_size": [resolutions[-1]] * 2, "inferer#steps": steps, "inferer#resolutions": list(resolutions)}
+    sizes = {"working_size": [resolutions[-1]] * 2, "inferer#resolutions": list(resolutions)}
+    return {**sizes, "inferer#steps": steps, "inferer#final_steps": None}
 
 
 # Overlays and options on top of the shipped inference config.
@@ -45,7 +46,8 @@ SETTINGS: dict[str, tuple[Sequence[Path], Mapping[str, Any]]] = {
     "48 then 96, 12 steps each": ([], schedule(12, 48, 96)),
     "48 then 96, 25 steps each": ([], schedule(25, 48, 96)),
     "128, 12 steps": ([], schedule(12, 128)),
-    "64 then 128, 12 steps each (default)": ([], {}),
+    "64 then 128, 12 steps each": ([], schedule(12, 64, 128)),
+    "64, scored at 128, 12 steps (default)": ([], {}),
 }
 
 

@@ -61,7 +61,8 @@ class PerImageInferer(Inferer):
     `WithScribbles`, and the fit ends after a step that saw at most as many clusters as there are classes.
 
     With `resolutions` the fit is coarse-to-fine: it begins on a small version of the image, whose steps cost a
-    fraction, and goes on with the same weights on larger ones.
+    fraction, and goes on with the same weights on larger ones. With `final_steps=0` the largest one is scored by the
+    network that was fitted to the others, without a step: what a pixel looks like changes little between them.
 
     Args:
         steps: most optimisation steps at each resolution; 0: no fit, the network as it is, in evaluation mode, with the
@@ -70,6 +71,7 @@ class PerImageInferer(Inferer):
             side in pixels, none longer than the image's own, or, as floats in (0, 1], parts of the image's size. Where
             the last one is smaller, its scores are brought to the size of the image along the image's edges, see
             `guided_upsampling`. `None`: the image as it is, as published.
+        final_steps: most steps at the last of several resolutions; `None`: as many as at the others.
         fresh: draw new initial weights for each image, as published; `False`: adapt the given weights.
         lr: learning rate of SGD.
         momentum: momentum of SGD.
@@ -129,6 +131,7 @@ class PerImageInferer(Inferer):
         at_once: int = 1,
         progress: bool = False,
         first_step: int = 6,
+        final_steps: int | None = None,
     ) -> None:
         super().__init__()
         for name, count in (("steps", steps), ("min_clusters", min_clusters), ("max_refits", max_refits)):
@@ -138,6 +141,8 @@ class PerImageInferer(Inferer):
             check_switch(name, switch)
         check_whole("at_once", at_once, 1)
         check_whole("first_step", first_step, 1)
+        if final_steps is not None:
+            check_whole("final_steps", final_steps, 0)
         check_number("lr", lr, 0)
         check_number("momentum", momentum, 0, 1)
         check_resolutions(resolutions)
@@ -157,6 +162,7 @@ class PerImageInferer(Inferer):
         self.at_once = at_once
         self.progress = progress
         self.first_step = first_step
+        self.final_steps = final_steps
         self.record: list[FitRecord] = []
 
     def __call__(
@@ -228,6 +234,12 @@ class PerImageInferer(Inferer):
     def _sizes(self, spatial: Sequence[int], most: float = math.inf) -> list[list[int]]:
         return sizes_to_fit(self.resolutions if self.steps else None, spatial, most)
 
+    def _schedule(self, spatial: Sequence[int], most: float) -> list[tuple[list[int], int]]:
+        """The sizes, and the most steps at each."""
+        sizes = self._sizes(spatial, most)
+        last = self.steps if self.final_steps is None or len(sizes) == 1 else self.final_steps
+        return [(size, self.steps) for size in sizes[:-1]] + [(sizes[-1], last)]
+
     def _feed_forward(self, image: Tensor, shared: Any, most: float) -> Scored:
         start = time.perf_counter()
         network = copy.deepcopy(shared)  # callers cache and reuse theirs
@@ -248,15 +260,15 @@ class PerImageInferer(Inferer):
         devices = [images.device] if images.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad():  # evaluators call inferers under no_grad
             fits = [self._begin(image, shared, scribble, attempt) for image in images.split(1)]
-            for size in self._sizes(images.shape[2:], most):
+            for size, steps in self._schedule(images.shape[2:], most):
                 for fit in fits:
                     fit.views = draw_views(self.augmentation, fit.image, size, fit.seed)
                     if fit.scribble is not None:
                         fit.views["scribble"] = resized_scribble(fit.scribble, size)
-                if len(fits) == 1:
-                    self._descend(fits[0])
-                else:
-                    self._descend_together(fits)
+                if steps and len(fits) == 1:
+                    self._descend(fits[0], steps)
+                elif steps:
+                    self._descend_together(fits, steps)
             all_scores = [finish(fit, self.final_dropout) for fit in fits]
         seconds = (time.perf_counter() - start) / len(fits)
         records = [
@@ -270,18 +282,18 @@ class PerImageInferer(Inferer):
         fit.scribble = scribble
         return fit
 
-    def _descent(self, fit: Fit) -> Descent:
+    def _descent(self, fit: Fit, steps: int) -> Descent:
         loss_function, min_clusters = self.loss_function, self.min_clusters
         if fit.scribble is not None:
             loss_function = with_scribbles(loss_function, partial(merged, fit.network))
             min_clusters = len(scribbled_classes(fit.scribble))
-        return Descent(loss_function, self.steps, self.first_step, min_clusters, amp=self.amp, progress=self.progress)
+        return Descent(loss_function, steps, self.first_step, min_clusters, amp=self.amp, progress=self.progress)
 
-    def _descend(self, fit: Fit) -> None:
-        descend(fit, self._descent(fit))
+    def _descend(self, fit: Fit, steps: int) -> None:
+        descend(fit, self._descent(fit, steps))
 
-    def _descend_together(self, fits: list[Fit]) -> None:
-        descend_together(fits, self._descent(fits[0]))
+    def _descend_together(self, fits: list[Fit], steps: int) -> None:
+        descend_together(fits, self._descent(fits[0], steps))
 
 
 def _recorded(scores: Tensor, steps: int, seconds: float, views: dict[str, Tensor]) -> FitRecord:

@@ -194,13 +194,14 @@ def test_a_file_that_changes_while_it_is_fitted_is_done_by_the_next_run(tmp_path
 def test_a_smaller_fit_where_memory_does_not_suffice(data, tmp_path, monkeypatch):
     genuine = PerImageInferer._descend
 
-    def descend(self, fit):
+    def descend(self, fit, steps):
         if min(fit.views["image"].shape[2:]) > 50:
             raise MemoryError
-        genuine(self, fit)
+        genuine(self, fit, steps)
 
     monkeypatch.setattr(PerImageInferer, "_descend", descend)
-    assert work("inference", data, tmp_path / "out", working_size=[64, 80]) == 0
+    options = {"working_size": [64, 80], "inferer#final_steps": None}
+    assert work("inference", data, tmp_path / "out", **options) == 0
     assert states(tmp_path / "out") == ["ok"] * 3
     for row in read_summary(tmp_path / "out"):
         assert "fitted at 45 x 56, as memory did not suffice for 64 x 80" in row["message"]

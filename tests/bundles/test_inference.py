@@ -56,7 +56,7 @@ def test_summary(done):
     assert [row["file"] for row in rows] == [f"images/scan{index}.png" for index in range(3)]
     for index, row in enumerate(rows):
         assert row["status"] == "ok"
-        assert int(row["steps"]) == 2 * 2  # at both resolutions
+        assert int(row["steps"]) == 2  # at half of the working size
         assert float(row["seconds"]) > 0
         assert int(row["clusters"]) == pixels(done[1] / f"scan{index}_clusters.png").max()
         fraction = (pixels(done[1] / f"scan{index}_mask.png") > 0).mean()

@@ -480,6 +480,47 @@ def test_parts_of_the_size():
     assert not torch.equal(halves, PerImageInferer(steps=2)(image, network))
 
 
+@pytest.mark.parametrize("spatial", [(24, 36), (10, 14, 12)])
+def test_a_network_that_was_fitted_to_a_small_version_scores_the_image(spatial):
+    image = draw_images(spatial)
+    inferer = PerImageInferer(steps=3, resolutions=[0.6, 1.0], min_clusters=0, final_steps=0)
+    scores = inferer(image, draw_network(len(spatial), dropout=0.0))
+    seed = content_seed(image[0])
+    torch.manual_seed(seed)
+    network = FuseNet(len(spatial), features=4, patch_grid=3, dropout=0.0).train()
+    optimizer = torch.optim.SGD(network.parameters(), 0.005, 0.9)
+    small = resized(image, [round(0.6 * side) for side in spatial])
+    augmented, seen = (
+        AugmentPaird().set_random_state(seed=seed)({"image": view[0]})["augmented"].unsqueeze(0)
+        for view in (image, small)
+    )
+    for _ in range(3):
+        optimizer.zero_grad()
+        FuseNetLoss()(network(small, seen)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        torch.testing.assert_close(scores, network(image, augmented).scores, rtol=0, atol=0)
+    (record,) = inferer.record
+    assert (record.steps, record.size, record.augmented.shape) == (3, spatial, (3, *spatial))
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"), [({}, 3 + 1), ({"final_steps": None}, 3 + 3), ({"resolutions": None}, 3)]
+)
+def test_other_steps_at_the_last_of_several_resolutions(options, steps):
+    options = {"steps": 3, "resolutions": [9, 12], "min_clusters": 0, "final_steps": 1, "max_refits": 0, **options}
+    images = draw_images((12, 17), batch_size=2)
+    for at_once in (1, 2):
+        inferer = PerImageInferer(at_once=at_once, **options)
+        inferer(images, draw_network())
+        assert [record.steps for record in inferer.record] == [steps, steps]
+
+
+def test_final_steps_that_are_none():
+    with pytest.raises(ValueError, match=r"^final_steps must be "):
+        PerImageInferer(final_steps=-1)
+
+
 @pytest.mark.parametrize("steps", [0, 2])
 def test_a_second_view_among_the_channels(steps):
     image, second = draw_images((12, 17)), draw_images((12, 17)).flip(2)
@@ -702,7 +743,7 @@ def test_other_images_of_a_batch_stay_as_they_were():
 def test_images_fitted_at_once_are_fitted_one_by_one_for_want_of_memory():
     images = draw_images((40, 33), batch_size=2)
     inferer = PerImageInferer(steps=2, at_once=2, max_refits=0)
-    inferer._descend_together = lambda fits: torch.empty(2**60)  # more than there is
+    inferer._descend_together = lambda fits, steps: torch.empty(2**60)  # more than there is
     scores = inferer(images, draw_network())
     assert [record.wanted_size for record in inferer.record] == [None, None]
     assert torch.equal(scores, PerImageInferer(steps=2, max_refits=0)(images, draw_network()))

@@ -117,11 +117,11 @@ def test_a_map_without_strokes_or_of_that_size_stays(size):
 def test_a_fit_at_a_smaller_size_where_memory_does_not_suffice(monkeypatch):
     genuine = PerImageInferer._descend
 
-    def descend(self, fit):
+    def descend(self, fit, steps):
         if fit.views["image"].shape[-1] > 40:
             raise MemoryError
         assert fit.views["scribble"].shape[2:] == fit.views["image"].shape[2:]
-        genuine(self, fit)
+        genuine(self, fit, steps)
 
     monkeypatch.setattr(PerImageInferer, "_descend", descend)
     images, scribble, expected = half_planes((70, 50))
