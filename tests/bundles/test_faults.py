@@ -200,7 +200,7 @@ def test_a_smaller_fit_where_memory_does_not_suffice(data, tmp_path, monkeypatch
         genuine(self, fit, steps)
 
     monkeypatch.setattr(PerImageInferer, "_descend", descend)
-    options = {"working_size": [64, 80], "inferer#final_steps": None}
+    options = {"working_size": [64, 80], "inferer#final_steps": 2}
     assert work("inference", data, tmp_path / "out", **options) == 0
     assert states(tmp_path / "out") == ["ok"] * 3
     for row in read_summary(tmp_path / "out"):
