@@ -743,7 +743,7 @@ def test_other_images_of_a_batch_stay_as_they_were():
 def test_images_fitted_at_once_are_fitted_one_by_one_for_want_of_memory():
     images = draw_images((40, 33), batch_size=2)
     inferer = PerImageInferer(steps=2, at_once=2, max_refits=0)
-    inferer._descend_together = lambda fits: torch.empty(2**60)  # more than there is
+    inferer._descend_together = lambda fits, steps: torch.empty(2**60)  # more than there is
     scores = inferer(images, draw_network())
     assert [record.wanted_size for record in inferer.record] == [None, None]
     assert torch.equal(scores, PerImageInferer(steps=2, max_refits=0)(images, draw_network()))

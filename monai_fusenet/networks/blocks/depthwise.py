@@ -11,7 +11,7 @@ from torch.nn.grad import conv2d_weight
 
 from monai_fusenet.networks.blocks.layout import channels_last
 
-__all__ = ["DepthwiseConv", "depthwise_conv"]
+__all__ = ["DepthwiseConv", "depthwise_conv", "gradient_of_weight"]
 
 
 class DepthwiseConv(nn.Module):
@@ -103,7 +103,7 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_image = _put_together(_conv(parts, weight.flip(axes)), image, ctx.dilation)
         if ctx.needs_input_grad[1]:
-            of_weight = _gradient_of_weight(_taken_apart(image, ctx.dilation), weight, parts)
+            of_weight = gradient_of_weight(_taken_apart(image, ctx.dilation), weight, parts)
         return of_image, of_weight, parts.sum([0, *axes]), None
 
     @staticmethod
@@ -159,18 +159,28 @@ def _corner(pixels: Tensor) -> tuple[slice, ...]:
     return tuple(slice(side) for side in pixels.shape[:-1])
 
 
-def _gradient_of_weight(image: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+def gradient_of_weight(image: Tensor, weight: Tensor, gradient: Tensor, neighbours: bool = False) -> Tensor:
+    """The gradient of the weights of a depthwise convolution that keeps the size.
+
+    Args:
+        image: (B, C, *spatial), what was convolved.
+        weight: (C, 1, *kernel), of odd sides.
+        gradient: of what came out.
+        neighbours: the image has half a kernel of rows more than the gradient at either end of its first axis, in the
+            place of zeros.
+    """
     channels = image.shape[1]
     reach = [side // 2 for side in weight.shape[2:]]
+    padding = [0 if neighbours else reach[0], *reach[1:]]
     if image.ndim == 5:  # slice by slice, for each tap along the first axis: a tenth of the time of conv3d_weight
-        pixels, gradients = F.pad(image.movedim(1, -1), [0] * 6 + [reach[0]] * 2), _slices(gradient.movedim(1, -1))
+        pixels, gradients = F.pad(image.movedim(1, -1), [0] * 6 + [padding[0]] * 2), _slices(gradient.movedim(1, -1))
         starts = range(weight.shape[2])
-        taps = [_slices(pixels[:, start : start + image.shape[2]]) for start in starts]
-        return torch.stack([_gradient_of_weight(tap, weight[:, :, 0], gradients) for tap in taps], dim=2)
+        taps = [_slices(pixels[:, start : start + gradient.shape[2]]) for start in starts]
+        return torch.stack([gradient_of_weight(tap, weight[:, :, 0], gradients) for tap in taps], dim=2)
     if max(weight.shape[2:]) <= 3:
-        return conv2d_weight(image, list(weight.shape), gradient, padding=reach, groups=channels)
-    padded = F.pad(image, [reach[1], reach[1], reach[0], reach[0]])
-    height, width = (side + 2 for side in image.shape[2:])
+        return conv2d_weight(image, list(weight.shape), gradient, padding=padding, groups=channels)
+    padded = F.pad(image, [padding[1], padding[1], padding[0], padding[0]])
+    height, width = (side + 2 for side in gradient.shape[2:])
     result = torch.empty_like(weight)
     for column in _starts(weight.shape[3]):
         # Rows of one image lie side by side in memory, so that windows of rows need no copy.

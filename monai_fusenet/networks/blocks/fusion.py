@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from monai_fusenet.networks.blocks.anew import Checkpointing, linear_of_anew
 from monai_fusenet.networks.blocks.attention import collected, context_of
 from monai_fusenet.networks.blocks.depthwise import depthwise_conv
+from monai_fusenet.networks.blocks.fusion_pass import FusionWeights, Layout, fuse_by_hand
 from monai_fusenet.networks.blocks.layout import row_strips, to_map, to_tokens
 from monai_fusenet.utils.precision import at_least_float32, full_precision
 from monai_fusenet.utils.strips import rows_at_once
@@ -50,10 +52,10 @@ class MixFeedForward(nn.Module):
         hidden = to_map(self.fc1(tokens), spatial)
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return F.gelu(self.norm(to_tokens(self.depthwise(hidden) + hidden)))
-        return F.gelu(self.norm(to_tokens(depthwise_conv(hidden, self._kernel(), self.depthwise.bias))))
+        return F.gelu(self.norm(to_tokens(depthwise_conv(hidden, self.kernel(), self.depthwise.bias))))
 
     @torch.jit.unused
-    def _kernel(self) -> Tensor:
+    def kernel(self) -> Tensor:
         """A kernel that adds the pixel itself: h is neither read nor kept once more for the sum DWConv3x3(h) + h."""
         dims = self.depthwise.weight.ndim - 2
         itself = torch.ones_like(self.depthwise.bias).view(-1, *[1] * (dims + 1))
@@ -74,7 +76,7 @@ class MixFeedForward(nn.Module):
         function = linear_of_anew if spare else _linear_of
         return function(
             partial(_look_around, spatial, self.norm.eps),
-            *(self.fc2.weight, self.fc2.bias, hidden, self._kernel(), self.depthwise.bias),
+            *(self.fc2.weight, self.fc2.bias, hidden, self.kernel(), self.depthwise.bias),
             *(self.norm.weight, self.norm.bias),
         )
 
@@ -169,6 +171,8 @@ class FusionBlock(Checkpointing):
     def _in_strips(self, first: Tensor, second: Tensor, spatial: list[int]) -> Tensor:
         """The same in strips of rows, each fused with a row of its neighbours at either side; (B, N, 2d)."""
         rows = rows_at_once(first, axis=2)
+        if self._gains(first):
+            return self._by_hand(self._weigh(to_tokens(first), to_tokens(second)), spatial, rows)
         strips = list(zip(row_strips(first, rows), row_strips(second, rows), strict=True))
         context = self._context([self._run(self._collect_strip, *strip) for strip in strips])
         none = tuple(view[:, :0] for view in strips[0])
@@ -178,6 +182,24 @@ class FusionBlock(Checkpointing):
             after = tuple(view[:, :1] for view in strips[index + 1]) if index + 1 < len(strips) else none
             fused.append(self._run(self._fuse_strip, before, strip, after, context, spatial[1:]))
         return torch.cat(fused, dim=1)
+
+    def _gains(self, view: Tensor) -> bool:
+        """Whether the pass with a backward by hand is open: on a CPU, in full precision, where gradients are wanted."""
+        plain = torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.is_autocast_enabled(view.device.type)
+        full = view.device.type == "cpu" and view.dtype in (torch.float32, torch.float64)
+        return torch.is_grad_enabled() and full and not plain and not self.use_checkpoint
+
+    def _by_hand(self, views: Tensor, spatial: list[int], rows: int) -> Tensor:
+        normalized = self.norm1(views)
+        strips = normalized.split(rows * math.prod(spatial[1:]), dim=2)
+        context = self._context([collected(strip, strip.flip(0)) for strip in strips])
+        return fuse_by_hand(views, normalized, context, Layout(tuple(spatial), rows, self.norm2.eps), self._weights())
+
+    def _weights(self) -> FusionWeights:
+        mix = self.feed_forward
+        norms = (self.attention_norm.weight, self.attention_norm.bias, self.norm2.weight, self.norm2.bias)
+        inner = (mix.fc1.weight, mix.fc1.bias, mix.kernel(), mix.depthwise.bias, mix.norm.weight, mix.norm.bias)
+        return FusionWeights(*norms, *inner, mix.fc2.weight, mix.fc2.bias)
 
     # Strips are put together where they are used, so that checkpointing keeps views of both embeddings and no copy.
     def _collect_strip(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
