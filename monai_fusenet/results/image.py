@@ -24,7 +24,7 @@ from monai_fusenet.results.dicom import (
     remove_dicom_masks,
     write_dicom_mask,
 )
-from monai_fusenet.results.layout import label_map_in, placement_note, result_path, write_label_map
+from monai_fusenet.results.layout import label_map_in, placement_note, write_label_map
 from monai_fusenet.results.panel import PanelRow, draw_panels
 from monai_fusenet.results.summary import describe_choice
 from monai_fusenet.transforms.foreground import Region

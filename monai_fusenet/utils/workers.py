@@ -180,6 +180,7 @@ def _work(function: Callable, items: Sequence, line: Any, others: Sequence, pare
             item = items[line.recv()]
         except EOFError:
             return
+        answer: tuple[Any, Exception | None]
         try:
             answer = (alone(item), None)
         except Exception as error:
