@@ -160,7 +160,10 @@ def _field_of(inside: np.ndarray) -> np.ndarray | None:
         return None
     opened = within_distance(core, radius)
     component = fill_holes(inside & opened)
-    field = convex_hull_image(component, offset_coordinates=False)
+    if component[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+        field = np.ones_like(component)  # the hull of the corners; to look for it takes longest of all
+    else:
+        field = convex_hull_image(component, offset_coordinates=False)
     for box, bay in parts(connected_components(field & ~component, connectivity=1), LEAST_BAY * field.size):
         rim = np.argwhere(ndimage.binary_dilation(np.pad(bay, 1)) & np.pad(component, 1)[_grown(box)])
         if len(rim) < LEAST_OUTLINE:
