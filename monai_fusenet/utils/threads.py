@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from threadpoolctl import ThreadpoolController
 
 __all__ = ["in_one_thread", "one_thread"]
 
@@ -28,6 +27,8 @@ def one_thread() -> Iterator[None]:
 
 def in_one_thread(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
     """The function, called with one thread of torch and of the libraries below NumPy and scikit-learn."""
+    from threadpoolctl import ThreadpoolController  # fits alone need none of it
+
     controller = ThreadpoolController()
 
     def call(item: Item) -> Result:

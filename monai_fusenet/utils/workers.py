@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple, TypeVar
 
-import joblib
-
 from monai_fusenet.utils.memory import signals_wait
 from monai_fusenet.utils.threads import in_one_thread
 
@@ -40,6 +38,8 @@ class Lost(NamedTuple):
 
 def cores() -> int:
     """How many cores this process may use: those of the machine, of its affinity, of its container."""
+    import joblib  # fits alone need none of it
+
     return joblib.cpu_count()
 
 
