@@ -1,7 +1,6 @@
 import os
 from pathlib import Path
 
-import itk
 import pytest
 import torch
 
@@ -26,6 +25,8 @@ def write_dicom_series():
 
         A tilted gantry shifts each slice by `tilt` mm along -Y.
         """
+        import itk  # here: tests of networks, losses and fits run without it
+
         folder.mkdir(parents=True, exist_ok=True)
         for index, plane in enumerate(volume):
             image = itk.image_from_array(plane[None])
