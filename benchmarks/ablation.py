@@ -36,11 +36,11 @@ DEFAULT = "default"
 PUBLISHED_PATCHES = {"network_def#img_size": [128, 128], "inferer#resolutions": None}  # they fit one size only
 SETTINGS: dict[str, Mapping[str, Any]] = {
     DEFAULT: {},
-    "64, then 128": {"inferer#final_steps": None},
+    "64, then 128": {"final_steps": None},
     "128 alone": {"inferer#resolutions": None},
     "128 alone, published patch tokens": PUBLISHED_PATCHES,
     "64 alone": {"working_size": [64, 64], "inferer#resolutions": None},
-    "96, then 192": {"working_size": [192, 192], "inferer#final_steps": None},
+    "96, then 192": {"working_size": [192, 192], "final_steps": None},
     "6 steps": {"inferer#steps": 6},
     "25 steps": {"inferer#steps": 25},
     "stop at 8 clusters": {"inferer#min_clusters": 8},

@@ -35,7 +35,7 @@ COLUMNS = ("setting", "upsampling", "file", "seed", "majority", "oracle", "clust
 def schedule(steps: int, *resolutions: int) -> dict[str, Any]:
     """Options of a fit at these resolutions, the last of which is the working size."""
     sizes = {"working_size": [resolutions[-1]] * 2, "inferer#resolutions": list(resolutions)}
-    return {**sizes, "inferer#steps": steps, "inferer#final_steps": None}
+    return {**sizes, "inferer#steps": steps, "final_steps": None}
 
 
 # Overlays and options on top of the shipped inference config.

@@ -27,6 +27,7 @@ __all__ = [
     "RESOLUTIONS",
     "SECOND_VIEW",
     "SEEDS",
+    "STEPS_OR_NULL",
     "STUDENT_SIZE",
     "SWITCH",
     "TEXT",
@@ -169,6 +170,10 @@ FIELD = Kind('null, "device" or "body"', _check_field)
 SECOND_VIEW = Kind("whole number, 0 or half of in_channels", _check_second_view)
 WORKING_SIZE = Kind("list of whole numbers, at least patch_grid", _check_working_size)
 NEIGHBOURS = Kind("null, or whole number", _check_neighbours)
+STEPS_OR_NULL = Kind(
+    "null, or whole number, at least 0",
+    lambda name, value, _: None if value is None else check_whole(name, value, 0),
+)
 WHOLE_OR_NULL = Kind("null, or whole number, at least 1", _check_whole_or_null)
 RESOLUTIONS = Kind("null, or ascending list", _check_resolutions)
 PARTITIONS = Kind("list of whole numbers, at least 2", _check_partitions)

@@ -71,7 +71,7 @@ class PerImageInferer(Inferer):
             side in pixels, none longer than the image's own, or, as floats in (0, 1], parts of the image's size. Where
             the last one is smaller, its scores are brought to the size of the image along the image's edges, see
             `guided_upsampling`. `None`: the image as it is, as published.
-        final_steps: most steps at the last of several resolutions; `None`: as many as at the others.
+        final_steps: most steps at the last of several resolutions; `None`, or with scribbles: as many as at the others.
         fresh: draw new initial weights for each image, as published; `False`: adapt the given weights.
         lr: learning rate of SGD.
         momentum: momentum of SGD.
@@ -234,10 +234,10 @@ class PerImageInferer(Inferer):
     def _sizes(self, spatial: Sequence[int], most: float = math.inf) -> list[list[int]]:
         return sizes_to_fit(self.resolutions if self.steps else None, spatial, most)
 
-    def _schedule(self, spatial: Sequence[int], most: float) -> list[tuple[list[int], int]]:
-        """The sizes, and the most steps at each."""
+    def _schedule(self, spatial: Sequence[int], most: float, is_guided: bool) -> list[tuple[list[int], int]]:
+        """The sizes, and the most steps at each; strokes are thin, and need steps where they are seen best."""
         sizes = self._sizes(spatial, most)
-        last = self.steps if self.final_steps is None or len(sizes) == 1 else self.final_steps
+        last = self.steps if self.final_steps is None or is_guided or len(sizes) == 1 else self.final_steps
         return [(size, self.steps) for size in sizes[:-1]] + [(sizes[-1], last)]
 
     def _feed_forward(self, image: Tensor, shared: Any, most: float) -> Scored:
@@ -260,7 +260,7 @@ class PerImageInferer(Inferer):
         devices = [images.device] if images.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad():  # evaluators call inferers under no_grad
             fits = [self._begin(image, shared, scribble, attempt) for image in images.split(1)]
-            for size, steps in self._schedule(images.shape[2:], most):
+            for size, steps in self._schedule(images.shape[2:], most, scribble is not None):
                 for fit in fits:
                     fit.views = draw_views(self.augmentation, fit.image, size, fit.seed)
                     if fit.scribble is not None:

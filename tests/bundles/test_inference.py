@@ -118,7 +118,7 @@ def test_split_objects_is_a_switch(tmp_path):
 def test_finished_images_are_kept_and_missing_ones_made_again(done, tmp_path):
     folder, output = done
     shutil.copytree(output, tmp_path / "out")
-    (tmp_path / "out" / "scan1_panel.png").unlink()
+    (tmp_path / "out" / "scan1_mask.png").unlink()
     before = (tmp_path / "out" / "scan0_mask.png").stat().st_mtime_ns
     assert infer(folder, tmp_path / "out") == 0
     assert [row["status"] for row in read_summary(tmp_path / "out")] == ["kept", "ok", "kept"]

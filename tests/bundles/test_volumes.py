@@ -209,7 +209,7 @@ def sequences(tmp_path_factory):
         volume, mask = draw_volume(index)
         nib.save(nib.Nifti1Image(volume, oblique_affine()), base / "images" / f"p{index}_t1.nii.gz")
         if index < 2:
-            second = (3000 - 10 * volume).astype(np.int16)
+            second = ((3000 - 10 * volume.astype(float)) ** 2 / 3000).astype(np.int16)  # not the mere opposite
             nib.save(nib.Nifti1Image(second, oblique_affine()), base / "images" / f"p{index}_t2.nii.gz")
         nib.save(nib.Nifti1Image(mask, oblique_affine()), base / "masks" / f"p{index}.nii.gz")
     return base

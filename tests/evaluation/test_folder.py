@@ -92,9 +92,9 @@ def test_files_are_read_once(drawn, monkeypatch, with_objects):
         save(folders[0] / "a_objects.png", np.ones(SIDES))
     read = Counter()
 
-    def counted(path, read_raster=reading.read_raster):
+    def counted(path, *args, read_raster=reading.read_raster, **options):
         read[path] += 1
-        return read_raster(path)
+        return read_raster(path, *args, **options)
 
     for module in (reading, mask_files, object_files):
         monkeypatch.setattr(module, "read_raster", counted)

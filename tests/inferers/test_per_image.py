@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CopyItemsd, Lambdad
 from torch import nn
 
-from monai_fusenet.inferers import FitRecord, PerImageInferer, content_seed
+from monai_fusenet.inferers import FitRecord, PerImageInferer, content_seed, per_image
 from monai_fusenet.inferers.fit import LOOK_EVERY
 from monai_fusenet.losses import FuseNetLoss
 from monai_fusenet.networks import FuseNet
@@ -740,10 +740,10 @@ def test_other_images_of_a_batch_stay_as_they_were():
     assert torch.equal(scores[:1], alone)
 
 
-def test_images_fitted_at_once_are_fitted_one_by_one_for_want_of_memory():
+def test_images_fitted_at_once_are_fitted_one_by_one_for_want_of_memory(monkeypatch):
     images = draw_images((40, 33), batch_size=2)
     inferer = PerImageInferer(steps=2, at_once=2, max_refits=0)
-    inferer._descend_together = lambda fits, steps: torch.empty(2**60)  # more than there is
+    monkeypatch.setattr(per_image, "descend_together", lambda fits, descent: torch.empty(2**60))  # more than there is
     scores = inferer(images, draw_network())
     assert [record.wanted_size for record in inferer.record] == [None, None]
     assert torch.equal(scores, PerImageInferer(steps=2, max_refits=0)(images, draw_network()))
@@ -751,7 +751,7 @@ def test_images_fitted_at_once_are_fitted_one_by_one_for_want_of_memory():
 
 LIMITED = """
 import resource, torch
-from monai_fusenet.inferers import PerImageInferer
+from monai_fusenet.inferers import PerImageInferer, per_image
 from monai_fusenet.networks import FuseNet
 
 torch.set_num_threads(1)

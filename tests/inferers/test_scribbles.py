@@ -150,3 +150,13 @@ def test_without_steps_nothing_can_be_guided():
     images, scribble, _ = half_planes((33, 24))
     with pytest.raises(ValueError, match=r"^scribbles guide a fit, and steps=0 makes none$"):
         inferer_of("FuseNet", steps=0)(images, FuseNet(), scribble=scribble)
+
+
+def test_a_fit_that_listens_makes_steps_at_the_last_size_too():
+    images, scribble, _ = half_planes((40, 32))
+    inferer = inferer_of("feature clustering", steps=3, resolutions=[16, 32], final_steps=0, min_clusters=0)
+    network = FeatureClusteringNet(features=8)
+    inferer(images, network)
+    assert inferer.record[0].steps == 3
+    inferer(images, network, scribble=scribble)
+    assert 3 < inferer.record[0].steps <= 6
