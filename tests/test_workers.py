@@ -172,3 +172,47 @@ def test_cores_are_those_that_this_process_may_use():
     one = f"{sys.executable} -c 'from monai_fusenet.utils.workers import cores; print(cores())'"
     told = subprocess.run(["taskset", "-c", "0", "sh", "-c", one], capture_output=True, encoding="utf-8", check=True)
     assert told.stdout.strip() == "1"
+
+
+def test_an_error_of_two_arguments_is_told_in_words():
+    class Odd(Exception):  # noqa: N818
+        def __init__(self, what, why):
+            super().__init__(f"{what} {why}")
+
+    def fail(item):
+        raise Odd("it went", "wrong")
+
+    with pytest.raises(RuntimeError, match=r"^it went wrong$"):
+        list(spread(fail, range(2), 2))
+
+
+def test_a_result_that_cannot_travel_is_told():
+    with pytest.raises(RuntimeError, match=r"^what became of an image cannot be handed on: "):
+        list(spread(lambda item: lambda: item, range(2), 2))
+
+
+def test_an_end_that_is_asked_for_comes_whoever_works():
+    def leave(item):
+        raise SystemExit(3)
+
+    for workers in (1, 2):
+        with pytest.raises(SystemExit) as caught:
+            list(spread(leave, range(2), workers))
+        assert caught.value.code == 3
+
+
+def test_processes_that_are_killed_while_they_have_nothing_to_do_cost_no_item(tmp_path):
+    def work(item):
+        if item == 0 and not (tmp_path / "killed").exists():
+            while len(list(tmp_path.iterdir())) < 2:  # the others are done, and idle
+                time.sleep(0.05)
+            time.sleep(0.3)
+            (tmp_path / "killed").touch()
+            for path in tmp_path.glob("idle*"):
+                os.kill(int(path.name[4:]), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item:
+            (tmp_path / f"idle{os.getpid()}").touch()
+        return item
+
+    assert dict(spread(work, range(3), 3)) == {0: 0, 1: 1, 2: 2}

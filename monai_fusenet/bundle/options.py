@@ -108,11 +108,17 @@ OPTIONS = (
         "workers",
         whole(0),
         MASKS,
-        "Processes of one thread each that share the images; results do not depend on how many. By default as many as "
-        "cores and memory allow. 0: none but this one, with all its threads: the default for volumes and on a GPU.",
+        "Processes of one thread each that share the images; results are the same for any number from 1. By default as "
+        "many as cores and memory allow. 0: this one alone, with all threads: the default for volumes and on a GPU.",
         False,
     ),
-    Option("panels", PANELS, MASKS, "Panels of all images, of the first 50 and doubtful ones, or of none.", False),
+    Option(
+        "panels",
+        PANELS,
+        MASKS,
+        "Which images that are done now get a panel; some: the first 50 and doubtful ones.",
+        False,
+    ),
     Option("num_workers", whole(0), WORKFLOWS, "Processes that load images, where workers is 0; 0: none.", False),
     Option("spatial_dims", whole(2)._replace(text="2 or 3"), WORKFLOWS, "Axes of the images."),
     Option("in_channels", whole(1), WORKFLOWS, "Channels of the images; grey is repeated."),

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ignite.engine import Events
 from monai.engines import IterationEvents, SupervisedEvaluator
 
+from monai_fusenet.data.datalist import unique_names
 from monai_fusenet.results.image import ImageFiles, ImageResult
 from monai_fusenet.results.layout import write_label_map
 from monai_fusenet.results.summary import SUMMARY_COLUMNS, Row, Summary, read_summary_and_parts
@@ -98,10 +99,15 @@ class ResultWriter:
 
     def _look(self, overwrite: bool) -> _Finished:
         earlier = read_summary_and_parts(self.output_dir)
-        found = _Finished({}, [], [row for file, row in earlier.items() if file not in self._items_by_file])
-        fitting = {} if overwrite else self._files.finished(self.items, earlier)
+        others = [row for file, row in earlier.items() if file not in self._items_by_file]
+        # Files are named by the image's name: those of an image of another folder may lie in the place of ours.
+        by_name = dict(zip(unique_names([row["file"] for row in others]), others, strict=True))
+        rows = {item["file"]: earlier.get(item["file"]) or by_name.get(item["name"], {}) for item in self.items}
+        names = {item["name"] for item in self.items}
+        found = _Finished({}, [], [row for name, row in by_name.items() if name not in names])
+        fitting = {} if overwrite else self._files.finished(self.items, rows)
         for file, fits in fitting.items():
-            row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **earlier.get(file, {})}
+            row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **rows[file]}
             if row["status"] == "failed":
                 continue
             if not fits:

@@ -110,8 +110,8 @@ class Summary:
 
 def _append(path: Path, line: bytes) -> None:
     """Appends a whole line or nothing: a disk that becomes full takes a part of it, which is cut off again."""
-    with path.open("r+b", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
         try:
             if file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple, TypeVar
+
+import torch
 
 from monai_fusenet.utils.memory import signals_wait
 from monai_fusenet.utils.threads import in_one_thread
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+MOST_IDLE_DEATHS = 100  # after which it is not chance that processes die before they begin
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 _worker = False  # in the processes of a `spread`
@@ -44,8 +47,8 @@ def cores() -> int:
 
 
 def can_fork() -> bool:
-    """Whether processes can begin as copies of this one, with all that it has built: on Linux."""
-    return sys.platform == "linux"
+    """Whether processes can begin as copies of this one, with all that it has built: on Linux, before a GPU is used."""
+    return sys.platform == "linux" and not torch.cuda.is_initialized()
 
 
 def is_worker() -> bool:
@@ -61,6 +64,8 @@ def spread(
     The processes are copies of this one (fork), so that the function may be anything; each computes with one thread.
     Each gets one item after the other. Where one is killed, the others go on without it; what it worked on is done at
     the end, by one process alone, which needs least memory. An item that costs two processes their lives is `Lost`.
+    They end with the thread that asked for the first result, wait for ever for an item that takes for ever, and cannot
+    start processes of their own.
 
     Args:
         function: its results travel by pickle; what it raises ends everything and is raised here.
@@ -75,8 +80,9 @@ def spread(
         for item in items:
             yield item, alone(item)
         return
-    crew = _Crew(function, items, min(workers, len(items)))
+    crew = _Crew(function, items)
     try:
+        crew.hire(min(workers, len(items)))
         yield from crew.run()
     finally:
         crew.end()
@@ -85,16 +91,26 @@ def spread(
 class _Crew:
     """The processes of one `spread`."""
 
-    def __init__(self, function: Callable, items: Sequence, workers: int) -> None:
+    def __init__(self, function: Callable, items: Sequence) -> None:
         self.function = function
         self.items = items
         self.left = deque(range(len(items)))
         self.alone: deque[int] = deque()  # what a process died of: to be done by one process alone
         self.deaths = Counter[int]()
-        self.busy: dict[Any, int] = {}  # lines to processes, and the items that they work on
+        self.idle_deaths = Counter[int]()  # of processes that were given an item, and had not begun with it
+        self.busy: dict[Any, int] = {}  # lines to processes, and the items that they were given
+        self.begun: set[Any] = set()  # lines to those that have said that they have theirs
         self.processes: dict[Any, Any] = {}
+
+    def hire(self, workers: int) -> None:
+        """Starts so many processes, or as many as the system allows, at least one."""
         for _ in range(workers):
-            self._hire()
+            try:
+                self._hire()
+            except OSError:
+                if not self.processes:
+                    raise
+                break
 
     def run(self) -> Iterator[tuple[Any, Any]]:
         """Yields items and their results."""
@@ -110,11 +126,11 @@ class _Crew:
 
     def end(self) -> None:
         """Ends all processes, whatever they do: files are written whole or not at all."""
-        for line, process in self.processes.items():
-            line.close()
-            process.kill()
         for process in self.processes.values():
+            process.kill()
+        for line, process in self.processes.items():
             process.join()
+            line.close()
         self.processes.clear()
 
     def _hire(self) -> None:
@@ -138,11 +154,16 @@ class _Crew:
 
     def _hear(self, line: Any) -> Iterator[tuple[Any, Any]]:
         try:
-            result, error = line.recv()
+            said = line.recv()
         except (EOFError, OSError):
             yield from self._mourn(line)
             return
+        if said is None:
+            self.begun.add(line)
+            return
+        result, error = said
         index = self.busy.pop(line)
+        self.begun.discard(line)
         if error is not None:
             raise error
         self._give(line)  # before the caller does anything with the result
@@ -154,6 +175,11 @@ class _Crew:
         line.close()
         process.join()
         index = self.busy.pop(line)
+        self.idle_deaths[index] += line not in self.begun
+        if line not in self.begun and self.idle_deaths[index] <= MOST_IDLE_DEATHS:  # with nothing to do
+            self.left.appendleft(index)
+            return
+        self.begun.discard(line)
         self.deaths[index] += 1
         if self.deaths[index] > 1:
             yield self.items[index], Lost()
@@ -178,15 +204,26 @@ def _work(function: Callable, items: Sequence, line: Any, others: Sequence, pare
     while True:
         try:
             item = items[line.recv()]
-        except EOFError:
+            line.send(None)
+        except (EOFError, OSError):
             return
-        answer: tuple[Any, Exception | None]
+        answer: tuple[Any, BaseException | None]
         try:
             answer = (alone(item), None)
-        except Exception as error:
-            answer = (None, error)
-        with contextlib.suppress(OSError):  # nobody listens any more: the next wait for an item ends it
-            try:
-                line.send(answer)
-            except (TypeError, AttributeError, pickle.PicklingError) as error:  # what cannot travel
-                line.send((None, RuntimeError(f"{answer[1] or error}")))
+        except BaseException as error:
+            answer = (None, _that_travels(error))
+        try:
+            line.send(answer)
+        except OSError:  # nobody listens any more
+            return
+        except Exception as error:  # a result that cannot travel
+            line.send((None, RuntimeError(f"what became of an image cannot be handed on: {error}")))
+
+
+def _that_travels(error: BaseException) -> BaseException:
+    """An error, or one with its text where it cannot be made anew from what it says of itself."""
+    try:
+        copy.copy(error)  # as pickle would
+        return error
+    except Exception:
+        return RuntimeError(str(error))

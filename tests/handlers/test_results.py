@@ -772,7 +772,7 @@ def test_half_a_row_is_no_row(tmp_path, monkeypatch):
         def write(self, content):
             return super().write(content[:5])
 
-    monkeypatch.setattr(Path, "open", lambda path, *args, **options: Full(path, "r+"))
+    monkeypatch.setattr(Path, "open", lambda path, *args, **options: Full(path, "a"))
     with pytest.raises(CannotWriteError) as caught:
         summary.add({"file": "b.png", "status": "ok"})
     monkeypatch.undo()
@@ -822,3 +822,16 @@ def test_an_earlier_panel_goes_with_its_results(tmp_path):
     run(items, tmp_path / "out")
     run(items, tmp_path / "out", inferer=OneHot(5), overwrite=True, panels="none")
     assert names(tmp_path / "out") == ["a_clusters.png", "a_mask.png", "summary.csv"]
+
+
+def test_results_of_an_image_of_another_folder_with_the_same_name_are_not_taken_for_these(tmp_path):
+    first, second = write_pictures(tmp_path / "one", names=["a"]), write_pictures(tmp_path / "two", names=["a"])
+    Image.fromarray(255 - draw_object((24, 17))).save(tmp_path / "two" / "a.bmp")
+    second = [{"image": str(tmp_path / "two" / "a.bmp"), "file": "a.bmp", "name": "a"}]
+    run(first, tmp_path / "out", panels="none")
+    assert ResultWriter(second, tmp_path / "out", panels="none").conflicts == ["a.bmp"]
+    run(second, tmp_path / "out", panels="none", overwrite=True)
+    assert [row["file"] for row in read_summary(tmp_path / "out")] == ["a.bmp"]
+    assert ResultWriter(first, tmp_path / "out", panels="none").conflicts == ["a.png"]
+    moved = [{**second[0], "file": "images/a.bmp"}]  # the same image, seen from the folder above
+    assert [row["status"] for row in run(moved, tmp_path / "out", panels="none")] == ["kept"]
