@@ -641,6 +641,14 @@ def test_an_unfinished_image_is_done_again(tmp_path, lost):
     assert (tmp_path / "out" / lost).is_file()
 
 
+def test_a_lost_panel_costs_no_fit(tmp_path):
+    items = write_pictures(tmp_path / "images")
+    run(items, tmp_path / "out")
+    (tmp_path / "out" / "b_panel.png").unlink()
+    assert ResultWriter(items, tmp_path / "out").pending == []
+    assert ResultWriter(items, tmp_path / "out", settings={"seed": 1}).conflicts == ["a.png", "b.png", "c.png"]
+
+
 def test_a_failed_image_is_tried_again(tmp_path):
     items = write_pictures(tmp_path / "images")
     good = (tmp_path / "images" / "b.png").read_bytes()
