@@ -17,7 +17,6 @@ from torch import Tensor
 
 from monai_fusenet.utils.arrays import plain, put_back, tensor_of
 from monai_fusenet.utils.checks import check_whole
-from monai_fusenet.utils.precision import at_least_float32
 
 __all__ = ["Resizing", "WorkingSized", "shrinking_matrix"]
 
@@ -116,7 +115,7 @@ class WorkingSized(Resizing):
             shape = tuple(image.shape[1:])
             if len(shape) != len(self.spatial_size):
                 raise ValueError(f"expected an image of {len(self.spatial_size)} spatial axes, got the shape {shape}")
-            resized = put_back(self._resized(at_least_float32(plain(image))), image)
+            resized = put_back(self._resized(plain(image)), image)
             if isinstance(image, MetaTensor) and isinstance(resized, MetaTensor):
                 scale = to_affine_nd(len(image.affine) - 1, scale_affine(shape, self.spatial_size))
                 resized.affine = image.affine @ torch.as_tensor(scale).to(image.affine)
