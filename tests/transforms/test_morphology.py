@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 
 from monai_fusenet.transforms.kmeans import kmeans_clusters, kmeans_partitions
-from monai_fusenet.transforms.morphology import border_of, fill_holes, opened_components, within_distance
+from monai_fusenet.transforms.morphology import fill_holes, opened_components, within_distance
+from monai_fusenet.utils.arrays import border_of
 
 SHAPES = [(37, 53), (1, 9), (20, 1), (9, 14, 11)]
 RADII = [0, 0.5, 1, 2**0.5, 3**0.5, 5**0.5, 3.7, 11, 25.0]
