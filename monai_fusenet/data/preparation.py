@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, ScaleIntensityRange
+from monai.transforms import MapTransform
 from monai.utils.misc import ImageMetaKey
 from torch import Tensor
 
@@ -141,17 +141,18 @@ class CheckImaged(MapTransform):
         if min(shape) < self.min_size:
             raise ValueError(f"{name}every side must have at least {self.min_size} pixels, got the shape {shape}")
         values = plain(without_alpha(image))
-        bad = sum(part.numel() - int(torch.isfinite(part).sum()) for part in values.flatten().split(VALUES_AT_ONCE))
-        if bad:
+        least, greatest = torch.aminmax(values.flatten(1), dim=1)
+        if not (torch.isfinite(least) & torch.isfinite(greatest)).all():  # NaN is both
+            finite = (torch.isfinite(part).sum() for part in values.flatten().split(VALUES_AT_ONCE))
+            bad = values.numel() - int(sum(finite))
             raise ValueError(
                 f"{name}{bad} of {values.numel()} pixel values are NaN or infinite; "
                 "with --nan_value 0, or another number, that number takes their place; a label server takes the line "
                 "nan_value: 0 in a file .yaml, given as --preset"
             )
-        pixels = values.flatten(1)
-        if torch.equal(pixels.amin(1), pixels.amax(1)):
-            listed = ", ".join(f"{value:g}" for value in pixels[:, 0].tolist())
-            raise ValueError(f"{name}every pixel has the value {listed if len(pixels) == 1 else f'({listed})'}")
+        if torch.equal(least, greatest):
+            listed = ", ".join(f"{value:g}" for value in least.tolist())
+            raise ValueError(f"{name}every pixel has the value {listed if len(least) == 1 else f'({listed})'}")
 
 
 class ScaleByPercentilesd(MapTransform):
@@ -202,16 +203,15 @@ class ScaleByPercentilesd(MapTransform):
             parts = values.split(1) if self.channel_wise else [values]
             field = plain(tensor_of(sample[self.field_key]))[0] > 0 if self.field_key in sample else None
             known = (part if field is None or field.all() else part[:, field] for part in parts)
-            scales = [self._scale_of(part) for part in known]
-            sample[key] = put_back(_scaled(values, scales), image)
+            sample[key] = put_back(_scaled(values, [self._range_of(part) for part in known]), image)
         return sample
 
-    def _scale_of(self, known: Tensor) -> ScaleIntensityRange:
+    def _range_of(self, known: Tensor) -> tuple[float, float]:
         # NumPy looks for both in one go; torch would sort all values, twice.
         low, high = np.percentile(known.cpu().numpy(), [self.lower, self.upper]).tolist()
         if low == high:
             low, high = known.min().item(), known.max().item()
-        return ScaleIntensityRange(low, high, 0.0, 1.0, clip=True)
+        return low, high
 
 
 class WindowCTd(MapTransform):
@@ -235,7 +235,7 @@ class WindowCTd(MapTransform):
             known = ", ".join(CT_WINDOWS)
             raise ValueError(f"window must be one of {known}, or [level, width] in HU, got {window}")
         level, width = numbers
-        self.scale = ScaleIntensityRange(level - width / 2, level + width / 2, 0.0, 1.0, clip=True)
+        self.range = level - width / 2, level + width / 2
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns a new dictionary with scaled images."""
@@ -244,17 +244,18 @@ class WindowCTd(MapTransform):
             image = at_least_float32(tensor_of(sample[key]))
             if isinstance(image, MetaTensor) and not image.meta.get("has_geometry", True):
                 raise ValueError(f"{_name_of(image)}a picture holds no Hounsfield units: leave out configs/ct.yaml")
-            sample[key] = put_back(_scaled(plain(image), [self.scale]), image)
+            sample[key] = put_back(_scaled(plain(image), [self.range]), image)
         return sample
 
 
-def _scaled(image: Tensor, scales: Sequence[ScaleIntensityRange]) -> Tensor:
-    """An image (C, *spatial) of which each channel, or all by one, is scaled, a few values at a time."""
+def _scaled(image: Tensor, ranges: Sequence[tuple[float, float]]) -> Tensor:
+    """An image (C, *spatial) of which each channel, or all by one, goes from a range to [0, 1], clipped.
+
+    As MONAI's `ScaleIntensityRange`, in place: half the time, and no copies of a large image.
+    """
     scaled = torch.empty_like(image, memory_format=torch.contiguous_format)
-    for channels, target, scale in zip(image.chunk(len(scales)), scaled.chunk(len(scales)), scales, strict=True):
-        rows = max(1, VALUES_AT_ONCE * channels.shape[1] // channels.numel())
-        for part, place in zip(channels.split(rows, dim=1), target.split(rows, dim=1), strict=True):
-            place.copy_(torch.as_tensor(scale(part)))
+    for channels, target, (low, high) in zip(image.chunk(len(ranges)), scaled.chunk(len(ranges)), ranges, strict=True):
+        torch.sub(channels, low, out=target).div_(high - low or 1.0).clamp_(0, 1)
     return scaled
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage.morphology import convex_hull_image
 
 from monai_fusenet.transforms.kmeans import kmeans_clusters, kmeans_partitions
-from monai_fusenet.transforms.morphology import fill_holes, opened_components, within_distance
+from monai_fusenet.transforms.morphology import convex_hull, fill_holes, opened_components, within_distance
 from monai_fusenet.utils.arrays import border_of
 
 SHAPES = [(37, 53), (1, 9), (20, 1), (9, 14, 11)]
@@ -28,6 +29,31 @@ def test_distances_borders_and_holes_are_those_of_scipy(shape):
             np.testing.assert_array_equal(within_distance(mask, radius), distance <= radius)
         np.testing.assert_array_equal(border_of(mask), mask & ~ndimage.binary_erosion(mask))
         np.testing.assert_array_equal(fill_holes(mask), ndimage.binary_fill_holes(mask))
+
+
+@pytest.mark.parametrize("shape", [(37, 53), (9, 64), (64, 9), (2, 4), (9, 14, 11)])
+@pytest.mark.parametrize("of_centres", [False, True])
+def test_hulls_are_those_of_scikit_image(shape, of_centres):
+    for seed in range(20):
+        mask = blobs(shape, seed)
+        mask &= np.random.default_rng(seed).random(shape) > 0.9 * (seed % 2)  # some of many parts
+        mask.flat[[0, 5]] = seed % 3 == 0
+        mask.flat[-1 if seed % 5 else 3] = mask.flat[len(mask.flat) // 2] = mask.flat[2] = True
+        np.testing.assert_array_equal(
+            convex_hull(mask, of_centres), convex_hull_image(mask, offset_coordinates=not of_centres)
+        )
+
+
+def test_hulls_of_a_point_and_of_lines():
+    for pixels in ([(2, 3)], [(2, 1), (2, 6)], [(0, 4), (5, 4)], [(0, 0), (5, 7)]):
+        mask = np.zeros((6, 8), dtype=bool)
+        mask[tuple(zip(*pixels, strict=True))] = True
+        hull = convex_hull(mask, of_centres=True)
+        between = np.linspace(*pixels, 36) if len(pixels) == 2 else np.array(pixels, dtype=float)
+        on_line = {
+            tuple(place) for place in between.round().astype(int) if np.abs(between - place).max(axis=1).min() < 1e-9
+        }
+        assert {tuple(place) for place in np.argwhere(hull)} == on_line
 
 
 def test_nothing_is_near_an_empty_mask():

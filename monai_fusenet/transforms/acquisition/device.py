@@ -9,9 +9,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import approximate_polygon, find_contours
 from skimage.measure import label as connected_components
-from skimage.morphology import convex_hull_image
 
-from monai_fusenet.transforms.morphology import fill_holes, parts, within_distance
+from monai_fusenet.transforms.morphology import convex_hull, fill_holes, parts, within_distance
 from monai_fusenet.utils.arrays import border_of, reduced_shape, resize_area, resize_nearest
 
 __all__ = ["device_field", "largest_part", "stretched"]
@@ -65,7 +64,8 @@ def device_field(grey: np.ndarray) -> np.ndarray:
     found = _exposed(grey)
     picture = _picture(grey)
     field = np.zeros(grey.shape, dtype=bool)
-    field[picture] = _exposed(grey[picture]) if found.all() else found[picture]
+    is_framed = field[picture].shape != grey.shape
+    field[picture] = _exposed(grey[picture]) if is_framed and found.all() else found[picture]
     return field
 
 
@@ -160,10 +160,7 @@ def _field_of(inside: np.ndarray) -> np.ndarray | None:
         return None
     opened = within_distance(core, radius)
     component = fill_holes(inside & opened)
-    if component[[0, 0, -1, -1], [0, -1, 0, -1]].all():
-        field = np.ones_like(component)  # the hull of the corners; to look for it takes longest of all
-    else:
-        field = convex_hull_image(component, offset_coordinates=False)
+    field = convex_hull(component, of_centres=True)
     for box, bay in parts(connected_components(field & ~component, connectivity=1), LEAST_BAY * field.size):
         rim = np.argwhere(ndimage.binary_dilation(np.pad(bay, 1)) & np.pad(component, 1)[_grown(box)])
         if len(rim) < LEAST_OUTLINE:
