@@ -70,6 +70,11 @@ def transcription(side: int, repeats: int) -> dict[str, Any]:
 
 def step(size: list[int], repeats: int, amp: bool = False, checkpoint: bool = False, exact: bool = False) -> dict:
     """Steps of the library; `exact`: with the published patch projection and edge term."""
+    return {"seconds": _seconds(step_of(size, amp, checkpoint, exact), repeats)}
+
+
+def step_of(size: list[int], amp: bool = False, checkpoint: bool = False, exact: bool = False) -> Callable[[], None]:
+    """One step of the library, to be taken as often as one likes."""
     pair = _pair(size)
     img_size = size if exact else None
     network = FuseNet(len(size), 3, img_size=img_size, use_checkpoint=checkpoint).train()
@@ -83,7 +88,7 @@ def step(size: list[int], repeats: int, amp: bool = False, checkpoint: bool = Fa
         loss(output).backward()
         optimizer.step()
 
-    return {"seconds": _seconds(one, repeats)}
+    return one
 
 
 def published_step(method: str, form: str, repeats: int, side: int | None = None) -> dict[str, Any]:

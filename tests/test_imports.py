@@ -9,7 +9,7 @@ ABSENT = (
     "itk, sklearn, matplotlib, nibabel, skimage, scipy, PIL, threadpoolctl, tensorboard, tensorboardX, pydicom, pandas"
 )
 
-FIT = """
+HIDDEN = """
 import sys
 
 class Absent:
@@ -27,7 +27,9 @@ class Absent:
 absent = sys.argv[1].split(", ")
 sys.meta_path[:] = [Absent(finder) for finder in sys.meta_path]
 sys.path.append(sys.argv[2])
+"""
 
+FIT = """
 import torch
 import monai_fusenet.engines, monai_fusenet.inferers, monai_fusenet.losses, monai_fusenet.networks
 from toy_method import ToyLoss, draw_toy_network, mirror
@@ -50,6 +52,17 @@ absent = sys.argv[1].split(", ")
 print(sorted(name for name in set(sys.modules) - before if name.partition(".")[0] in absent))
 """
 
+PICTURE = """
+import tempfile
+import numpy as np
+import monai_fusenet.bundle
+from monai_fusenet.data import load_image
+from PIL import Image
+with tempfile.NamedTemporaryFile(suffix=".png") as file:
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(file.name)
+    print(*load_image(file.name).shape, *sorted(set(absent) & set(sys.modules)))
+"""
+
 SECONDS = """
 import time
 import torch, monai
@@ -59,15 +72,19 @@ print(time.perf_counter() - start)
 """
 
 
-def printed_by(code):
-    command = [sys.executable, "-c", code, ABSENT, str(Path(__file__).parent)]
+def printed_by(code, absent=ABSENT):
+    command = [sys.executable, "-c", code, absent, str(Path(__file__).parent)]
     run = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
     assert run.returncode == 0, run.stderr
     return run.stdout.splitlines()
 
 
 def test_a_method_is_fitted_where_only_torch_monai_ignite_and_numpy_are_installed():
-    assert printed_by(FIT) == ["3 5 11 9 2 2 2 True", "[]"]
+    assert printed_by(HIDDEN + FIT) == ["3 5 11 9 2 2 2 True", "[]"]
+
+
+def test_pictures_go_through_the_bundle_without_itk():
+    assert printed_by(HIDDEN + PICTURE, absent="itk") == ["1 3 4"]
 
 
 def test_imports_bring_no_package_that_monai_has_not_brought():

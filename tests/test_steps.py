@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from benchmarks.shares import kind_of
 from benchmarks.steps import FORMS, METHODS, build, main, table
 
 
@@ -45,3 +46,14 @@ def test_an_unknown_method_names_all(capsys):
     with pytest.raises(SystemExit):
         main(["UNet"])
     assert "unknown method UNet: choose from FuseNet, MS-Former, S3-Net, feature clustering" in capsys.readouterr().err
+
+
+def test_operations_have_kinds():
+    kinds = ["aten::addmm_", "aten::native_layer_norm_backward", "aten::_to_copy", "aten::argmax", "autograd::Function"]
+    assert [kind_of(name) for name in kinds] == [
+        "matrix products",
+        "normalisation",
+        "copies and casts",
+        "sums and other arithmetic",
+        "others",
+    ]

@@ -1,12 +1,11 @@
 """NRRD and MetaImage files, read by ITK, and what all that ITK reads has in common."""
 
-from __future__ import annotations  # naming an ITK class at import would load all of ITK, which takes seconds
+from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import itk
 import numpy as np
 from monai.data import ITKReader
 from monai.utils import MetaKeys
@@ -21,6 +20,9 @@ from monai_fusenet.data.claims import (
 )
 from monai_fusenet.data.formats import META_IMAGE_SUFFIXES, NRRD_SUFFIXES, suffix_of
 from monai_fusenet.data.raster import Raster, channel_first
+
+if TYPE_CHECKING:  # imported by what reads with it: pictures and NIfTI need none of it
+    import itk
 
 __all__ = ["LPS_TO_RAS", "affine_of_header", "check_itk_claim", "itk_header", "itk_image", "raster_of", "read_with_itk"]
 
@@ -52,6 +54,8 @@ def read_with_itk(path: str) -> Raster:
 
 def itk_header(path: str) -> itk.ImageIOBase:
     """The header of a file, read. ITK would know some formats by their suffix, which it expects in lower case."""
+    import itk
+
     suffix = suffix_of(path)
     header = getattr(itk, _ITK_READERS.get(suffix, _DICOM_READER)).New()
     if suffix not in META_IMAGE_SUFFIXES and not header.CanReadFile(path):
@@ -92,6 +96,8 @@ def itk_image(path: str, header: itk.ImageIOBase | None = None) -> Any:
         path: of the file.
         header: of it, where it is read already.
     """
+    import itk
+
     header = itk_header(path) if header is None else header
     image_type = itk.Image if header.GetNumberOfComponents() == 1 else itk.VectorImage
     reader = itk.ImageFileReader[image_type[itk.F, header.GetNumberOfDimensions()]]
