@@ -5,19 +5,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
-from monai_fusenet.bundle.options import OPTIONS, WORKFLOWS, Option
-from monai_fusenet.shipped import config_files
-
-CONFIGS = {"training": "train", "inference": "inference", "evaluation": "evaluate", "distillation": "distill"}
+from monai_fusenet.options import OPTIONS, WORKFLOWS, default_of, shipped_configs
 
 HEAD = """# Options
 
 Made by `python -m monai_fusenet.bundle.options_page > docs/options.md` from the table in
-`monai_fusenet/bundle/options.py` and the defaults in `bundles/fusenet_segmentation/configs/`.
+`monai_fusenet/options/table.py` and the defaults in `bundles/fusenet_segmentation/configs/`.
 
 Every option is given as `--name value` after `python -m monai.bundle run ...`, or as `name: value` in an overlay.
 A misspelt one ends the run in one line that names the nearest known one. Arguments of a block are reached with `#`, as
@@ -27,28 +20,9 @@ A misspelt one ends the run in one line that names the nearest known one. Argume
 """
 
 
-def default_of(option: Option, configs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The default of an option as a table shows it, for each workflow where they differ."""
-    if option.overlays:
-        return f"of {' and '.join(f'`{name}`' for name in option.overlays)}"
-    texts = {name: _shown(configs[name][option.name]) for name in option.workflows}
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return ", ".join(f"{text} ({name})" for name, text in texts.items())
-
-
-def _shown(value: Any) -> str:
-    if str(value).startswith("$"):
-        return "computed"
-    return f"that of `--{value[1:]}`" if str(value).startswith("@") else f"`{json.dumps(value)}`"
-
-
 def options_page() -> str:
     """The page as Markdown."""
-    configs = {}
-    for workflow, name in CONFIGS.items():
-        with open(config_files(name)[0], encoding="utf-8") as file:
-            configs[workflow] = json.load(file)
+    configs = shipped_configs()
     lines = [HEAD, "| option | value | default | workflows | results | what it does |", "|---|---|---|---|---|---|"]
     for option in OPTIONS:
         workflows = "all" if option.workflows == WORKFLOWS else ", ".join(option.workflows)
