@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
-from monai_fusenet.options import OPTIONS, WORKFLOWS, default_of, shipped_configs
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from monai_fusenet.options import OPTIONS, WORKFLOWS, Option, shipped_configs
 
 HEAD = """# Options
 
@@ -18,6 +22,22 @@ A misspelt one ends the run in one line that names the nearest known one. Argume
 
 "Results" says whether results depend on the option: a folder that holds results of another value is not continued.
 """
+
+
+def default_of(option: Option, configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The default of an option as a table shows it, for each workflow where they differ."""
+    if option.overlays:
+        return f"of {' and '.join(f'`{name}`' for name in option.overlays)}"
+    texts = {name: _shown(configs[name][option.name]) for name in option.workflows}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return ", ".join(f"{text} ({name})" for name, text in texts.items())
+
+
+def _shown(value: Any) -> str:
+    if str(value).startswith("$"):
+        return "computed"
+    return f"that of `--{value[1:]}`" if str(value).startswith("@") else f"`{json.dumps(value)}`"
 
 
 def options_page() -> str:
