@@ -49,8 +49,8 @@ def status_of(*words):
         try:
             main([str(word) for word in words])
         except SystemExit as ended:
-            return ended.code or 0
-    raise AssertionError("a command ends its process")
+            return ended.code
+    return 0
 
 
 def shown_by(text):
