@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -163,6 +164,14 @@ def test_what_is_wrong_with_a_line_is_told_in_one(words, message, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     assert status_of(*words) == f"error: {message}"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preset_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text("a: [1", encoding="utf-8")
+    told = status_of("masks", "--preset", "bad.yaml", "--my-own", "1")
+    assert told.startswith("error: a preset cannot be read: while parsing a flow sequence")
+    assert "\n" not in told
 
 
 def test_without_the_server_it_says_what_to_install(tmp_path, monkeypatch):

@@ -187,8 +187,8 @@ class WorkflowCommand(click.Command):
         if bundle is not None:
             files[0] = str(Path(bundle).expanduser() / "configs" / f"{name}.json")
             if not Path(files[0]).is_file():
-                masks = " its masks are scored by evaluate FOLDER --predictions MASKS" if name == "evaluate" else ""
-                ctx.fail(f"{bundle} is no bundle for this command: there is no {files[0]}{masks and ';' + masks}")
+                scored = "; its masks are scored by evaluate FOLDER --predictions MASKS" if name == "evaluate" else ""
+                ctx.fail(f"{bundle} is no bundle for this command: there is no {files[0]}{scored}")
         return files
 
     def _values(self, ctx: click.Context) -> dict[str, str]:
@@ -198,9 +198,7 @@ class WorkflowCommand(click.Command):
         table = {option.name: option for option in OPTIONS}
         params = dict(ctx.params)
         folder = params.pop("folder")
-        given = {
-            name: value for name, value in params.items() if value is not None and name not in ("preset", "bundle")
-        }
+        given = {name: value for name, value in params.items() if value is not None and name not in OWN}
         if folder is not None and "dataset_dir" in given:
             ctx.fail("FOLDER and --dataset-dir are the same thing: give one of them")
         if folder is None and "dataset_dir" not in given and self.workflow.needs_folder:
@@ -218,8 +216,11 @@ class WorkflowCommand(click.Command):
         """Ends the command where neither the configs nor MONAI know the name of an option."""
         if "#" in name or "::" in name or name in OF_MONAI:
             return
-        if any(name in _read(file) for file in self._files(ctx)):
-            return
+        try:
+            if any(name in _read(file) for file in self._files(ctx)):
+                return
+        except (ValueError, yaml.YAMLError) as error:
+            ctx.fail(f"a preset cannot be read: {error}")
         options = [opt[2:] for param in super().get_params(ctx) for opt in param.opts if opt.startswith("--")]
         near = nearest(_dashed(name)[2:], options, f"{ctx.command_path} --help names all", "--")
         ctx.fail(f"unknown option {_dashed(name)}; {near}")
