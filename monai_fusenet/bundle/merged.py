@@ -64,6 +64,7 @@ def write_merged(folder: str | Path, overlays: Sequence[str] = (), options: Mapp
     pred = metadata["network_data_format"]["outputs"]["pred"]
     pred |= {"num_channels": scores.shape[1], "spatial_shape": image["spatial_shape"]}
     pred["channel_def"] = {str(cluster): "a cluster" for cluster in range(scores.shape[1])}
+    metadata["eval_metrics"] = {}  # those of the bundle are of other overlays
     readme = README.format(overlays=", ".join(overlays) or "no overlay")
     write_bundle(folder, network, config, metadata, bundle, readme)
 

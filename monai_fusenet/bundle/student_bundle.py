@@ -116,6 +116,7 @@ def student_metadata(parent: Mapping[str, Any], values: Mapping[str, Any]) -> di
         "data_source": "one folder of images, without their masks",
         "image_classes": f"{values['in_channels']} channels, intensities scaled to [0, 1] per image",
         "pred_classes": f"logits of {', '.join(channels)}" if several else "logit of the foreground",
+        "eval_metrics": {},
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}},
     }
 

@@ -336,7 +336,7 @@ class Block:
 
 BLOCKS = (  # in the order in which they are built; a fault is told of the first one that has it
     *map(Block, ("network_def", "loss_function", "foreground", "preprocessing", "postprocessing", "inferer")),
-    *map(Block, ("augmentation", "train#preprocessing", "validate#preprocessing", "validate#postprocessing")),
+    *map(Block, ("augmentation", "train#preprocessing", "preview#preprocessing", "preview#postprocessing")),
     Block("classical"),
     Block("student_def", part="student"),
     *map(Block, ("student#preprocessing", "student#postprocessing", "student#augmentation", "student#loss_function")),

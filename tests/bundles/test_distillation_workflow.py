@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser, create_workflow, verify_net_in_out
 from PIL import Image
 from test_configs import METADATA_KEYS, components
 
+import monai_fusenet
 from monai_fusenet.losses import NoisyMaskLoss
 from monai_fusenet.transforms import split_objects
 
@@ -214,6 +215,8 @@ def test_the_result_is_a_bundle_as_monai_wants_it(done, tmp_path, monkeypatch):
     assert workflow.check_properties() == []
     metadata = json.loads((model / "configs" / "metadata.json").read_text(encoding="utf-8"))
     assert all(metadata[key] for key in METADATA_KEYS)
+    assert metadata["version"] == monai_fusenet.__version__
+    assert metadata["eval_metrics"] == {}  # those of the bundle that it comes from are not its own
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(model / "configs" / "metadata.json"),

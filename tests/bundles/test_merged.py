@@ -42,6 +42,7 @@ def test_it_is_a_bundle_as_monai_wants_it(tmp_path):
     metadata = json.loads((tmp_path / "configs" / "metadata.json").read_text("utf-8"))
     image = metadata["network_data_format"]["inputs"]["image"]
     assert (image["num_channels"], image["spatial_shape"]) == (1, [32, 32, 32])
+    assert metadata["eval_metrics"] == {}
     assert "with volume, ct" in (tmp_path / "docs" / "README.md").read_text("utf-8")
 
 

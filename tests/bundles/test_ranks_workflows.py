@@ -27,6 +27,7 @@ from test_distillation_workflow import SMALL_STUDENT
 from test_training import assert_same_weights, weights
 
 OVERLAY = CONFIGS / "multi_gpu_train.json"
+EVALUATION_OVERLAY = CONFIGS / "multi_gpu_evaluate.json"
 JOBS = Path(__file__).with_name("rank_jobs.py")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 HALTED = {**SMALL, "inferer#steps": 20}
@@ -148,6 +149,16 @@ def statuses(base, killed_training, killed_inference):
         "inference again": ("inference", [], {**SMALL, **data, "output_dir": base / "two" / "inference"}),
         "halted": ("inference", [], halted),
         "evaluation": ("evaluation", [], {**evaluation, "output_dir": base / "two" / "evaluation"}),
+        "evaluation, overlay": (
+            "evaluation",
+            [EVALUATION_OVERLAY],
+            {**evaluation, "output_dir": base / "two" / "evaluation, overlay"},
+        ),
+        "inference, overlay": (
+            "inference",
+            [EVALUATION_OVERLAY],
+            {**SMALL, **good, "output_dir": base / "two" / "inference, overlay"},
+        ),
         "distillation": ("distillation", [], {**SMALL_STUDENT, **good, "output_dir": base / "two" / "distillation"}),
         "training": ("training", [OVERLAY], {**training, "output_dir": base / "two" / "training"}),
         "training with a bad image": ("training", [OVERLAY], {**SMALL_TRAINING, **data, "output_dir": base / "left"}),
@@ -265,14 +276,30 @@ def test_a_killed_rank_costs_no_row(base, killed_inference, statuses, processes)
 
 
 def test_two_processes_evaluate_as_one(base, statuses):
-    assert statuses["evaluation"] == (0, 0)
     options = {**SMALL, "dataset_dir": base / "good", "output_dir": base / "one" / "evaluation", "seeds": [0, 1]}
     assert call("evaluation", **options) == 0
-    one, two = (base / count / "evaluation" for count in ("one", "two"))
-    assert files(one) == files(two)
-    for seed in ("seed_0", "seed_1"):
-        assert_same_results(one / seed, two / seed)
-    assert without_costs(read_table(one / "scores.csv")) == without_costs(read_table(two / "scores.csv"))
+    one = base / "one" / "evaluation"
+    for run in ("evaluation", "evaluation, overlay"):
+        assert statuses[run] == (0, 0)
+        two = base / "two" / run
+        assert files(one) == files(two)
+        for seed in ("seed_0", "seed_1"):
+            assert_same_results(one / seed, two / seed)
+        assert without_costs(read_table(one / "scores.csv")) == without_costs(read_table(two / "scores.csv"))
+
+
+def test_the_overlay_of_the_evaluation_serves_inference(base, statuses, tmp_path):
+    assert statuses["inference, overlay"] == (0, 0)
+    assert call("inference", **SMALL, dataset_dir=base / "good", output_dir=tmp_path) == 0
+    assert_same_results(tmp_path, base / "two" / "inference, overlay")
+
+
+def test_the_overlay_of_the_evaluation_changes_nothing_in_one_process(base, statuses, tmp_path):
+    options = {**SMALL, "dataset_dir": base / "good", "output_dir": tmp_path, "seeds": [0, 1]}
+    assert call("evaluation", EVALUATION_OVERLAY, **options) == 0
+    assert without_costs(read_table(tmp_path / "scores.csv")) == without_costs(
+        read_table(base / "two" / "evaluation" / "scores.csv")
+    )
 
 
 def test_two_processes_distil_as_one(base, statuses):
