@@ -47,7 +47,8 @@ SETTINGS: dict[str, tuple[Sequence[Path], Mapping[str, Any]]] = {
     "48 then 96, 25 steps each": ([], schedule(25, 48, 96)),
     "128, 12 steps": ([], schedule(12, 128)),
     "64 then 128, 12 steps each": ([], schedule(12, 64, 128)),
-    "64, scored at 128, 12 steps (default)": ([], {}),
+    "64, scored at 128, 12 steps": ([], {"fit_steps": 12}),
+    "64, scored at 128, 8 steps (default)": ([], {}),
 }
 
 
