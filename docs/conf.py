@@ -42,11 +42,13 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"monai_fusenet {release}"
 html_theme_options = {
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 4,
+    "header_links_before_dropdown": 6,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {"index": []}
+html_sidebars = {"index": [], "glossary": []}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
 
 DOCS = Path(__file__).parent
@@ -68,8 +70,10 @@ def link_measured_tables(app, docname, source):
     source[0] = re.sub(r"\]\(\.\./benchmarks/results/(\w+\.md)", r"](measured/\1", source[0])
 
 
-def escape_stars(app, what, name, obj, options, lines):
+def mend_docstring(app, what, name, obj, options, lines):
     """Shapes are written as (B, C, *spatial), where reStructuredText would see emphasis begin."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()  # what namedtuple says of a field that has no words of its own
     for place, line in enumerate(lines):
         parts = re.split(r"(`+[^`]+`+)", line)
         parts[::2] = [re.sub(r"(?<![*\w])\*(?=\w)", r"\\*", part) for part in parts[::2]]
@@ -93,5 +97,5 @@ def setup(app):
     """Connects the functions above to the build."""
     app.connect("builder-inited", copy_measured_tables)
     app.connect("source-read", link_measured_tables)
-    app.connect("autodoc-process-docstring", escape_stars)
+    app.connect("autodoc-process-docstring", mend_docstring)
     app.connect("autodoc-process-bases", public_bases)
