@@ -26,11 +26,13 @@ PICTURE = ROOT / "docs" / "architecture.svg"
 WIDTH, BOX, GAP, LINE = 10.0, 1.86, 0.32, 0.14  # inches: picture, box, between layers, line of text
 # Centres of the rooms that have a layer, or nearly, to themselves, chosen so that few arrows cross.
 CENTRES = {
+    "__main__": 3.0,
+    "cli": 3.0,
     "label": 3.0,
-    "__main__": 9.0,
     "bundle": 7.0,
     "distillation": 5.0,
-    "evaluation": 9.0,
+    "evaluation": 7.0,
+    "options": 9.0,
     "handlers": 7.0,
     "results": 1.0,
     "clicks": 3.0,

@@ -1,6 +1,6 @@
 """The bundle and the overlays that the package brings: where they lie, and copies of them.
 
-It imports nothing of this package, nor torch, so that `python -m monai_fusenet` answers at once.
+It imports nothing of this package, nor torch, so that the command `monai-fusenet` answers at once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ def config_files(name: str, *overlays: str) -> list[str]:
 
     Args:
         name: `train`, `inference`, `evaluate` or `distill`.
-        overlays: names of overlays of this package, those in the bundle included, or paths of files `.yaml`.
+        overlays: names of overlays of this package, those in the bundle included, or paths of files `.yaml`, `.yml`
+            or `.json`.
     """
     bundle, configs = shipped("bundles") / "fusenet_segmentation" / "configs", shipped("configs")
     in_bundle = [path.stem for path in bundle.glob("*.json")]
 
     def file_of(overlay: str) -> str:
-        if overlay.endswith(".yaml"):
+        if overlay.endswith((".yaml", ".yml", ".json")):
             return overlay
         return str(bundle / f"{overlay}.json" if overlay in in_bundle else configs / f"{overlay}.yaml")
 

@@ -5,10 +5,10 @@ from monai_fusenet.bundle.context import Context, FuseNetWorkflow, current_workf
 from monai_fusenet.bundle.evaluation import evaluate
 from monai_fusenet.bundle.faults import Interrupted, UnfinishedError
 from monai_fusenet.bundle.method import FittingMethod, load_method
-from monai_fusenet.bundle.options import FIT_OPTIONS, OPTIONS, STUDENT_OPTIONS
 from monai_fusenet.bundle.startup import accepted_masks, images, images_or_phantoms, resolve_dir, start, workers_for
 from monai_fusenet.bundle.weights import UnfitWeightsError, initial_network, load_network
 from monai_fusenet.bundle.workflows import distil, infer, student_trainer, train
+from monai_fusenet.options import FIT_OPTIONS, OPTIONS, STUDENT_OPTIONS
 from monai_fusenet.utils import distributed
 from monai_fusenet.utils.precision import has_fast_bfloat16
 

@@ -12,25 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai.bundle import ConfigComponent, ReferenceResolver
+from monai.bundle.properties import InferProperties, TrainProperties
+from monai.utils import BundlePropertyConfig
 
 from monai_fusenet import __version__
 from monai_fusenet.bundle.faults import edge
-from monai_fusenet.bundle.option_kinds import Config
-from monai_fusenet.bundle.options import (
-    BLOCKS,
-    BOOKKEEPING,
-    ENTRIES,
-    FIT_OPTIONS,
-    OPTIONS,
-    PROPERTIES,
-    STUDENT_OPTIONS,
-    WORKFLOWS,
-)
+from monai_fusenet.options.kinds import Config
+from monai_fusenet.options.table import BLOCKS, BOOKKEEPING, FIT_OPTIONS, OPTIONS, STUDENT_OPTIONS, WORKFLOWS
 
 if TYPE_CHECKING:
     from monai_fusenet.bundle.context import Context
 
-__all__ = ["check_options", "check_values", "references", "settings"]
+__all__ = ["ENTRIES", "PROPERTIES", "check_options", "check_values", "references", "settings"]
+
+# What MONAI and we call, and what `monai.fl.client.MonaiAlgo` calls a run.
+ENTRIES = {"imports", "initialize", "run", "finalize", "_meta_", "workflow", "run_name", *WORKFLOWS}
+PROPERTIES = {  # what MONAI asks a bundle for
+    ReferenceResolver.split_id(str(value[BundlePropertyConfig.ID]))[0]
+    for value in (*TrainProperties.values(), *InferProperties.values())
+}
 
 
 def _walk(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,15 +9,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from monai_fusenet.bundle.options import OPTIONS, WORKFLOWS, Option
-from monai_fusenet.shipped import config_files
-
-CONFIGS = {"training": "train", "inference": "inference", "evaluation": "evaluate", "distillation": "distill"}
+from monai_fusenet.options import OPTIONS, WORKFLOWS, Option, shipped_configs
 
 HEAD = """# Options
 
 Made by `python -m monai_fusenet.bundle.options_page > docs/options.md` from the table in
-`monai_fusenet/bundle/options.py` and the defaults in `bundles/fusenet_segmentation/configs/`.
+`monai_fusenet/options/table.py` and the defaults in `bundles/fusenet_segmentation/configs/`.
 
 Every option is given as `--name value` after `python -m monai.bundle run ...`, or as `name: value` in an overlay.
 A misspelt one ends the run in one line that names the nearest known one. Arguments of a block are reached with `#`, as
@@ -45,10 +42,7 @@ def _shown(value: Any) -> str:
 
 def options_page() -> str:
     """The page as Markdown."""
-    configs = {}
-    for workflow, name in CONFIGS.items():
-        with open(config_files(name)[0], encoding="utf-8") as file:
-            configs[workflow] = json.load(file)
+    configs = shipped_configs()
     lines = [HEAD, "| option | value | default | workflows | results | what it does |", "|---|---|---|---|---|---|"]
     for option in OPTIONS:
         workflows = "all" if option.workflows == WORKFLOWS else ", ".join(option.workflows)

@@ -17,11 +17,11 @@ from monai.utils import ensure_tuple, set_determinism
 from monai_fusenet.bundle.checks import check_options, check_values
 from monai_fusenet.bundle.context import Context
 from monai_fusenet.bundle.faults import cause_of, edge, end_on_signals, is_told
-from monai_fusenet.bundle.options import BLOCKS
 from monai_fusenet.data import find_images, load_image, phantom_images, sample_images
 from monai_fusenet.data.claims import available_memory
 from monai_fusenet.data.datalist import unique_names
 from monai_fusenet.distillation import AcceptedMasks, find_accepted
+from monai_fusenet.options.table import BLOCKS
 from monai_fusenet.utils import distributed, workers
 from monai_fusenet.utils.errors import failure_reason
 

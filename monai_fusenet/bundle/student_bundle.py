@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from monai_fusenet.bundle.checks import references
+from monai_fusenet.bundle.checks import ENTRIES, PROPERTIES, references
 from monai_fusenet.bundle.context import Context
-from monai_fusenet.bundle.options import ENTRIES, OPTIONS, PROPERTIES
 from monai_fusenet.handlers.checkpoint import save_tensors
+from monai_fusenet.options import OPTIONS
 from monai_fusenet.utils.files import atomic_path
 
 __all__ = ["student_config", "write_bundle", "write_student"]

@@ -32,6 +32,25 @@ def sample_images() -> list[dict[str, Any]]:
     return [{"image": str(folder / file), "file": file, "name": Path(file).stem} for file in SAMPLE_FILES]
 
 
+def write_samples(folder: str | os.PathLike) -> list[Path]:
+    """Writes the images of `sample_images` as PNG files of the same pixels into a folder, which is made if need be.
+
+    Returns:
+        The files, named as the images.
+
+    Raises:
+        ValueError: when one of them is there already; nothing is written then.
+    """
+    targets = {Path(folder, f"{item['name']}.png"): item["image"] for item in sample_images()}
+    for target in targets:
+        if target.exists():
+            raise ValueError(f"{target} is there already; choose another folder")
+    for target, source in targets.items():
+        with atomic_path(target) as temporary, Image.open(source) as image:
+            image.save(temporary, format="PNG")
+    return list(targets)
+
+
 def phantom_images(folder: str | os.PathLike, count: int = 4) -> list[dict[str, Any]]:
     """What `find_images` finds where `draw_phantoms` has drawn, or will."""
     names = [f"phantom_{index:03d}" for index in range(count)]

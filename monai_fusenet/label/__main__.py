@@ -1,5 +1,7 @@
 """`python -m monai_fusenet.label --studies FOLDER`: a MONAI Label server for a folder of images.
 
+`monai-fusenet annotate FOLDER` is the same.
+
 Web pages of other origins may not read its answers, unless MONAI_LABEL_CORS_ORIGINS in the environment lists them.
 """
 
@@ -14,9 +16,12 @@ import sys
 import threading
 import time
 import webbrowser
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import click
 
 from monai_fusenet.utils.files import atomic_path
 
@@ -133,28 +138,62 @@ def limited_server(host: str, port: int) -> Any:
     return LimitedServer()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m monai_fusenet.label", description=__doc__)
-    parser.add_argument("--studies", required=True, help="folder of images, or the address of a DICOMweb server")
-    parser.add_argument(
-        "--preset",
+PARAMETERS: tuple[click.Parameter, ...] = (
+    click.Option(
+        ["--preset"],
         default="generic",
-        help="what kind of image it is: generic, or the name of an overlay, as skin; a wrong one names all",
-    )
-    parser.add_argument(
-        "--method", default="fusenet", help="how images are fitted: fusenet, or the name of an overlay, as s3net"
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
-    parser.add_argument("--port", default=8000, type=int)
-    parser.add_argument("--open", action="store_true", help="open the page in a browser")
-    parser.add_argument(
-        "--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="cache_dir, cache_gib, seed"
-    )
-    parser.add_argument("--app", help="folder for weights, clusters and logs (default: in ~/.monai_fusenet/label)")
-    options = parser.parse_args(arguments)
-    if not is_address(options.studies) and not Path(options.studies).is_dir():
-        sys.exit(f"error: studies must be a folder of images or a DICOMweb address, but {options.studies} is none")
+        metavar="NAME",
+        show_default=True,
+        help="What kind of image it is: generic, or the name of an overlay, as skin; a wrong one names all.",
+    ),
+    click.Option(
+        ["--method"],
+        default="fusenet",
+        metavar="NAME",
+        show_default=True,
+        help="How images are fitted: fusenet, or the name of an overlay, as s3net.",
+    ),
+    click.Option(
+        ["--host"],
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        show_default=True,
+        help="Address to listen on; the default is for this machine alone.",
+    ),
+    click.Option(["--port"], default=8000, type=int, metavar="NUMBER", show_default=True, help="Port to listen on."),
+    click.Option(["open_page", "--open"], is_flag=True, help="Open the page in a browser."),
+    click.Option(
+        ["--conf"],
+        nargs=2,
+        multiple=True,
+        metavar="NAME VALUE",
+        help="cache_dir, cache_gib or seed, and its value.",
+    ),
+    click.Option(
+        ["--app"],
+        metavar="FOLDER",
+        help="Folder for weights, clusters and logs; by default one in ~/.monai_fusenet/label for each FOLDER.",
+    ),
+)
+
+
+def serve(
+    studies: str,
+    preset: str,
+    method: str,
+    host: str,
+    port: int,
+    open_page: bool,
+    conf: Sequence[tuple[str, str]],
+    app: str | None,
+) -> None:
+    """Serves a folder of images until the process ends; arguments are those of the command line.
+
+    Raises:
+        SystemExit: with one line, where it cannot.
+    """
+    if not is_address(studies) and not Path(studies).is_dir():
+        sys.exit(f"error: there is no folder {studies}; give a folder of images, or the address of a DICOMweb server")
     try:
         import monailabel.main  # noqa: F401
 
@@ -163,25 +202,35 @@ def main(arguments: list[str] | None = None) -> None:
     except ImportError as error:
         sys.exit(f"error: {error.name} is not installed; pip install 'monai-fusenet[label]'")
     try:
-        conf = {"preset": options.preset, "method": options.method, **dict(options.conf)}
-        read_conf(conf)
-        app = write_app(options.app or default_app(options.studies))
+        settings = {"preset": preset, "method": method, **dict(conf)}
+        read_conf(settings)
+        folder = write_app(app or default_app(studies))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    if reason := why_taken(options.host, options.port):
-        sys.exit(f"error: cannot listen on port {options.port} of {options.host} ({reason}); choose another --port")
-    token = "" if is_loopback(options.host) else secrets.token_urlsafe(16)
+    if reason := why_taken(host, port):
+        sys.exit(f"error: cannot listen on port {port} of {host} ({reason}); choose another --port")
+    token = "" if is_loopback(host) else secrets.token_urlsafe(16)
     RULES.token = token
-    RULES.hosts = frozenset() if token else frozenset({"127.0.0.1", "localhost", "::1", options.host})
-    print(instructions(options.studies, options.host, options.port, token), flush=True)
-    server = limited_server(options.host, options.port)
-    if options.open:
-        open_once_served(options.host, options.port, token)
-    command = ["start_server", "--app", str(app), "--studies", options.studies, "--host", options.host]
-    command += ["--port", str(options.port), "--uvicorn_app", "monai_fusenet.label.server:app"]
-    for name, value in conf.items():
+    RULES.hosts = frozenset() if token else frozenset({"127.0.0.1", "localhost", "::1", host})
+    print(instructions(studies, host, port, token), flush=True)
+    server = limited_server(host, port)
+    if open_page:
+        open_once_served(host, port, token)
+    command = ["start_server", "--app", str(folder), f"--studies={studies}", "--host", host]
+    command += ["--port", str(port), "--uvicorn_app", "monai_fusenet.label.server:app"]
+    for name, value in settings.items():
         command += ["--conf", name, value]
     server.action_start_server(server.args_parser().parse_args(command))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line."""
+    studies = click.Option(
+        ["--studies"], required=True, metavar="FOLDER", help="Folder of images, or the address of a DICOMweb server."
+    )
+    name = "python -m monai_fusenet.label"
+    command = click.Command(name, params=[studies, *PARAMETERS], callback=serve, help=__doc__)
+    command.main(arguments, prog_name=name, standalone_mode=__name__ == "__main__")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from monai_fusenet import __version__
 from monai_fusenet.bundle import UnfitWeightsError, initial_network
-from monai_fusenet.bundle.options import BOOKKEEPING, ENTRIES
+from monai_fusenet.bundle.checks import ENTRIES
 from monai_fusenet.clicks import STATE_VERSION, ClickSelector
 from monai_fusenet.data import load_image
 from monai_fusenet.data.blocks import LARGEST_PICTURE
 from monai_fusenet.label.cache import ClusterCache, Clusters
 from monai_fusenet.label.guided import guided_mask
+from monai_fusenet.options.table import BOOKKEEPING
 from monai_fusenet.shipped import config_files, shipped
 from monai_fusenet.transforms import ClustersToMaskd
 from monai_fusenet.utils.arrays import plain

@@ -9,10 +9,10 @@ from bundle_tools import CONFIG_OF, CONFIGS, OVERLAYS, ROOT
 from monai.bundle import ConfigParser
 
 from monai_fusenet.bundle import OPTIONS, check_options
-from monai_fusenet.bundle.checks import check_values, references
-from monai_fusenet.bundle.options import BLOCKS, ENTRIES, WORKFLOWS
+from monai_fusenet.bundle.checks import ENTRIES, check_values, references
 from monai_fusenet.bundle.options_page import options_page
 from monai_fusenet.bundle.student_bundle import student_config
+from monai_fusenet.options.table import BLOCKS, GROUPS, WORKFLOWS
 
 TABLE = {option.name: option for option in OPTIONS}
 
@@ -36,6 +36,10 @@ def test_overlays_bring_the_options_that_the_table_says(name):
 
 def test_no_option_stands_in_the_table_twice():
     assert len(TABLE) == len(OPTIONS)
+
+
+def test_each_option_stands_in_one_group():
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(TABLE)
 
 
 def test_every_block_is_in_some_config():

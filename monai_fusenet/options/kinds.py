@@ -1,15 +1,13 @@
-"""What the values of options may be."""
+"""What the values of options may be.
+
+Checks import what they need when they are called: the table of options is read by a command that answers at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from monai_fusenet.data.preparation import LARGEST
-from monai_fusenet.handlers.results import check_panels
-from monai_fusenet.results.dicom import check_dicom_output
-from monai_fusenet.transforms import FIELD_SHAPES
-from monai_fusenet.transforms.foreground import check_partitions
 from monai_fusenet.utils.checks import check_number, check_switch, check_whole
 
 __all__ = [
@@ -146,24 +144,42 @@ def _check_resolutions(name: str, resolutions: Any, config: Config) -> None:
 
 
 def _check_nan_value(name: str, value: Any, config: Config) -> None:
+    from monai_fusenet.data.preparation import LARGEST
+
     if value is not None:
         check_number(name, value, -LARGEST, LARGEST)
 
 
 def _check_field(name: str, field: Any, config: Config) -> None:
+    from monai_fusenet.transforms import FIELD_SHAPES
+
     if field not in (None, *FIELD_SHAPES):
         raise ValueError(f'{name} must be null, "device" or "body", got {field}')
 
 
 def _check_partitions(name: str, partitions: Any, config: Config) -> None:
+    from monai_fusenet.transforms.foreground import check_partitions
+
     check_partitions(partitions)
+
+
+def _check_panels(name: str, panels: Any, config: Config) -> None:
+    from monai_fusenet.handlers.results import check_panels
+
+    check_panels(panels)
+
+
+def _check_dicom(name: str, output: Any, config: Config) -> None:
+    from monai_fusenet.results.dicom import check_dicom_output
+
+    check_dicom_output(output)
 
 
 SWITCH = Kind("True or False", lambda name, value, _: check_switch(name, value))
 FOLDER, FILE, TEXT = Kind("folder"), Kind("file"), Kind("text")
 SEEDS = Kind("list of whole numbers", _check_seeds)
-DICOM = Kind('null, "seg" or "series"', lambda name, value, _: check_dicom_output(value))
-PANELS = Kind('"all", "some" or "none"', lambda name, value, _: check_panels(value))
+DICOM = Kind('null, "seg" or "series"', _check_dicom)
+PANELS = Kind('"all", "some" or "none"', _check_panels)
 ACCEPTED = Kind("folder", _check_accepted_dir)
 NAN_VALUE = Kind("null, or number", _check_nan_value)
 FIELD = Kind('null, "device" or "body"', _check_field)

@@ -1,14 +1,10 @@
-"""The options of the configs in one table."""
+"""The options of the configs in one table, in the groups in which the command shows them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monai.bundle import ReferenceResolver
-from monai.bundle.properties import InferProperties, TrainProperties
-from monai.utils import BundlePropertyConfig
-
-from monai_fusenet.bundle.option_kinds import (
+from monai_fusenet.options.kinds import (
     ACCEPTED,
     AXES,
     CLASSES,
@@ -38,6 +34,7 @@ __all__ = [
     "BLOCKS",
     "BOOKKEEPING",
     "FIT_OPTIONS",
+    "GROUPS",
     "OPTIONS",
     "STUDENT_OPTIONS",
     "WORKFLOWS",
@@ -297,6 +294,28 @@ OPTIONS = (
     ),
 )
 
+GROUPS = {
+    "Folders and results": (
+        *("dataset_dir", "output_dir", "accepted_dir", "predictions_dir", "overwrite", "panels", "dicom_output"),
+        "bundle_root",
+    ),
+    "Image": (
+        *("spatial_dims", "in_channels", "sequences", "second_view_channels", "nan_value", "window", "field"),
+        *("working_size", "working_spacing", "neighbours"),
+    ),
+    "Fit": (
+        *("checkpoint", "seed", "seeds", "features", "fit_steps", "steps", "final_steps", "resolutions", "lr"),
+        *("min_clusters", "first_step", "patch_grid", "edge_factor"),
+    ),
+    "Choice of the mask": ("partitions", "merge_twins", "split_objects"),
+    "Training": ("max_epochs", "val_interval", "batch_size", "learning_rate"),
+    "Student": (
+        *("teacher_seeds", "student_size", "student_norm", "student_amp", "flip_axes", "rounds", "round_steps"),
+        *("min_confidence", "confidence_power", "agreement", "objects", "classes"),
+    ),
+    "Machine": ("device", "amp", "workers", "num_workers"),
+}
+
 
 @dataclass(frozen=True)
 class Block:
@@ -338,9 +357,3 @@ TABLE: tuple[Option | Block, ...] = (*OPTIONS, *BLOCKS)
 BOOKKEEPING = frozenset(entry.name for entry in TABLE if not entry.shapes_results)
 FIT_OPTIONS = tuple(option.name for option in OPTIONS if option.part == "fit")
 STUDENT_OPTIONS = tuple(entry.name for entry in TABLE if entry.part == "student")
-# What MONAI and we call, and what `monai.fl.client.MonaiAlgo` calls a run.
-ENTRIES = {"imports", "initialize", "run", "finalize", "_meta_", "workflow", "run_name", *WORKFLOWS}
-PROPERTIES = {  # what MONAI asks a bundle for
-    ReferenceResolver.split_id(str(value[BundlePropertyConfig.ID]))[0]
-    for value in (*TrainProperties.values(), *InferProperties.values())
-}

@@ -1,0 +1,1 @@
+"""The command `monai-fusenet`: thin over the bundle, whose line it prints and runs."""

@@ -1,0 +1,83 @@
+"""The line `python -m monai.bundle run ...` that a command stands for: how it is written, shown and run."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+
+import fire.parser
+
+__all__ = ["bundle_line", "quoted", "run_line", "shown_line", "verbatim"]
+
+
+def verbatim(path: str) -> str:
+    """A path as MONAI's command line has to be given it, to mean this file or folder and nothing else.
+
+    Its parser (fire) takes 1e3 for a number and a,b for a list; its configs take what begins with $, @ or % for an
+    expression, a reference or a macro, and every # for ::, which an expression alone can hide.
+    """
+    if "#" in path:
+        return f"${path!r}".replace("#", r"\x23").replace("@", r"\x40")
+    if path.startswith(("$", "@", "%")):
+        path = f"./{path}"
+    return _as_text(path)
+
+
+def _as_text(text: str) -> str:
+    value = fire.parser.DefaultParseValue(text)
+    return text if isinstance(value, str) and value == text else repr(text)
+
+
+def bundle_line(run_id: str, files: Iterable[str], values: Mapping[str, str]) -> list[str]:
+    """The arguments after `python -m monai.bundle`.
+
+    Args:
+        run_id: the workflow.
+        files: config files; those that lie below the current folder are named from there.
+        values: of options, as fire reads them.
+    """
+    names = [_from_here(file) for file in files]
+    configs = f"[{','.join(map(repr, names))}]" if len(names) > 1 else _as_text(names[0])
+    words = ["run", run_id]
+    for name, value in {"config_file": configs, **values}.items():
+        words += [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
+    return words
+
+
+def _from_here(file: str) -> str:
+    path, here = os.path.abspath(file), os.path.join(os.getcwd(), "")
+    return path.removeprefix(here)
+
+
+def shown_line(words: Iterable[str]) -> str:
+    """The line as it is typed into a shell."""
+    return " ".join(map(quoted, ("python", "-m", "monai.bundle", *words)))
+
+
+def quoted(word: str) -> str:
+    """A word as it is typed into a shell: as it is, or in double quotes, where that says the same."""
+    if re.fullmatch(r"[\w@%+=:,./-][\w@%+=:,./#-]*", word):
+        return word
+    return shlex.quote(word) if re.search(r'["$`\\!\n]', word) or not word else f'"{word}"'
+
+
+def run_line(words: list[str]) -> None:
+    """Shows the line and runs it in this process, as Python itself runs `-m`: it is the program from now on.
+
+    Raises:
+        SystemExit: as the bundle raises it, with its exit status.
+    """
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several
+        print(shown_line(words), file=sys.stderr, flush=True)
+    before = sys.argv, list(sys.path)
+    sys.argv = ["monai.bundle", *words]
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, os.getcwd())  # as -m does: a config may name modules of this folder
+    try:
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+    finally:
+        sys.argv, sys.path[:] = before

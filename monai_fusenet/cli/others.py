@@ -1,0 +1,55 @@
+"""The commands beside the workflows: annotate, samples, bundle."""
+
+from __future__ import annotations
+
+import click
+
+from monai_fusenet.label.__main__ import PARAMETERS, serve
+from monai_fusenet.shipped import copy_bundle
+
+__all__ = ["OTHER_COMMANDS"]
+
+FOLDER = click.Path(file_okay=False)
+
+
+@click.command(short_help="Writes the sample images as files into OUT, to play with.")
+@click.argument("out", type=FOLDER)
+def samples(out: str) -> None:
+    """Writes the sample images as files into OUT, to play with: four medical images that scikit-image installs.
+
+    They are those that masks and train take without a folder. They have no masks.
+    """
+    from monai_fusenet.cli.line import quoted
+    from monai_fusenet.data.samples import write_samples
+
+    files = write_samples(out)
+    print(f"wrote {', '.join(file.name for file in files)} into {out}; for example:")
+    print(f"monai-fusenet masks {quoted(out)}")
+
+
+@click.command(short_help="Lays the bundle and the overlays into OUT, to read, change and run with MONAI.")
+@click.argument("out", type=FOLDER, default=".")
+def bundle(out: str) -> None:
+    """Lays the bundle and the overlays into OUT, by default the current folder, to read, change and run with MONAI.
+
+    They lie in OUT/bundles and OUT/configs.
+    """
+    from monai_fusenet.cli.line import bundle_line, shown_line
+
+    bundles, configs = copy_bundle(out)
+    config = bundles / "fusenet_segmentation" / "configs" / "inference.json"
+    print(f"wrote {bundles} and {configs}; for example:")
+    print(shown_line(bundle_line("inference", [str(config)], {"dataset_dir": "YOUR_IMAGES"})))
+
+
+annotate = click.Command(
+    "annotate",
+    params=[click.Argument(["studies"], metavar="FOLDER", type=FOLDER), *PARAMETERS],
+    callback=serve,
+    short_help="Opens a page on which clicks become masks of the images of FOLDER.",
+    help="Serves the images of FOLDER to a page on which clicks become masks, and to 3D Slicer, OHIF and CVAT by MONAI "
+    "Label. FOLDER may also be the address of a DICOMweb server. It needs the extra label: "
+    "pip install 'monai-fusenet[label]'.",
+)
+
+OTHER_COMMANDS = (annotate, samples, bundle)

@@ -1,0 +1,269 @@
+"""The commands that run the bundle's workflows; their options are those of the table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import yaml
+from click.shell_completion import CompletionItem
+
+from monai_fusenet.cli.presets import Preset, nearest, preset_names
+from monai_fusenet.options import CONFIGS, GROUPS, OPTIONS, Option, shipped_configs
+from monai_fusenet.options.kinds import ACCEPTED, FILE, FOLDER, SWITCH
+from monai_fusenet.shipped import config_files
+
+__all__ = ["WORKFLOW_COMMANDS", "Workflow", "WorkflowCommand"]
+
+PATHS = (FOLDER, FILE, ACCEPTED)
+SHORT = {"output_dir": "--output", "accepted_dir": "--accepted", "predictions_dir": "--predictions"}
+OF_MONAI = ("meta_file", "logging_file", "tracking", "init_id", "final_id")  # what `monai.bundle run` takes, besides
+OWN = ("preset", "bundle")  # options of the command, and not of the bundle
+EXTRA = f"{__name__}.extra"
+
+
+class Workflow(NamedTuple):
+    """A workflow as a command.
+
+    Attributes:
+        command: its name.
+        run_id: its name in the bundle.
+        help: what it does, in one sentence.
+        needs_folder: whether it says nothing on sample images.
+        other_bundles: whether another bundle may run in the place of the one that the package brings.
+    """
+
+    command: str
+    run_id: str
+    help: str
+    needs_folder: bool = False
+    other_bundles: bool = False
+
+
+class Text(click.ParamType):
+    """A value as MONAI's command line takes it, which reads and checks it."""
+
+    def __init__(self, name: str, choices: Iterable[str] = (), completes: str = "plain") -> None:
+        self.name = name
+        self.choices = tuple(choices)
+        self.completes = completes
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The values that are possible, or files, or folders."""
+        found = [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
+        return found or [CompletionItem(incomplete, type=self.completes)]
+
+
+def _default_of(option: Option, config: Mapping[str, Any]) -> str:
+    """The default as a command line would have it."""
+    if option.overlays:
+        return f"that of the preset {' or '.join(option.overlays)}"
+    value = config[option.name]
+    if str(value).startswith("$"):
+        return "computed"
+    return f"that of {_dashed(value[1:])}" if str(value).startswith("@") else str(value)
+
+
+def _table_option(option: Option, config: Mapping[str, Any]) -> click.Option:
+    """An option of the table as the command line has it."""
+    names = [_dashed(option.name)]
+    if option.name in SHORT:
+        names.insert(0, SHORT[option.name])
+    if option.kind is SWITCH:
+        kind = Text("switch", ("True", "False"))
+    elif option.kind in PATHS:
+        kind = Text(option.kind.text, completes="file" if option.kind is FILE else "dir")
+    else:
+        kind = Text("value", re.findall(r'"(\w+)"', option.kind.text))
+    # A switch alone means True, as in MONAI's line.
+    alone: dict[str, Any] = {"is_flag": False, "flag_value": "True"} if option.kind is SWITCH else {}
+    metavar = "[True|False]" if option.kind is SWITCH else kind.name.upper()
+    return click.Option(
+        [option.name, *names],
+        type=kind,
+        metavar=metavar,
+        help=f"{option.help} [{option.kind.text}; default: {_default_of(option, config)}]",
+        **alone,
+    )
+
+
+def _dashed(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _underscored(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _extra_option(name: str) -> click.Option:
+    """An option of the command line that is not in the table."""
+    option = click.Option(["extra", _dashed(name)], is_flag=False, flag_value="True")
+    option.name = name  # inferer#steps is no name that click would take
+    return option
+
+
+class WorkflowCommand(click.Command):
+    """A workflow of the bundle, with all options of the table that it knows.
+
+    Names may have underscores in the place of dashes. Arguments of blocks (`--inferer#steps 20`), and whatever else
+    the configs have at the top, are handed on as they are.
+    """
+
+    def __init__(self, workflow: Workflow) -> None:
+        self.workflow = workflow
+        metavar = "FOLDER" if workflow.needs_folder else "[FOLDER]"
+        folders = Text("folder", completes="dir")
+        params: list[click.Parameter] = [click.Argument(["folder"], required=False, metavar=metavar, type=folders)]
+        params.append(
+            click.Option(
+                ["--preset"],
+                multiple=True,
+                type=Preset(),
+                metavar="NAME",
+                help="What kind of images these are, or how to work: a name of those below, or a file .yaml; may be "
+                "given several times, and later ones overrule earlier ones.",
+            )
+        )
+        if workflow.other_bundles:
+            told = "Another bundle to run: the model of a distillation, as output/distillation/model."
+            params.append(click.Option(["--bundle"], type=folders, metavar="FOLDER", help=told))
+        config = shipped_configs()[workflow.run_id]
+        table = {option.name: option for option in OPTIONS if workflow.run_id in option.workflows}
+        params += [_table_option(option, config) for option in table.values()]
+        super().__init__(
+            workflow.command,
+            params=params,
+            help=workflow.help,
+            short_help=workflow.help,
+            epilog="Values are written as in MONAI's line: True, [256,256], None for null. Every other value of "
+            "the configs is reached by its name, those of blocks with #, as --foreground#objects 2.",
+            context_settings={
+                "token_normalize_func": lambda name: name.replace("_", "-"),
+                "max_content_width": 110,
+                "help_option_names": ["--help"],
+            },
+        )
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Those of the table, and those that this command line adds."""
+        return [*super().get_params(ctx), *ctx.meta.get(EXTRA, [])]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Takes options that are not in the table as they come; which of them there are is known with the presets."""
+        options = args[: args.index("--")] if "--" in args else args
+        names = [word.partition("=")[0][2:] for word in options if re.match("--[A-Za-z_]", word)]
+        known = {opt for param in self.get_params(ctx) for opt in param.opts}
+        ctx.meta[EXTRA] = [
+            _extra_option(name) for name in dict.fromkeys(map(_underscored, names)) if _dashed(name) not in known
+        ]
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options in the groups of the table, and the presets."""
+        params = {param.name: param for param in self.get_params(ctx) if isinstance(param, click.Option)}
+        groups = {"What and how": OWN, **GROUPS, "Other": ("help",)}
+        for title, names in groups.items():
+            records = [params[name].get_help_record(ctx) for name in names if name in params]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl([record for record in records if record])
+        with formatter.section("Presets"):
+            formatter.write_dl(list(preset_names().items()))
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Runs the bundle's line."""
+        from monai_fusenet.cli.line import bundle_line, run_line  # with the parser of MONAI's command line
+
+        run_line(bundle_line(self.workflow.run_id, self._files(ctx), self._values(ctx)))
+
+    def _files(self, ctx: click.Context) -> list[str]:
+        name = CONFIGS[self.workflow.run_id]
+        files = config_files(name, *ctx.params["preset"])
+        bundle = ctx.params.get("bundle")
+        if bundle is not None:
+            files[0] = str(Path(bundle).expanduser() / "configs" / f"{name}.json")
+            if not Path(files[0]).is_file():
+                masks = " its masks are scored by evaluate FOLDER --predictions MASKS" if name == "evaluate" else ""
+                ctx.fail(f"{bundle} is no bundle for this command: there is no {files[0]}{masks and ';' + masks}")
+        return files
+
+    def _values(self, ctx: click.Context) -> dict[str, str]:
+        """What the line says of options, in the order of the command."""
+        from monai_fusenet.cli.line import verbatim
+
+        table = {option.name: option for option in OPTIONS}
+        params = dict(ctx.params)
+        folder = params.pop("folder")
+        given = {
+            name: value for name, value in params.items() if value is not None and name not in ("preset", "bundle")
+        }
+        if folder is not None and "dataset_dir" in given:
+            ctx.fail("FOLDER and --dataset-dir are the same thing: give one of them")
+        if folder is None and "dataset_dir" not in given and self.workflow.needs_folder:
+            ctx.fail(f"{self.name} needs FOLDER, the folder of images")
+        for name in given:
+            if name not in table:
+                self._check_known(ctx, name)
+        values = {} if folder is None else {"dataset_dir": verbatim(_existing(ctx, folder))}
+        for name, value in given.items():
+            is_path = name in table and table[name].kind in PATHS
+            values[name] = verbatim(value) if is_path and _is_text(value) else value
+        return values
+
+    def _check_known(self, ctx: click.Context, name: str) -> None:
+        """Ends the command where neither the configs nor MONAI know the name of an option."""
+        if "#" in name or "::" in name or name in OF_MONAI:
+            return
+        if any(name in _read(file) for file in self._files(ctx)):
+            return
+        options = [opt[2:] for param in super().get_params(ctx) for opt in param.opts if opt.startswith("--")]
+        near = nearest(_dashed(name)[2:], options, f"{ctx.command_path} --help names all", "--")
+        ctx.fail(f"unknown option {_dashed(name)}; {near}")
+
+
+def _is_text(value: str) -> bool:
+    """Whether a path is meant as it stands: no null, no expression of a config, and no quotes of its own."""
+    return value != "None" and not value.startswith(("$", "@", "%", "'", '"'))
+
+
+def _existing(ctx: click.Context, folder: str) -> str:
+    path = Path(folder).expanduser()
+    if not path.exists():
+        ctx.fail(f"the folder does not exist: {folder}")
+    if not path.is_dir():
+        ctx.fail(f"FOLDER must be a folder, got the file {folder}: give the folder that holds it")
+    return folder
+
+
+def _read(file: str) -> Mapping[str, Any]:
+    with open(file, encoding="utf-8") as config:
+        content = json.load(config) if file.endswith(".json") else yaml.safe_load(config)
+    return content if isinstance(content, Mapping) else {}
+
+
+WORKFLOW_COMMANDS = (
+    Workflow(
+        "masks",
+        "inference",
+        "Makes a mask of each image of FOLDER, without any label; by default of the sample images.",
+        other_bundles=True,
+    ),
+    Workflow("train", "training", "Trains one network on all images of FOLDER; by default on the sample images."),
+    Workflow(
+        "distill",
+        "distillation",
+        "Makes one fast model from the images of FOLDER, and from the masks of a few that you accepted (--accepted).",
+        needs_folder=True,
+    ),
+    Workflow(
+        "evaluate",
+        "evaluation",
+        "Compares masks of the images of FOLDER with the true ones that it holds; makes them, or takes --predictions.",
+        needs_folder=True,
+        other_bundles=True,
+    ),
+)
