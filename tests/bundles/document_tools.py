@@ -6,7 +6,6 @@ import runpy
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 from unittest import mock
 
 import nibabel as nib
@@ -20,9 +19,10 @@ WORKFLOWS = {"masks": "inference", "train": "training", "evaluate": "evaluation"
 # What needs packages that are not here is run by the tests that have them, from the same pages.
 ELSEWHERE = {
     r"ckpt_export|onnx_export|onnx_inference\.py": "tests/test_export_docs.py",
-    r"federated/job\.py|output/federation|output/student": "tests/federated/test_simulator.py",
+    r"federated/job\.py|output/federation|output/student/model": "tests/federated/test_simulator.py",
     r"deploy/app\.py": "tests/deploy/test_deploy.py",
-    r"^curl|^monailabel|^mkdir|monai_fusenet\.label|monai-fusenet annotate": "tests/label/test_annotate_page.py",
+    r"^curl|^monailabel|^mkdir|^echo|monai_fusenet\.label|monai-fusenet annotate": "tests/label/test_annotate_page.py",
+    r"benchmarks\.(annotators|ohif_picture|page_picture)": "tests/label/test_annotate_page.py",
 }
 
 # What makes each workflow take a second; an option that the command itself gives stays as it gives it.
@@ -67,13 +67,16 @@ class World:
     """A folder for each kind of image that commands take, and what earlier commands leave."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.done = folder, set()
         self.pictures = draw_folder(folder / "pictures", count=3)
+        self.lungs = draw_folder(folder / "lungs", count=3)
+        for path in self.lungs.rglob("*.png"):  # two of what pictures have one of
+            pixels = np.asarray(Image.open(path))
+            Image.fromarray(np.concatenate([pixels, pixels[:, ::-1]], axis=1)).save(path)
+        self.samples = folder / "samples"
         self.accepted = folder / "accepted"
         self.accepted.mkdir()
-        for index in range(2):
-            path = self.pictures / "masks" / f"scan{index}.png"
-            Image.open(path).save(self.accepted / path.name)
+        Image.open(self.pictures / "masks" / "scan0.png").save(self.accepted / "scan0.png")  # of two, one is held out
         self.volumes, self.sequences = folder / "volumes", folder / "sequences"
         grid = np.meshgrid(*(np.linspace(-1, 1, side) for side in (17, 19, 8)), indexing="ij")
         inside = sum((axis / width) ** 2 for axis, width in zip(grid, (0.5, 0.6, 0.7), strict=True)) < 1
@@ -87,20 +90,28 @@ class World:
 
     def places(self, line):
         """What stands for the folders and files that a command names, by the option that names them."""
-        kind = "sequences" if "sequences" in line else "volumes" if re.search(r"volume|slices", line) else "pictures"
+        kinds = {"output/samples": "samples", "sequences": "sequences", "volume": "volumes", "distill.*lung": "lungs"}
+        kind = next((kind for pattern, kind in kinds.items() if re.search(pattern, line)), "pictures")
         earlier = self.folder / "output"
         return {
             **dict.fromkeys(("dataset_dir", "folder"), getattr(self, kind)),
-            **dict.fromkeys(("accepted_dir", "accepted"), self.accepted),
+            **dict.fromkeys(("accepted_dir", "accepted"), self.lungs / "masks" if kind == "lungs" else self.accepted),
             **dict.fromkeys(("predictions_dir", "predictions"), earlier / "inference"),
             "checkpoint": earlier / "training" / "model.pt",
             "bundle": earlier / "distillation" / "model",
         }
 
+    def run_once(self, module, words):
+        """Runs what no other command has run but for its output folder, which pages name as it suits them."""
+        key = module, re.sub(r" --output(_dir)? \S+", "", " ".join(words))
+        if key not in self.done:
+            run_module(module, words)
+            self.done.add(key)
+
     def prepare(self, monkeypatch):
         """Runs what others need: a training, an inference and a distillation."""
         enter(self.folder, monkeypatch)
-        for line in ("train FOLDER", "masks FOLDER", "distill FOLDER"):
+        for line in ("train FOLDER", "masks FOLDER", "distill FOLDER", "samples samples"):
             run(f"monai-fusenet {line}", self)
 
 
@@ -126,12 +137,13 @@ def run(line, world):
     elif words[0] == "sphinx-build":
         assert line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     elif words[0] == "monai-fusenet":
-        run_module("monai_fusenet", small_program(words[1:], world.places(line)))
+        world.run_once("monai_fusenet", small_program(words[1:], world.places(line)))
     elif words[:4] == ["python", "-m", "monai.bundle", "run"]:
-        run_module("monai.bundle", small_bundle(words[3:], world.places(line)))
+        world.run_once("monai.bundle", small_bundle(words[3:], world.places(line)))
     elif words[0] == "torchrun":
         start = words.index("run")
         module = [sys.executable, "-m", "torch.distributed.run", *words[1:start]]
+        module[module.index("--nproc_per_node") + 1] = "1"  # tests of ranks start two
         subprocess.run([*module, *small_bundle(words[start:], world.places(line))], env=ENVIRONMENT, check=True)
     elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks"):
         parse_benchmark(words[2], words[3:])
@@ -185,7 +197,7 @@ def small_program(words, places):
     if command not in WORKFLOWS:
         return words
     if rest and not rest[0].startswith("-"):
-        rest = [rest[0] if rest[0] == "output/samples" else str(places["folder"]), *rest[1:]]
+        rest = [str(places["folder"]), *rest[1:]]
     return [command, *small_flags(rest, places, None if "--bundle" in rest else WORKFLOWS[command])]
 
 
@@ -198,14 +210,16 @@ def small_flags(flags, places, workflow):
             given |= {name, INSTEAD.get(name, name)}
             if name in places:
                 flags[place + 1] = str(places[name])
-    volume = re.search(r"volume|slices", " ".join(flags))
+    text = " ".join(flags)
+    volume = re.search("volume", text)
+    given |= {"steps"} if "feedforward" in text else set()
     for name, value in SMALL[workflow].items():
         if name not in given:
             flags += [f"--{name}", "[12,12,12]" if volume and name == "working_size" else value]
     return flags
 
 
-class Parsed(Exception):
+class ParsedError(Exception):
     """The program has understood its arguments."""
 
 
@@ -215,12 +229,12 @@ def parse_benchmark(name, arguments):
 
     def parse_args(self, *given):
         parse(self, *given)
-        raise Parsed
+        raise ParsedError
 
     name = f"{name}.__main__" if (ROOT / name.replace(".", "/")).is_dir() else name
     with mock.patch.object(argparse.ArgumentParser, "parse_args", parse_args):
         try:
             run_module(name, arguments)
-        except Parsed:
+        except ParsedError:
             return
     assert name == "benchmarks.cases"  # it has JSON for arguments, and has run

@@ -44,9 +44,12 @@ def test_example_runs(example, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("line", "page"), COMMANDS, ids=[f"{page.stem}: {line}"[:90] for line, page in COMMANDS])
 def test_command_runs(line, page, world, tmp_path, monkeypatch):
     if test := runs_elsewhere(line):
-        assert f'"{page.name}"' in (ROOT / test).read_text(encoding="utf-8")
+        assert re.search(rf'"{page.name}"|documented_commands', (ROOT / test).read_text(encoding="utf-8"))
         return
-    enter(tmp_path, monkeypatch)
+    if line.startswith("monai-fusenet bundle"):
+        monkeypatch.chdir(tmp_path)  # where neither lies yet
+    else:
+        enter(tmp_path, monkeypatch)
     for name in re.findall(r"\b\w+\.yaml\b", line) if "configs/" not in line else ():
         (tmp_path / name).write_text("".join(blocks(page, "yaml")), encoding="utf-8")
     run(line, world)
