@@ -31,7 +31,7 @@ CENTRES = {
     "label": 3.0,
     "bundle": 7.0,
     "distillation": 5.0,
-    "evaluation": 7.0,
+    "evaluation": 9.0,
     "options": 9.0,
     "handlers": 7.0,
     "results": 1.0,

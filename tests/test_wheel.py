@@ -8,9 +8,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from bundle_tools import ROOT, SMALL, draw_folder, read_summary
+from bundle_tools import ROOT, SMALL, draw_folder, read_summary, same_files
 
-from monai_fusenet.__main__ import copy_bundle, main
+from monai_fusenet.cli.main import main
+from monai_fusenet.shipped import copy_bundle
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_from_the_wheel_alone_to_masks(installed, tmp_path):
             timeout=300,
         )
 
-    copied = python("monai_fusenet")
+    copied = python("monai_fusenet", "bundle")
     assert copied.returncode == 0, copied.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"bundles", "configs"}
     for name in ("bundles", "configs"):
@@ -56,6 +57,11 @@ def test_from_the_wheel_alone_to_masks(installed, tmp_path):
     assert result.returncode == 0, result.stderr
     assert [row["status"] for row in read_summary(tmp_path / "output" / "inference")] == ["ok"] * 3
 
+    result = python("monai_fusenet", "masks", "data", "--preset", "skin", "--output", "masks", *options)
+    assert result.returncode == 0, result.stderr
+    assert f"{installed}/monai_fusenet/share/configs/skin.yaml" in result.stderr
+    assert same_files(tmp_path / "masks", tmp_path / "output" / "inference")
+
 
 def test_copying_overwrites_nothing(tmp_path):
     (tmp_path / "configs").mkdir()
@@ -63,11 +69,11 @@ def test_copying_overwrites_nothing(tmp_path):
         copy_bundle(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["configs"]
     with pytest.raises(SystemExit, match=r"^error: .*configs is there already; choose another folder"):
-        main([str(tmp_path)])
+        main(["bundle", str(tmp_path)])
 
 
 def test_copies_say_what_to_do_next(tmp_path, capsys):
-    main([str(tmp_path / "new")])
+    main(["bundle", str(tmp_path / "new")])
     assert "python -m monai.bundle run inference --config_file" in capsys.readouterr().out
     assert Path(tmp_path / "new" / "configs" / "skin.yaml").is_file()
 
@@ -78,9 +84,9 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil.copytree, "__defaults__", (False, None, full, False, False))
     with pytest.raises(SystemExit, match=r"^error: cannot write .*: \[Errno 28\] No space left on device$"):
-        main([str(tmp_path / "new")])
+        main(["bundle", str(tmp_path / "new")])
     assert list((tmp_path / "new").iterdir()) == []
     monkeypatch.undo()
     (tmp_path / "new" / ".monai_fusenet_copy" / "bundles").mkdir(parents=True)  # left by a killed copy
-    main([str(tmp_path / "new")])
+    main(["bundle", str(tmp_path / "new")])
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["bundles", "configs"]

@@ -75,18 +75,15 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: those after the name of the program; by default those of this process.
 
     Raises:
-        SystemExit: with status 1 and one line where the command line is wrong; else as the command ends.
+        SystemExit: with status 1 and one line where the command line is wrong; else as the bundle ends.
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        status = program.main(words or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+        program.main(words or ["--help"], prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
         sys.exit(f"error: {' '.join(error.format_message().split())}")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     except click.Abort:  # before the bundle has begun, which says so itself
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     if not words:
         sys.exit(f"error: no command given; bundle and overlays are laid into this folder by: {PROGRAM} bundle .")
-    sys.exit(status)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
 
 from monai_fusenet.label.__main__ import PARAMETERS, serve
 from monai_fusenet.shipped import copy_bundle
 
 __all__ = ["OTHER_COMMANDS"]
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turns what goes wrong with files into a line for the user."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
 
 FOLDER = click.Path(file_okay=False)
 
@@ -22,7 +35,8 @@ def samples(out: str) -> None:
     from monai_fusenet.cli.line import quoted
     from monai_fusenet.data.samples import write_samples
 
-    files = write_samples(out)
+    with told():
+        files = write_samples(out)
     print(f"wrote {', '.join(file.name for file in files)} into {out}; for example:")
     print(f"monai-fusenet masks {quoted(out)}")
 
@@ -36,7 +50,8 @@ def bundle(out: str) -> None:
     """
     from monai_fusenet.cli.line import bundle_line, shown_line
 
-    bundles, configs = copy_bundle(out)
+    with told():
+        bundles, configs = copy_bundle(out)
     config = bundles / "fusenet_segmentation" / "configs" / "inference.json"
     print(f"wrote {bundles} and {configs}; for example:")
     print(shown_line(bundle_line("inference", [str(config)], {"dataset_dir": "YOUR_IMAGES"})))

@@ -17,7 +17,7 @@ from monai_fusenet.options import CONFIGS, GROUPS, OPTIONS, Option, shipped_conf
 from monai_fusenet.options.kinds import ACCEPTED, FILE, FOLDER, SWITCH
 from monai_fusenet.shipped import config_files
 
-__all__ = ["WORKFLOW_COMMANDS", "Workflow", "WorkflowCommand"]
+__all__ = ["WORKFLOW_COMMANDS", "Task", "WorkflowCommand"]
 
 PATHS = (FOLDER, FILE, ACCEPTED)
 SHORT = {"output_dir": "--output", "accepted_dir": "--accepted", "predictions_dir": "--predictions"}
@@ -26,8 +26,8 @@ OWN = ("preset", "bundle")  # options of the command, and not of the bundle
 EXTRA = f"{__name__}.extra"
 
 
-class Workflow(NamedTuple):
-    """A workflow as a command.
+class Task(NamedTuple):
+    """A workflow, as the task of a command.
 
     Attributes:
         command: its name.
@@ -113,9 +113,9 @@ class WorkflowCommand(click.Command):
     the configs have at the top, are handed on as they are.
     """
 
-    def __init__(self, workflow: Workflow) -> None:
-        self.workflow = workflow
-        metavar = "FOLDER" if workflow.needs_folder else "[FOLDER]"
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        metavar = "FOLDER" if task.needs_folder else "[FOLDER]"
         folders = Text("folder", completes="dir")
         params: list[click.Parameter] = [click.Argument(["folder"], required=False, metavar=metavar, type=folders)]
         params.append(
@@ -128,17 +128,17 @@ class WorkflowCommand(click.Command):
                 "given several times, and later ones overrule earlier ones.",
             )
         )
-        if workflow.other_bundles:
+        if task.other_bundles:
             told = "Another bundle to run: the model of a distillation, as output/distillation/model."
             params.append(click.Option(["--bundle"], type=folders, metavar="FOLDER", help=told))
-        config = shipped_configs()[workflow.run_id]
-        table = {option.name: option for option in OPTIONS if workflow.run_id in option.workflows}
+        config = shipped_configs()[task.run_id]
+        table = {option.name: option for option in OPTIONS if task.run_id in option.workflows}
         params += [_table_option(option, config) for option in table.values()]
         super().__init__(
-            workflow.command,
+            task.command,
             params=params,
-            help=workflow.help,
-            short_help=workflow.help,
+            help=task.help,
+            short_help=task.help,
             epilog="Values are written as in MONAI's line: True, [256,256], None for null. Every other value of "
             "the configs is reached by its name, those of blocks with #, as --foreground#objects 2.",
             context_settings={
@@ -178,17 +178,17 @@ class WorkflowCommand(click.Command):
         """Runs the bundle's line."""
         from monai_fusenet.cli.line import bundle_line, run_line  # with the parser of MONAI's command line
 
-        run_line(bundle_line(self.workflow.run_id, self._files(ctx), self._values(ctx)))
+        run_line(bundle_line(self.task.run_id, self._files(ctx), self._values(ctx)))
 
     def _files(self, ctx: click.Context) -> list[str]:
-        name = CONFIGS[self.workflow.run_id]
+        name = CONFIGS[self.task.run_id]
         files = config_files(name, *ctx.params["preset"])
         bundle = ctx.params.get("bundle")
         if bundle is not None:
             files[0] = str(Path(bundle).expanduser() / "configs" / f"{name}.json")
             if not Path(files[0]).is_file():
-                masks = " its masks are scored by evaluate FOLDER --predictions MASKS" if name == "evaluate" else ""
-                ctx.fail(f"{bundle} is no bundle for this command: there is no {files[0]}{masks and ';' + masks}")
+                scored = "; its masks are scored by evaluate FOLDER --predictions MASKS" if name == "evaluate" else ""
+                ctx.fail(f"{bundle} is no bundle for this command: there is no {files[0]}{scored}")
         return files
 
     def _values(self, ctx: click.Context) -> dict[str, str]:
@@ -198,12 +198,10 @@ class WorkflowCommand(click.Command):
         table = {option.name: option for option in OPTIONS}
         params = dict(ctx.params)
         folder = params.pop("folder")
-        given = {
-            name: value for name, value in params.items() if value is not None and name not in ("preset", "bundle")
-        }
+        given = {name: value for name, value in params.items() if value is not None and name not in OWN}
         if folder is not None and "dataset_dir" in given:
             ctx.fail("FOLDER and --dataset-dir are the same thing: give one of them")
-        if folder is None and "dataset_dir" not in given and self.workflow.needs_folder:
+        if folder is None and "dataset_dir" not in given and self.task.needs_folder:
             ctx.fail(f"{self.name} needs FOLDER, the folder of images")
         for name in given:
             if name not in table:
@@ -218,8 +216,11 @@ class WorkflowCommand(click.Command):
         """Ends the command where neither the configs nor MONAI know the name of an option."""
         if "#" in name or "::" in name or name in OF_MONAI:
             return
-        if any(name in _read(file) for file in self._files(ctx)):
-            return
+        try:
+            if any(name in _read(file) for file in self._files(ctx)):
+                return
+        except (ValueError, yaml.YAMLError) as error:
+            ctx.fail(f"a preset cannot be read: {error}")
         options = [opt[2:] for param in super().get_params(ctx) for opt in param.opts if opt.startswith("--")]
         near = nearest(_dashed(name)[2:], options, f"{ctx.command_path} --help names all", "--")
         ctx.fail(f"unknown option {_dashed(name)}; {near}")
@@ -246,20 +247,20 @@ def _read(file: str) -> Mapping[str, Any]:
 
 
 WORKFLOW_COMMANDS = (
-    Workflow(
+    Task(
         "masks",
         "inference",
         "Makes a mask of each image of FOLDER, without any label; by default of the sample images.",
         other_bundles=True,
     ),
-    Workflow("train", "training", "Trains one network on all images of FOLDER; by default on the sample images."),
-    Workflow(
+    Task("train", "training", "Trains one network on all images of FOLDER; by default on the sample images."),
+    Task(
         "distill",
         "distillation",
         "Makes one fast model from the images of FOLDER, and from the masks of a few that you accepted (--accepted).",
         needs_folder=True,
     ),
-    Workflow(
+    Task(
         "evaluate",
         "evaluation",
         "Compares masks of the images of FOLDER with the true ones that it holds; makes them, or takes --predictions.",

@@ -94,9 +94,20 @@ def call(run_id, *overlays, config=None, **options):
     return 0
 
 
+def restored_logging():
+    """Undoes what the bundle's logging.conf does to the loggers of this process; for fixtures."""
+    loggers = [logging.getLogger(name) for name in ("", "monai_fusenet", "ignite")]
+    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers
+
+
 def hear(caplog):
     """Lets `caplog` have our lines, which the bundle's logging.conf keeps to itself; use with logging_file=False."""
-    logging.getLogger("monai_fusenet").propagate = True  # put back by the fixture in conftest.py
+    logging.getLogger("monai_fusenet").propagate = True  # put back by `restored_logging`
     caplog.set_level(logging.INFO, "monai_fusenet")
 
 
@@ -128,6 +139,33 @@ def draw_folder(folder, count=3, masks=True):
 def read_summary(folder):
     with (Path(folder) / "summary.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def same_files(folder, other):
+    """Asserts that two folders of results hold the same, but for times, memory and places; returns how many files."""
+    names = [
+        sorted(
+            str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and "events.out" not in path.name
+        )
+        for root in (Path(folder), Path(other))
+    ]
+    assert names[0] == names[1]
+    for name in names[0]:
+        assert _content(Path(folder), name) == _content(Path(other), name), name
+    return len(names[0])
+
+
+def _content(root, name):
+    path = root / name
+    if path.name == "report.html":  # made of the tables beside it, and of how long they took
+        return None
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        measured = ("seconds", "seconds_mean", "peak_mib")
+        return [{key: value for key, value in row.items() if key not in measured} for row in rows]
+    content = path.read_bytes()
+    return content.replace(str(root).encode(), b"") if path.suffix == ".json" else content
 
 
 def last_line(process):
