@@ -18,6 +18,7 @@ from bundle_tools import ROOT
 PACKAGE = ROOT / "monai_fusenet"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+ADDING = ROOT / "docs" / "adding.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 
@@ -109,7 +110,7 @@ def test_the_picture_leaves_out_what_follows_from_other_arrows():
     assert script["arrows"](house) == [("top", "middle", 2), ("middle", "low", 3)]
 
 
-@pytest.mark.parametrize("document", [ARCHITECTURE, CONTRIBUTING], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [ARCHITECTURE, ADDING, CONTRIBUTING], ids=lambda path: path.name)
 def test_files_that_a_document_names_exist(document):
     text = document.read_text(encoding="utf-8")
     links = [document.parent / link for link in re.findall(r"\]\(([^)#:]+)\)", text)]

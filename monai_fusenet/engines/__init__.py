@@ -1,6 +1,6 @@
 """What runs: one optimisation step, and one pass through a folder."""
 
-from monai_fusenet.engines.evaluator import FolderEvaluator, ForgivingDataset, ForgivingLoader
+from monai_fusenet.engines.evaluator import FolderEvaluator, ForgivingDataset, ForgivingLoader, Report
 from monai_fusenet.engines.trainer import FuseNetTrainer, prepare_pair, prepare_views
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "ForgivingDataset",
     "ForgivingLoader",
     "FuseNetTrainer",
+    "Report",
     "prepare_pair",
     "prepare_views",
 ]

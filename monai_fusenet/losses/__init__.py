@@ -1,6 +1,6 @@
 """What judges: pure functions of scores and tokens, each with a module that names and weighs it."""
 
-from monai_fusenet.losses.cross_modal import CrossModalLoss, cross_modal_similarity
+from monai_fusenet.losses.cross_modal import CrossModalLoss, CrossModalSimilarity, cross_modal_similarity
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss, edge_disagreement, published_edge_map
 from monai_fusenet.losses.feature_clustering import FeatureClusteringLoss, FeatureClusteringTerms
 from monai_fusenet.losses.fusenet import FuseNetLoss, FuseNetTerms
@@ -32,6 +32,7 @@ from monai_fusenet.losses.with_scribbles import WithScribbles
 
 __all__ = [
     "CrossModalLoss",
+    "CrossModalSimilarity",
     "EdgeRefinementLoss",
     "FeatureClusteringLoss",
     "FeatureClusteringTerms",

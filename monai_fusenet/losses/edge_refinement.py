@@ -81,7 +81,7 @@ def _strips(scores: Tensor) -> tuple[Tensor, ...]:
 def edge_disagreement(scores: Tensor, factor: int = 16) -> Tensor:
     """Total variation distance between each pixel's soft assignment and that of its surroundings.
 
-    p = softmax(scores); q = p down-sampled by `factor` and up-sampled back; d = sum_k |p_k - q_k| / 2.
+    `p = softmax(scores)`; q is p down-sampled by `factor` and up-sampled back; `d = sum_k |p_k - q_k| / 2`.
 
     Args:
         scores: (B, K, *spatial), K at least 2; -inf for clusters that a pixel cannot have, but not for all of them.

@@ -17,14 +17,14 @@ def patch_confusion(patch_attention: Tensor) -> Tensor:
         patch_attention: P, (B, n, n), rows sum to 1.
 
     Returns:
-        |P - I|, (B, n, n), float32 at least.
+        `|P - I|`, (B, n, n), float32 at least.
     """
     attention = at_least_float32(patch_attention)
     return (attention - torch.eye(attention.shape[-1], dtype=attention.dtype, device=attention.device)).abs()
 
 
 class IntraScaleConsistencyLoss(nn.Module):
-    """Asks for patches that can be told apart: mean |P - I| of the attention between patches and their like.
+    """Asks for patches that can be told apart: mean `|P - I|` of the attention between patches and their like.
 
     As rows sum to 1 this is (2 / n) (1 - mean of the diagonal of P): in [0, 2 / n], and so by far the smallest of the
     terms of MS-Former.

@@ -17,7 +17,7 @@ EPSILON = 1e-6
 
 
 def generalised_cross_entropy(probability: Tensor, target: Tensor, exponent: float = 0.7) -> Tensor:
-    """(1 - p ** q) / q of the probability p of the right answer; cross-entropy for q near 0, |p - 1| for q = 1.
+    """`(1 - p ** q) / q` of the probability p of the right answer; cross-entropy for q near 0, `|p - 1|` for q = 1.
 
     Args:
         probability: of the foreground, any shape, values in [0, 1].
@@ -80,7 +80,7 @@ class NoisyMaskLoss(_Loss):
     """Generalised cross-entropy and soft Dice against uncertain masks, with the edge term as a regulariser.
 
     The target is the mean of several masks, or a probability. A pixel counts by how sure the target is of it,
-    |2 t - 1|: nothing where the masks are evenly divided. Of K classes, background among them, a pixel counts by
+    `|2 t - 1|`: nothing where the masks are evenly divided. Of K classes, background among them, a pixel counts by
     (K max t - 1) / (K - 1), which is the same for K = 2; the Dice distance is the mean over the foreground classes that
     an image shows, and the edge term sees the foreground as a whole.
 

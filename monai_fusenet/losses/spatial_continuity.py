@@ -25,7 +25,7 @@ GREY_WEIGHTS = (3735, 19235, 9798)  # of blue, green and red, in 32768ths
 def spatial_continuity(maps: Tensor) -> Tensor:
     """Mean absolute difference of neighbours, summed over the axes.
 
-    c = sum over the axes of mean |x[i + 1] - x[i]|, the mean over all neighbours along that axis and all channels. An
+    c = sum over the axes of mean `|x[i + 1] - x[i]|`, the mean over all neighbours along that axis and all channels. An
     axis of a single pixel has no neighbours and costs nothing.
 
     Differs from the published code: that compares the differences with a map of zeros, which it keeps in memory.
@@ -91,7 +91,7 @@ def grey_values(colours: Tensor) -> Tensor:
 
 @torch.no_grad()
 def published_continuity(scores: Tensor, greys: Tensor) -> Tensor:
-    """Differences of the derivatives of a grey picture of the labels: mean |y - x| + mean |xy - x| + mean |xy - y|.
+    """Differences of the derivatives of a grey picture of the labels: `mean |y - x| + mean |xy - x| + mean |xy - y|`.
 
     x, y and xy are Sobel's first and mixed derivatives, of 3 x 3 pixels, with reflected borders whose edge pixel is
     not repeated.

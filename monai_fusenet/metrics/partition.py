@@ -99,7 +99,7 @@ def adjusted_rand_index(clusters: np.ndarray, label: np.ndarray) -> float:
 def variation_of_information(clusters: np.ndarray, label: np.ndarray) -> float:
     """Variation of information between the label map and the truth, in bits.
 
-    VI = H(clusters | label) + H(label | clusters), from 0 (equal partitions) up to log2 of the number of pixels. The
+    `VI = H(clusters | label) + H(label | clusters)`, from 0 (equal partitions) up to log2 of the number of pixels. The
     first part grows when objects are cut up, the second when clusters straddle the truth's boundary.
 
     Args:

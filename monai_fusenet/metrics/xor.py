@@ -10,7 +10,7 @@ from monai_fusenet.metrics.binary import PairMetric, binary_pair
 def compute_xor(y_pred: Tensor, y: Tensor) -> Tensor:
     """XOR error: the area on which prediction and truth disagree, in parts of the truth's area.
 
-    XOR = |A xor B| / |B| with prediction A and truth B, in [0, inf): 0 for equal masks (also when both are empty), 1
+    `XOR = |A xor B| / |B|` with prediction A and truth B, in [0, inf): 0 for equal masks (also when both are empty), 1
     for an empty prediction, above 1 where the prediction spills over; inf when the truth is empty and the prediction
     is not.
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 
@@ -26,8 +27,12 @@ OF_XRAY |= {"InstanceNumber": 1, "Manufacturer": "m", "PixelSpacing": [0.7, 0.7]
 
 
 def deploy(bundle, series, results):
-    """Runs the application as a hospital does."""
-    command = [sys.executable, ROOT / "deploy" / "app.py", "-m", bundle, "-i", series, "-o", results]
+    """Runs the application as a hospital does, by the command of the page."""
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith("python deploy/app.py"))
+    places = {"output/deploy/bundle": bundle, "FOLDER": series, "output/deploy/results": results}
+    places |= {"python": sys.executable, "deploy/app.py": ROOT / "deploy" / "app.py"}
+    command = [places.get(word, word) for word in shlex.split(line)]
     return subprocess.run(
         command, capture_output=True, encoding="utf-8", errors="replace", timeout=300, cwd=results.parent
     )
