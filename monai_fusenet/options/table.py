@@ -184,7 +184,9 @@ OPTIONS = (
         part="student",
     ),
     Option("edge_factor", whole(1), WORKFLOWS, "How much smaller maps are seen by FuseNet's edge term."),
-    Option("fit_steps", whole(0), MASKS, "The steps of the method's own fit; FuseNet's are 8, in volumes 12.", part="fit"),
+    Option(
+        "fit_steps", whole(0), MASKS, "The method's own steps of a fit; FuseNet's are 8, in volumes 12.", part="fit"
+    ),
     Option(
         "steps",
         whole(0),
