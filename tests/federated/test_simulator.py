@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 from bundle_tools import ROOT, draw_folder, read_summary
+from document_tools import run_module
 from federation_tools import OPTIONS, average, make_site, update, weights_of
 
 pytestmark = pytest.mark.skipif(
@@ -27,15 +28,14 @@ WORKSPACES = {"training": "federation", "distillation": "student"}
 
 
 def run_command(words, monkeypatch, **options):
-    """What `python ...` does, in this process, with options beside those that it gives."""
-    python, *words = words
-    assert python == "python"
+    """What `python FILE ...` or `monai-fusenet ...` does, in this process, with options beside those that it gives."""
+    program, *words = words
     for name, value in options.items():
         words += [f"--{name}", str(value)]
-    if words[0] == "-m":
-        monkeypatch.setattr(sys, "argv", words[1:])
-        runpy.run_module(words[1], run_name="__main__")
+    if program == "monai-fusenet":
+        run_module("monai_fusenet", words)
     else:
+        assert program == "python"
         monkeypatch.setattr(sys, "argv", words)
         runpy.run_path(words[0], run_name="__main__")
 
@@ -130,7 +130,7 @@ def test_what_was_learnt_makes_masks(folder, monkeypatch):
     commands = [line for line in COMMANDS if "job.py" not in line]
     for command, options in zip(commands, ({"network_def#features": 4, "working_size": [24, 24]}, {}), strict=True):
         run_command(shlex.split(command), monkeypatch, device="cpu", **options)
-        rows = read_summary(folder / re.search(r"--output_dir (\S+)", command)[1])
+        rows = read_summary(folder / re.search(r"--output (\S+)", command)[1])
         assert [row["status"] for row in rows] == ["ok"] * SITES["site-1"]
 
 
