@@ -132,7 +132,10 @@ def test_a_wrong_value_is_told_as_the_bundle_tells_it(folder, tmp_path):
 
 BAD = [
     (["maks"], "unknown command maks; did you mean masks?"),
-    (["my_folder"], "unknown command my_folder; to write the bundle into a folder, run: monai-fusenet bundle my_folder"),
+    (
+        ["my_folder"],
+        "unknown command my_folder; to write the bundle into a folder, run: monai-fusenet bundle my_folder",
+    ),
     (["masks", "nowhere"], "the folder does not exist: nowhere"),
     (["masks", __file__], f"FOLDER must be a folder, got the file {__file__}: give the folder that holds it"),
     (["masks", ".", "--dataset-dir", "."], "FOLDER and --dataset-dir are the same thing: give one of them"),

@@ -173,7 +173,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--app"],
         metavar="FOLDER",
-        help="Folder for weights, clusters and logs; by default one of its own in ~/.monai_fusenet/label for each FOLDER.",
+        help="Folder for weights, clusters and logs; by default one for each FOLDER in ~/.monai_fusenet/label.",
     ),
 )
 
