@@ -80,8 +80,8 @@ def otsu_mask(image: np.ndarray, polarity: str = "dark", smoothing: float = 1 / 
 def centre_component(mask: np.ndarray) -> np.ndarray:
     """The connected component with the largest sum of a centred Gaussian weight.
 
-    So a component wins by being central and by being large: the standard deviation of the weight is a quarter of each
-    side. Pixels are connected through faces.
+    So central and large components win. The standard deviation of the weight is a quarter of each side. Pixels are
+    connected through faces.
 
     Args:
         mask: (*spatial), foreground above 0.
