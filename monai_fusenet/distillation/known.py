@@ -1,4 +1,4 @@
-"""What masks that a person accepted show of the object: its number, brightness, size and shape."""
+"""Knowledge from accepted masks about the object: number, brightness, size and shape."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPENING = 0.04
 
 
 def rule_of_accepted(masks: Sequence[np.ndarray], images: Sequence[np.ndarray], rule: Rule) -> Rule:
-    """A rule by what accepted masks show; what they cannot show stays as it is in another rule.
+    """A rule from accepted masks; everything that they cannot show stays as in another rule.
 
     Args:
         masks: (*spatial) each, bool; one that is empty shows nothing.

@@ -1,4 +1,4 @@
-"""What the images of a folder teach in a round: targets, and how sure each image is of its own."""
+"""The targets of a round for the images of a folder, and their confidences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["KnownFolder", "Lesson", "foreground", "lesson_of_teachers", "mix"]
 
 
 class KnownFolder(NamedTuple):
-    """What is known of N images before any training, on the grid that the network works on.
+    """The knowledge of N images before any training, on the working grid of the network.
 
     Attributes:
         samples: `image` (C, *size) and `name` of each.
@@ -33,12 +33,12 @@ class KnownFolder(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """What there is to learn from N images.
+    """Targets for N images.
 
     Attributes:
-        targets: (N, K, *size), in [0, 1]: how sure each pixel is foreground, or, of several channels, of a class, of
-            which the first is background.
-        confidences: how sure each image is, in [0, 1]; `None` where there is nothing to learn.
+        targets: (N, K, *size), in [0, 1]: the probability that a pixel is foreground, or, with several channels, of
+            each class, with the background first.
+        confidences: how sure the target of each image is, in [0, 1]; `None` if there is nothing to learn.
     """
 
     targets: Tensor

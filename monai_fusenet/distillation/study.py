@@ -1,4 +1,4 @@
-"""What is known of the images of a folder before any network has seen them."""
+"""The knowledge of the images of a folder before any training."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 class FolderStudy:
-    """Reads the images of a folder, what teachers and persons have drawn in them, and makes their candidates.
+    """Reads the images of a folder and their masks from teachers and persons, and makes their candidates.
 
     Args:
-        preprocessing: transform of an item to `image` (C, *size), a `MetaTensor` whose affine says where it lies.
+        preprocessing: transform of an item to `image` (C, *size), a `MetaTensor` whose affine gives its geometry.
         pool: makes the candidates of an image.
-        size: at which the network sees images.
+        size: size of the images that the network gets.
     """
 
     def __init__(self, preprocessing: Callable, pool: PoolMaker, size: Sequence[int]) -> None:
