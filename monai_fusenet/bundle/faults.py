@@ -28,11 +28,11 @@ Result = TypeVar("Result")
 
 
 class UnfinishedError(RuntimeError):
-    """A workflow is at its end, and some of its images could not be done; its results name them and say why.
+    """A workflow has ended, but some of its images could not be done; its results name these and say why.
 
     Args:
-        message: how many, and where they are named.
-        status: exit status that tells this: 1 where nothing could be done, 2 where some could not.
+        message: the number of failed images, and the place where they are named.
+        status: exit status: 1 if nothing could be done, 2 if some images failed.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -57,10 +57,10 @@ def is_program() -> bool:
 
 
 def edge(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Marks what a config calls: in `python -m monai.bundle`, faults that users can mend end it in one line.
+    """Decorates functions that a config calls: in `python -m monai.bundle`, errors of the user end it with one line.
 
-    From a config, they print dozens of lines. The exit status is 1, that of `UnfinishedError`, or that of the signal
-    that ended the program. Any other program gets the exceptions as they are.
+    Otherwise an error in a config prints dozens of lines. The exit status is 1, that of `UnfinishedError`, or that of
+    the signal that ended the program. Any other program gets the exceptions unchanged.
     """
     signature = inspect.signature(function)
 
