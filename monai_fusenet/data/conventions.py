@@ -1,4 +1,4 @@
-"""How data sets and programs name images, masks, and files that are neither; docs/datasets.md lists them.
+"""The names that data sets and programs give to images, masks, and other files; docs/datasets.md lists them.
 
 Names are compared without regard to case, to separators and to the form of their Unicode characters.
 """

@@ -1,4 +1,4 @@
-"""Images that a program holds already, as if they had been loaded from a file."""
+"""Images that a program already holds, in the form of images loaded from a file."""
 
 from __future__ import annotations
 
