@@ -93,7 +93,7 @@ def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
         brought_by = next((option.overlays for option in OPTIONS if option.name == key), ())
         if key not in welcome and brought_by:
             raise ValueError(
-                f"{key} has no effect: another overlay replaces what reads this option of {' or '.join(brought_by)}; "
+                f"{key} has no effect: another overlay replaces the part of {' or '.join(brought_by)} that uses it; "
                 "leave one of the two overlays out"
             )
         if key not in welcome:
@@ -133,7 +133,7 @@ def check_values(config: Config) -> None:
         if option.name in config and _is_plain(config[option.name]):
             if config[option.name] == "null":
                 raise ValueError(
-                    f"{option.name} is the word null; the null of a command line is None: --{option.name} None"
+                    f"{option.name} is the word null; on a command line, null is written None: --{option.name} None"
                 )
             option.kind.check(option.name, config[option.name], config)
 

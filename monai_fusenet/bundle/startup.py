@@ -204,7 +204,7 @@ def accepted_masks(
         raise ValueError("accepted_dir must be a folder of masks, got an empty name")
     folder, results = Path(str(accepted_dir)).expanduser(), Path(output_dir).resolve()
     if results in (folder.resolve(), *folder.resolve().parents):
-        raise ValueError(f"accepted_dir {folder} lies in output_dir, whose masks are written anew: copy it elsewhere")
+        raise ValueError(f"accepted_dir {folder} lies in output_dir, whose masks are overwritten: copy it elsewhere")
     return distributed.from_first(lambda: _fitting(folder, items, Path(str(dataset_dir)).expanduser()))
 
 

@@ -193,7 +193,7 @@ def _from_folders(
 ) -> list[dict[str, Any]]:
     images, masks, others = sort_out(search(root, exclude_dir))
     for inner in sorted(root.glob("*/dataset.json")) if sequences is None else ():
-        logger.warning("not read: %s; give its folder as the data set, and its cases count", printable(str(inner)))
+        logger.warning("not read: %s; give its folder as the dataset to use its cases", printable(str(inner)))
     if not images:
         found_instead = f"{len(masks)} files named like masks and no other" if masks else "no file"
         objects = objects_below(root)
@@ -224,7 +224,7 @@ def _tell(used: int, unused: Sequence[str], most: int = 3) -> None:
         return
     names = f": {', '.join(map(printable, sorted(unused)[:most]))}" if unused else ""
     more = f" and {len(unused) - most} more" if len(unused) > most else ""
-    logger.info("no images, by their names: %d masks of images, %d others%s%s", used, len(unused), names, more)
+    logger.info("no images, judged by name: %d masks of images, %d others%s%s", used, len(unused), names, more)
 
 
 def _places(root: Path, items: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> set[Place]:

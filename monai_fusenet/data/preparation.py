@@ -147,8 +147,8 @@ class CheckImaged(MapTransform):
             bad = values.numel() - int(sum(finite))
             raise ValueError(
                 f"{name}{bad} of {values.numel()} pixel values are NaN or infinite; "
-                "with --nan_value 0, or another number, that number takes their place; a label server takes the line "
-                "nan_value: 0 in a file .yaml, given as --preset"
+                "--nan_value 0, or another number, replaces them; for a label server, write "
+                "nan_value: 0 into a .yaml file and give it as --preset"
             )
         if torch.equal(least, greatest):
             listed = ", ".join(f"{value:g}" for value in least.tolist())

@@ -180,7 +180,7 @@ def _one_each(paired: PairedMasks, items: Sequence[Mapping[str, Any]], folder: P
         )
     if paired.unmatched:
         count = len(paired.unmatched)
-        logger.warning("%d accepted masks belong to no image and teach nothing: %s", count, _first(paired.unmatched))
+        logger.warning("%d accepted masks belong to no image and are not used: %s", count, _first(paired.unmatched))
     for name, masks in paired.owned.items():
         if len(masks) > 1:
             both = " and ".join(_shown(os.path.relpath(mask, folder)) for mask in sorted(masks)[:2])

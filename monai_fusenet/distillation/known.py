@@ -69,7 +69,7 @@ def without_vanished(targets: Mapping[int, Tensor], names: Sequence[str]) -> dic
     vanished = [place for place, one in targets.items() if foreground(one).any() and not (foreground(one) > 0.5).any()]
     if vanished:
         logger.warning(
-            "%d accepted masks teach nothing, as their objects are smaller than a pixel at student_size (a larger one "
+            "%d accepted masks are not used, as their objects are smaller than a pixel at student_size (a larger one "
             "keeps them): %s",
             len(vanished),
             ", ".join(printable(names[place]) for place in vanished[:FEW]) + (", ..." if vanished[FEW:] else ""),

@@ -201,7 +201,7 @@ class Distiller:
         if changed:
             raise ValueError(
                 f"{rounds} comes from a training with another {' and '.join(changed)}; choose another --output_dir, "
-                "or delete that folder to train anew: teachers' masks that are there are kept"
+                "or delete that folder to train again: existing teachers' masks are kept"
             )
 
     def run(
@@ -255,8 +255,7 @@ class Distiller:
             logger.info("masks still changed in the last round by more than agreement (%g) allows", self.agreement)
         if not foreground(masks, axis=1).any():
             raise ValueError(
-                "the network has learnt that there is nothing in any image: more steps (--round_steps) or another "
-                "--seed may mend it"
+                "the network finds no object in any image: try more steps (--round_steps) or another --seed"
             )
         agreements = [dice_of(one, other) for one, other in zip(masks, first, strict=True)]
         self._expect(folder, opening, agreements, list(map(sureness, masks, said)))

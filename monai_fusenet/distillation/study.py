@@ -94,7 +94,7 @@ class FolderStudy:
                 "there is nothing to learn from"
             )
         if len(taught) < LEAST_IMAGES:
-            logger.warning("a network that sees %d images learns these by heart: give it more", len(taught))
+            logger.warning("a network that sees %d images memorises them: use more images", len(taught))
         # Nothing but the small image is kept: what it was made from may be a hundred times as large.
         small = Compose([self.preprocessing, partial(self._look, teacher_dirs=teacher_dirs, accepted=accepted)])
         images = SeededCacheDataset(taught, small, progress=True)
@@ -128,5 +128,5 @@ class FolderStudy:
         masks = [foreground(target).amax(dim=0).numpy() > 0.5 for target in accepted.values()]
         images = [loaded[place]["image"].numpy() for place in accepted]
         rule = rule_of_accepted(masks, images, self.pool.rule)
-        logger.info("the accepted masks say of the object: %s", rule)
+        logger.info("the accepted masks show this of the object: %s", rule)
         return rule

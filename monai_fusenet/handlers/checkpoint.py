@@ -80,7 +80,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict) or not state.keys() >= CONTENT:
             raise ValueError(f"expected {sorted(CONTENT)}")
     except ValueError as error:
-        raise ValueError(f"{path} is no checkpoint of a training; --overwrite True starts anew") from error
+        raise ValueError(f"{path} is no checkpoint of a training; --overwrite True starts over") from error
     return state
 
 
@@ -157,7 +157,7 @@ class ResumableCheckpoint:
             self._already_finished = True
             done = state["epoch"]
             logger.info(
-                "the training in %s is finished (%d epochs); --overwrite True starts anew", self.output_dir, done
+                "the training in %s is finished (%d epochs); --overwrite True starts over", self.output_dir, done
             )
             engine.terminate()
         else:
@@ -166,7 +166,7 @@ class ResumableCheckpoint:
             if before != distributed.size():  # epochs have another number of steps now
                 engine.state.iteration = state["epoch"] * (engine.state.epoch_length or 0)
                 logger.warning(
-                    "trained in %d process%s so far, from here on in %d: the weights will be those of neither alone",
+                    "trained in %d process%s so far, from here on in %d: the weights will differ from both",
                     *(before, "" if before == 1 else "es", distributed.size()),
                 )
 

@@ -110,9 +110,11 @@ def check_ensemble(network: nn.Module) -> None:
     """Raises `ValueError` for a network that `torch.vmap` cannot evaluate for many images at once."""
     for module in network.modules():
         if getattr(module, "use_checkpoint", False):
-            raise ValueError("at_once must be 1 for a network with use_checkpoint, which knows no torch.vmap")
+            raise ValueError("at_once must be 1 for a network with use_checkpoint, which torch.vmap cannot run")
         if isinstance(module, _DropoutNd) and not isinstance(module, nn.Dropout):
-            raise ValueError(f"at_once must be 1 for a network with {type(module).__name__}, which knows no torch.vmap")
+            raise ValueError(
+                f"at_once must be 1 for a network with {type(module).__name__}, which torch.vmap cannot run"
+            )
 
 
 class SumOverImages:

@@ -297,7 +297,7 @@ class PerImageInferer(Inferer):
 def _recorded(scores: Tensor, steps: int, seconds: float, views: dict[str, Tensor]) -> FitRecord:
     """The record of scores (1, K, *spatial) that were made from these views."""
     if not scores.isfinite().all():
-        raise ValueError("the fit diverged: its scores are not finite; a smaller lr or fewer steps may mend it")
+        raise ValueError("the fit diverged: its scores are not finite; try a smaller lr or fewer steps")
     augmented = views["augmented"][0].cpu() if "augmented" in views else None
     return FitRecord(steps, int(count_clusters(scores)), seconds, augmented, size=tuple(views["image"].shape[2:]))
 

@@ -122,7 +122,7 @@ def _check_axes(name: str, axes: Any, config: Config) -> None:
         return
     known = isinstance(axes, list | tuple) and all(_is_whole(axis, 0) and axis < dims for axis in axes)
     if not known or len(set(axes)) < len(axes):
-        raise ValueError(f"{name} must be a list of different ones of {list(range(dims))}, got {axes}")
+        raise ValueError(f"{name} must be a list of distinct axes from {list(range(dims))}, got {axes}")
 
 
 def _check_working_size(name: str, size: Any, config: Config) -> None:

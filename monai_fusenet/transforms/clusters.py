@@ -83,7 +83,7 @@ class ScoresToClustersd(MapTransform):
         for key in self.key_iterator(sample):
             scores = plain(tensor_of(sample[key])).unsqueeze(0)
             if not scores.isfinite().all():
-                raise ValueError("the scores are not finite: the fit diverged; a smaller lr or fewer steps may mend it")
+                raise ValueError("the scores are not finite: the fit diverged; try a smaller lr or fewer steps")
             if self.merge_twins:
                 scores = merge_twin_scores(scores) if self.network is None else merged(self.network, scores)
             guide = None if self.guide_key is None else plain(tensor_of(sample[self.guide_key])).unsqueeze(0)

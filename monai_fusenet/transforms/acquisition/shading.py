@@ -130,7 +130,7 @@ def _checked(image: np.ndarray, field: np.ndarray | None) -> np.ndarray:
             "CheckImaged with a nan_value replaces NaN and infinite values"
         )
     if low < -1e-6:
-        raise ValueError(f"image must have no value below 0, got {low:g}; ScaleByPercentilesd before it sees to that")
+        raise ValueError(f"image must have no value below 0, got {low:g}; apply ScaleByPercentilesd first")
     return field
 
 
