@@ -1,4 +1,4 @@
-"""TIFF as cameras, scanners and microscopes write it, read by tifffile."""
+"""TIFF files of cameras, scanners and microscopes, read by tifffile."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _MORE_THAN_DEFLATE = 2**20  # what a byte of zstd and of pictures may hold; memo
 
 
 def is_tiff(path: str) -> bool:
-    """Whether a file begins as a TIFF or BigTIFF does, whatever its suffix."""
+    """Whether a file begins like a TIFF or BigTIFF, whatever its suffix."""
     with open(path, "rb") as file:
         return file.read(4) in _MAGIC
 
@@ -355,7 +355,7 @@ def _arranged(pixels: np.ndarray, axes: str, page: TiffPage) -> tuple[np.ndarray
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Values (..., rows, columns) as they are seen by their orientation, a number of TIFF and EXIF (tag 274)."""
+    """Turns values (..., rows, columns) upright by their orientation, a number of TIFF and EXIF (tag 274)."""
     if orientation in _TURNED:
         pixels = pixels.swapaxes(-1, -2)
     if orientation in (2, 3, 6, 7):

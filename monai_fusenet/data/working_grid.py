@@ -123,7 +123,7 @@ def _voxel_of(image: Tensor) -> tuple[float, ...]:
 
 
 def check_grid(values: int, shape: Sequence[int]) -> None:
-    """Raises `ValueError` where so many values on a grid take more than the share of memory that an image may have."""
+    """Raises `ValueError` if the values on a grid take more than the share of memory for an image."""
     available = available_memory()
     if 4 * values > available / SHARE:
         grid, size, free = " x ".join(map(str, shape)), 4 * values / 2**30, available / 2**30

@@ -61,10 +61,10 @@ def shrinking_matrix(size: int, new_size: int) -> csr_array:
 
 
 class Resizing(MapTransform, InvertibleTransform):
-    """What resizes images and remembers from which size, so that MONAI's `Invertd` undoes it, as it does `Resized`."""
+    """Resizes images and remembers their size, so that MONAI's `Invertd` undoes it, as it does `Resized`."""
 
     def resize(self, image: Tensor, shape: Sequence[int], mode: str = MODE) -> Tensor:
-        """An image at a size, and not a word of it among its applied operations."""
+        """Resizes an image without recording it among its applied operations."""
         resize = Resize(shape, mode=mode)
         with resize.trace_transform(False):
             return resize(image)

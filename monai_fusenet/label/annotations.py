@@ -247,7 +247,7 @@ class Annotations:
                 self.datastore.refresh()
 
     def export(self, with_proposals: bool = False) -> Iterator[bytes]:
-        """A ZIP file, piece by piece, of the accepted masks as `<name>_mask.*`, in `proposed/` the others if asked."""
+        """A ZIP file, in pieces, of the accepted masks as `<name>_mask.*` and, if wanted, the others in `proposed/`."""
         written = _Pipe()
         with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as archive:  # masks are compressed already
             for one in self.images():

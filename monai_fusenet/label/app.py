@@ -184,7 +184,7 @@ class FuseNetApp(MONAILabelApp):
         return is_there and any(Path(root).resolve() in path.parents for root in roots)
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Pre-annotates, and then scores what has clusters now, so that the next sample is the right one."""
+        """Pre-annotates, then scores the images that now have clusters, so that the next sample is right."""
         result = super().batch_infer(request, datastore)
         for method in self._scoring_methods.values():
             method({}, datastore or self.datastore())

@@ -133,7 +133,7 @@ def mean(values: Tensor) -> Tensor:
 
 
 def parallel(network: Module) -> Module | DistributedDataParallel:
-    """The network so that each step of a training averages the gradients of all ranks; itself in a single process.
+    """Wraps a network so that each step averages the gradients of all ranks; unchanged in a single process.
 
     On GPUs batch norm takes its statistics from all ranks; on CPUs, where torch has no such layer, each rank from its
     own part of the batch.
