@@ -41,10 +41,10 @@ class UnfinishedError(RuntimeError):
 
 
 class Interrupted(SystemExit):
-    """Ctrl-C or SIGTERM, which end the program with the status that shells give to it, and without a traceback.
+    """Ctrl-C or SIGTERM; it ends the program with the status that shells give it, and without a traceback.
 
     Attributes:
-        done: what was reached, as users read it.
+        done: the work done so far, as text for users.
     """
 
     done = ""
@@ -99,7 +99,7 @@ def edge(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def tell_interrupt(stop: Interrupted) -> SystemExit:
-    """Says it, which no second signal hinders, and returns what ends the program."""
+    """Prints the message, even if a second signal comes, and returns the error that ends the program."""
     ending = signal.getsignal(signal.SIGTERM)
     if isinstance(ending, _Ending):
         ending.last()
@@ -110,19 +110,19 @@ def tell_interrupt(stop: Interrupted) -> SystemExit:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What MONAI wraps into a plain `RuntimeError`, once for each nested entry of a config."""
+    """The error that MONAI wraps into plain `RuntimeError` objects, one for each nested entry of a config."""
     while type(error) is RuntimeError and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def is_told(error: BaseException) -> bool:
-    """Whether an error says all by itself: what was expected, what came, or what could not be done."""
+    """Whether the message of an error is clear by itself: what was expected, what came, or what failed."""
     return isinstance(error, ValueError | OSError | MemoryError | UnfinishedError)
 
 
 def describe(error: Exception) -> str | None:
-    """What a user reads of an error that a user can mend, in one line; `None` for all others."""
+    """The line for an error that a user can correct; `None` for all others."""
     if isinstance(error, CannotWriteError):
         return f"{error}; what is finished is kept, {AGAIN}"
     if is_worker_death(error):
@@ -185,7 +185,7 @@ class _Ending:
 def end_on_signals() -> None:
     """Makes Ctrl-C and SIGTERM end this process by `Interrupted`, if it is `python -m monai.bundle` and nothing else.
 
-    Where something hinders that, it comes again. Worker processes leave Ctrl-C to this one, which ends them.
+    If something blocks it, it is sent again. Worker processes leave Ctrl-C to this process, which ends them.
     """
     if is_program():
         ending = _Ending()

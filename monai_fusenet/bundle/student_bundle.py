@@ -62,7 +62,7 @@ def student_config(
         config: of the distillation, as it is written.
         parent: the shipped `inference.json`: names, order and what runs are taken from it.
         values: options whose values are known by now.
-        weights: fingerprint of the weights, by which results of other weights are told apart.
+        weights: fingerprint of the weights, which distinguishes their results from those of other weights.
     """
     parts = {name: config["student"][name] for name in STUDENT_PARTS}
     own = json.loads(re.sub("@student(#|::)", "@", json.dumps(parts)))  # MONAI's parser turns one into the other

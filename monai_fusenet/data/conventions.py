@@ -287,7 +287,7 @@ def mask_rank(stem: str, folder: Folder) -> int:
 
 
 def shadow_of(stem: str) -> str | None:
-    """The stem of the image that this file may have been made of, by this or another program; `None` if of none."""
+    """The stem of the image from which this or another program may have made this file; `None` if there is none."""
     if match := SHADOW_ENDING.search(stem):
         return stem[: match.start()]
     match = SHADOW_BEGINNING.search(stem)

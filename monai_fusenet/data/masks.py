@@ -121,7 +121,7 @@ class UnionMaskd(MapTransform):
 
 
 def foreground_of(raster: Raster) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where the mask (*grid) is foreground, bool, and its labels there; `None` where it tells no classes."""
+    """The foreground of a mask (*grid), bool, and its labels there; `None` if it has no classes."""
     if raster.indices is not None and not _is_grey(raster.pixels, raster.indices):
         return raster.indices[0] > 0, raster.indices[0]
     if raster.labels is not None:

@@ -259,7 +259,7 @@ def _scaled(image: Tensor, ranges: Sequence[tuple[float, float]]) -> Tensor:
 
 
 def fill_not_finite(image: Tensor, value: float) -> Tensor:
-    """The image with a number in the place of NaN and infinite values; itself where there are none.
+    """Replaces NaN and infinite values of an image by a number; the image itself if it has none.
 
     Args:
         image: any shape.

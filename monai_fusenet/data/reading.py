@@ -135,7 +135,7 @@ def _from_memory(image: Tensor | np.ndarray) -> MetaTensor:
 
 
 def read_raster(path: str, nearest: bool = False) -> Raster:
-    """What a file or a folder holds, whatever its format; `ValueError`, as `load_image` says, if it cannot be read.
+    """Reads a file or a folder of any format; `ValueError`, as for `load_image`, if it cannot be read.
 
     Args:
         path: of it.
@@ -184,7 +184,7 @@ def _affine_of(raster: Raster) -> np.ndarray:
 
 
 def to_tensor(raster: Raster, path: str) -> MetaTensor:
-    """What was read from a path, as `load_image` returns it."""
+    """Turns a raster from a path into the result of `load_image`."""
     pixels = raster.pixels
     grid_shape = pixels.shape[1:]
     original_affine = _affine_of(raster)

@@ -67,8 +67,8 @@ def is_tiff(path: str) -> bool:
 def read_tiff(path: str, nearest: bool = False) -> Raster:
     """One image of a TIFF, upright: a picture (C, H, W), or a volume (C, X, Y, slices) of unit spacing.
 
-    - Pages are channels, z or time where OME-XML, ImageJ or tifffile have written so; otherwise they are slices.
-    - Values stay what they are, with these exceptions: one bit becomes 0 and 255, palettes, YCbCr and CMYK become RGB,
+    - Pages are channels, z or time if OME-XML, ImageJ or tifffile say so; otherwise they are slices.
+    - Values do not change, with these exceptions: one bit becomes 0 and 255, palettes, YCbCr and CMYK become RGB,
       colours that were multiplied by their transparency are divided by it.
     - Where white is zero, values are mirrored: within what their bits can hold, and within the image's own least and
       greatest value where they are signed or floating-point, which have no white of their own.

@@ -69,7 +69,8 @@ def with_colours(pixels: np.ndarray, page: TiffPage, has_alpha: bool) -> np.ndar
 def may_be_inverted_labels(pixels: np.ndarray, page: TiffPage, is_imagej: bool) -> bool:
     """Whether values where white is zero would count in a mask as they are stored.
 
-    ImageJ counts them so, whatever it shows; those of other programs that reach no half of black are classes.
+    ImageJ stores them like this, in spite of its display. Values of other programs that stay below half of black are
+    classes.
     """
     if page.photometric != WHITE_IS_ZERO or pixels.dtype == bool:
         return False

@@ -162,14 +162,14 @@ def confidence_power(confidences: Sequence[float], expected: float) -> float:
 
 
 def sureness(mask: Tensor, said: Tensor) -> float:
-    """How sure a network is of a mask, as `MaskConfidenced` has it before its power.
+    """How sure a network is of a mask, as in `MaskConfidenced` before its power.
 
     Args:
         mask: (K, *size), boolean; of several K, the first is the background.
-        said: (K, *size), probabilities that it was cut from.
+        said: (K, *size), the probabilities from which it was made.
 
     Returns:
-        a number in [0, 1]; 0 of an empty mask
+        a number in [0, 1]; 0 for an empty mask
     """
     if len(said) > 1:
         mask, said = ~mask[:1], 1 - said[:1]
@@ -191,13 +191,13 @@ class Folds:
         self.settings = settings
 
     def open(self, network: nn.Module, folder: KnownFolder, ruled: Tensor) -> Opening:
-        """Asks the accepted masks of a folder.
+        """Learns from the accepted masks of a folder.
 
         Args:
-            network: as it was made; it stays so.
+            network: the untrained network; it does not change.
             folder: all images, with one accepted mask at least.
-            ruled: (N, 1, *size), in [0, 1], what the rule says of all images without any accepted mask; not looked at
-                where there are several classes.
+            ruled: (N, 1, *size), in [0, 1], masks of the rule for all images, made without any accepted mask; not used
+                with several classes.
         """
         groups = split(list(folder.accepted))
         networks = [self._teach(network, number, group, folder) for number, group in enumerate(groups or [[]])]
@@ -257,7 +257,7 @@ class Folds:
 
 
 def vote(folder: KnownFolder, taught: Sequence[int], asked: Sequence[int]) -> list[Vote]:
-    """What the candidates of some images say, ranked by what others of a folder show that have accepted masks."""
+    """The votes of the candidates of some images, from a ranker trained on other images with accepted masks."""
     pools = folder.pools or []
     ranker = Ranker(folder.objects).fit((pools[place], folder.accepted[place]) for place in taught)
     size = folder.samples[0]["image"].shape[1:]
@@ -265,5 +265,5 @@ def vote(folder: KnownFolder, taught: Sequence[int], asked: Sequence[int]) -> li
 
 
 def agreement(first: Tensor, second: Tensor) -> float:
-    """How far two opinions (K, *size) on the foreground agree, in [0, 1]."""
+    """The agreement of two opinions (K, *size) on the foreground, in [0, 1]."""
     return soft_agreement(foreground(first), foreground(second))

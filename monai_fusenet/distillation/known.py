@@ -34,7 +34,7 @@ def rule_of_accepted(masks: Sequence[np.ndarray], images: Sequence[np.ndarray], 
     Args:
         masks: (*spatial) each, bool; one that is empty shows nothing.
         images: (C, *spatial) each, values in [0, 1].
-        rule: the other one.
+        rule: the other rule.
     """
     shown = [(mask, image.mean(axis=0)) for mask, image in zip(masks, images, strict=True) if mask.any()]
     if not shown:
@@ -60,7 +60,7 @@ def rule_of_accepted(masks: Sequence[np.ndarray], images: Sequence[np.ndarray], 
 
 
 def without_vanished(targets: Mapping[int, Tensor], names: Sequence[str]) -> dict[int, Tensor]:
-    """Accepted masks without those that show an object of which nothing is left at the size that a network sees.
+    """Removes accepted masks whose object vanishes at the size that a network gets.
 
     Args:
         targets: (K, *size), in [0, 1], by the place of their image.
@@ -78,7 +78,7 @@ def without_vanished(targets: Mapping[int, Tensor], names: Sequence[str]) -> dic
 
 
 def count_objects(masks: Sequence[np.ndarray]) -> int | None:
-    """How many connected parts the masks (*spatial), bool, have at most, without crumbs; `None`: more than three."""
+    """The largest number of connected parts of masks (*spatial), bool, without crumbs; `None`: more than three."""
     objects = max((_count(mask) for mask in masks if mask.any()), default=0)
     return objects if 0 < objects <= FEW else None
 

@@ -19,10 +19,11 @@ class KnownFolder(NamedTuple):
 
     Attributes:
         samples: `image` (C, *size) and `name` of each.
-        masks: of each, those of all teachers (M, 1, *size), in [0, 1]; that of the rule where masks were accepted.
-        pools: candidates of each; `None`: of none.
+        masks: for each image the masks of all teachers (M, 1, *size), in [0, 1]; that of the rule if masks were
+            accepted.
+        pools: candidates of each image; `None`: none.
         accepted: masks that a person accepted (K, *size), in [0, 1], by the place of their image.
-        objects: how many the foreground of an image has at most; `None`: any number.
+        objects: largest number of objects in the foreground of an image; `None`: any number.
     """
 
     samples: list[dict[str, Any]]
@@ -46,7 +47,7 @@ class Lesson(NamedTuple):
 
 
 def lesson_of_teachers(masks: Sequence[Tensor]) -> Lesson:
-    """The mean of the teachers' masks, as sure as they agree with each other.
+    """The mean of the teachers' masks; its confidence is their agreement.
 
     Args:
         masks: for each image those of all teachers (M, 1, *size), in [0, 1].
@@ -56,7 +57,7 @@ def lesson_of_teachers(masks: Sequence[Tensor]) -> Lesson:
 
 
 def mix(first: Tensor, second: Tensor, share: float = 0.5) -> Lesson:
-    """What two opinions say together, as sure as they agree.
+    """The weighted mean of two opinions; its confidence is their agreement.
 
     Args:
         first: (N, K, *size), in [0, 1].

@@ -144,9 +144,9 @@ class Schooling:
 
         Args:
             folder: all images.
-            lesson: what they teach; `None`: accepted masks alone teach.
-            chosen: which of them teach.
-            persons: accepted masks that teach as they are, by place.
+            lesson: their targets; `None`: only accepted masks are used.
+            chosen: indices of the images to use.
+            persons: accepted masks to use unchanged, by index.
         """
         others = [
             {**folder.samples[place], "target": lesson.targets[place]}
@@ -197,9 +197,9 @@ def in_bfloat16(images: Tensor, network: nn.Module) -> Tensor:
 
 
 def follow_cosine(engine: Engine, optimizer: torch.optim.Optimizer, learning_rate: float, steps: int) -> None:
-    """Sets the learning rate of this iteration, which falls to 0 in so many steps, and then anew.
+    """Sets the learning rate of this iteration; it falls to 0 in `steps` steps, then starts again.
 
-    A function of the iteration's number alone, so that a resumed training agrees.
+    It depends only on the number of the iteration, so a resumed training gives the same result.
     """
     place = (engine.state.iteration - 1) % steps
     for group in optimizer.param_groups:

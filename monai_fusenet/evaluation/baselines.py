@@ -36,7 +36,7 @@ def whole_image_mask(image: np.ndarray) -> np.ndarray:
 
 
 def centred_disk_mask(image: np.ndarray, radius: float = 0.3) -> np.ndarray:
-    """A disk (in 3-D a ball) around the centre, whatever the image shows.
+    """A disk (in 3-D a ball) around the centre, independent of the image content.
 
     Args:
         image: (C, *spatial), floats in [0, 1]; only its shape matters.

@@ -31,7 +31,7 @@ class EpochSeed:
 
     Args:
         seed: seed of the whole training.
-        dataset: told of each epoch by `set_epoch`.
+        dataset: its `set_epoch` is called at each epoch.
     """
 
     def __init__(self, seed: int, dataset: Any) -> None:
