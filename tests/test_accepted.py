@@ -149,7 +149,7 @@ def test_the_digest_follows_the_labels_and_their_images(folders):
 def test_a_mask_of_no_image_is_named_and_the_others_teach(folders, caplog):
     accepted = accept(folders, a=OBJECT, e=PART)
     assert list(accepted.paths) == ["a"]
-    assert caplog.messages[0] == "1 accepted masks belong to no image and teach nothing: e_mask.png"
+    assert caplog.messages[0] == "1 accepted masks belong to no image and are not used: e_mask.png"
 
 
 def test_only_accepted_masks_are_opened(folders):

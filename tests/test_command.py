@@ -132,7 +132,10 @@ def test_a_wrong_value_is_told_as_the_bundle_tells_it(folder, tmp_path):
 
 BAD = [
     (["maks"], "unknown command maks; did you mean masks?"),
-    (["my_folder"], "unknown command my_folder; the bundle is laid into a folder by: monai-fusenet bundle my_folder"),
+    (
+        ["my_folder"],
+        "unknown command my_folder; to write the bundle into a folder, run: monai-fusenet bundle my_folder",
+    ),
     (["masks", "nowhere"], "the folder does not exist: nowhere"),
     (["masks", __file__], f"FOLDER must be a folder, got the file {__file__}: give the folder that holds it"),
     (["masks", ".", "--dataset-dir", "."], "FOLDER and --dataset-dir are the same thing: give one of them"),
@@ -210,7 +213,7 @@ finally:
 
 
 def test_without_a_command_it_shows_the_help_and_where_the_old_behaviour_went(capsys):
-    told = "error: no command given; bundle and overlays are laid into this folder by: monai-fusenet bundle ."
+    told = "error: no command given; to write bundle and overlays into this folder, run: monai-fusenet bundle ."
     assert status_of() == told
     shown = capsys.readouterr().out
     assert all(f"\n  {name} " in shown for name in (*COMMANDS, "annotate", "samples", "bundle"))

@@ -273,7 +273,7 @@ def test_accepted_objects_that_vanish_teach_nothing(caplog):
     targets = {2: torch.full((1, 3, 4), 0.3), 5: torch.eye(4)[None], 6: torch.zeros(1, 4, 4)}
     assert list(without_vanished(targets, list("abcdefg"))) == [5, 6]  # that there is nothing can be taught
     assert caplog.messages == [
-        "1 accepted masks teach nothing, as their objects are smaller than a pixel at student_size (a larger one keeps "
+        "1 accepted masks are not used, as their objects are smaller than a pixel at student_size (a larger one keeps "
         "them): c"
     ]
 

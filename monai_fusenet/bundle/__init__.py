@@ -1,4 +1,4 @@
-"""What the bundle's configs call: options, images, weights and workflows; and a workflow for programs."""
+"""Functions for the bundle's configs: options, images, weights and workflows; and a workflow for programs."""
 
 from monai_fusenet.bundle.checks import check_options, settings
 from monai_fusenet.bundle.context import Context, FuseNetWorkflow, current_workflow, find_bundle_root

@@ -1,4 +1,4 @@
-"""What the table of options says of a config: misspelt names, wrong values, and what results depend on."""
+"""Checks of a config against the table of options: misspelt names, wrong values, settings that results depend on."""
 
 from __future__ import annotations
 
@@ -72,11 +72,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
-    """Finds misspelt options, which MONAI's parser takes without a word.
+    """Finds misspelt options, which MONAI's parser accepts silently.
 
-    A top-level key that is no option of this workflow and that nothing in the config refers to, and a component's
-    argument that it does not take. Options of a fit and of a student are passed over everywhere: a preset may bring
-    them. An overlay that replaces a block may leave options and blocks of a shipped config without effect.
+    A top-level key is misspelt if it is no option of this workflow and nothing in the config refers to it. An argument
+    of a component is misspelt if the component does not take it. Options of a fit and of a student are accepted
+    everywhere, because a preset may bring them. An overlay that replaces a block may leave options and blocks of a
+    shipped config without effect.
 
     Args:
         config: the merged config, overrides included.
@@ -92,7 +93,7 @@ def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
         brought_by = next((option.overlays for option in OPTIONS if option.name == key), ())
         if key not in welcome and brought_by:
             raise ValueError(
-                f"{key} has no effect: another overlay replaces what reads this option of {' or '.join(brought_by)}; "
+                f"{key} has no effect: another overlay replaces the part of {' or '.join(brought_by)} that uses it; "
                 "leave one of the two overlays out"
             )
         if key not in welcome:
@@ -120,35 +121,35 @@ def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
 
 
 def check_values(config: Config) -> None:
-    """Checks top-level values that would do harm later, or be misunderstood without a word.
+    """Checks top-level values that would do harm later, or be silently misunderstood.
 
     Args:
         config: the merged config; expressions and references are left alone.
 
     Raises:
-        ValueError: says what was expected of which option, and what came.
+        ValueError: names the option, the expected value, and the given one.
     """
     for option in OPTIONS:
         if option.name in config and _is_plain(config[option.name]):
             if config[option.name] == "null":
                 raise ValueError(
-                    f"{option.name} is the word null; the null of a command line is None: --{option.name} None"
+                    f"{option.name} is the word null; on a command line, null is written None: --{option.name} None"
                 )
             option.kind.check(option.name, config[option.name], config)
 
 
 @edge
 def settings(workflow: Context, *without: str) -> dict[str, Any]:
-    """All of the config that is being run that results may depend on: everything but folders and bookkeeping.
+    """All parts of the running config that results may depend on: everything except folders and bookkeeping.
 
-    What `multi_gpu_train.json` changes is left out, too: a checkpoint knows by how many ranks it was trained.
+    The changes of `multi_gpu_train.json` are left out, too: a checkpoint holds the number of ranks of its training.
 
     Args:
         workflow: runs the config.
         without: further keys that results do not depend on.
 
     Returns:
-        plain values; a checkpoint is told by its content.
+        plain values; a checkpoint is represented by its content.
     """
     left_out = {*BOOKKEEPING, *ENTRIES, *without}
     config = {key: value for key, value in workflow.config.items() if key not in left_out}

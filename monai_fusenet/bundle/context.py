@@ -1,4 +1,4 @@
-"""Which workflow runs a config: the one look at the stack, and a workflow that needs none."""
+"""The workflow that runs a config: found on the stack, or given by a workflow for programs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ KEY = "workflow"  # of a config, where its expressions find the context
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What a config is run by. Its expressions see the parser's globals alone, and take the rest from `@workflow`.
+    """The context of a running config. Its expressions see only the parser's globals; `@workflow` gives the rest.
 
     Attributes:
         parser: holds the config, overrides included.
-        configs_dir: the folder of the first config file; `None` where a parser alone runs the config.
+        configs_dir: the folder of the first config file; `None` if only a parser runs the config.
         run_id: the entry that runs; `None` likewise.
     """
 
@@ -43,7 +43,7 @@ class Context:
         return _written(self.parser.get())
 
     def content(self, name: str) -> Any:
-        """What an entry of the config evaluates to."""
+        """The evaluated content of an entry of the config."""
         return self.parser.get_parsed_content(name)
 
     @classmethod
@@ -56,8 +56,8 @@ class Context:
 def current_workflow() -> Context:
     """The context of the config that is being evaluated.
 
-    MONAI gives an expression no way to its parser or workflow, but both are on the stack. The configs call this once,
-    under the key `workflow`; nothing else in the package looks at the stack.
+    In MONAI an expression cannot access its parser or workflow, but both are on the stack. The configs call this
+    function once, under the key `workflow`; nothing else in the package inspects the stack.
 
     Raises:
         ValueError: when no config is being evaluated.
@@ -79,13 +79,13 @@ def current_workflow() -> Context:
 
 @edge
 def find_bundle_root(workflow: Context) -> str:
-    """The folder above that of the config file which is being run.
+    """The parent of the folder with the running config file.
 
-    Where a parser alone runs the config, as in MONAI Deploy, it is the folder on Python's path, where MONAI and MONAI
-    Deploy put it, whose `configs/inference.json` is this config.
+    If only a parser runs the config, as in MONAI Deploy, it is the folder on Python's path whose
+    `configs/inference.json` is this config. MONAI and MONAI Deploy put it there.
 
     Raises:
-        ValueError: when no workflow runs a config file, and none on the path is this one.
+        ValueError: when no workflow runs a config file, and no config on the path is this one.
     """
     if workflow.configs_dir is not None:
         return str(workflow.configs_dir.resolve().parent)
@@ -101,15 +101,16 @@ def _written(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class FuseNetWorkflow(ConfigWorkflow):
-    """MONAI's `ConfigWorkflow` for programs: errors are those of the library, and nothing looks at the stack.
+    """MONAI's `ConfigWorkflow` for programs: it raises the library's own errors and does not inspect the stack.
 
     Use it as `ConfigWorkflow`, from a program or by `monai.bundle run --workflow_name
     monai_fusenet.bundle.FuseNetWorkflow`. Arguments are those of `ConfigWorkflow`; `shipped.config_files` names the
     files of a workflow of this package.
 
     Raises:
-        ValueError: and what else says all by itself, in the place of MONAI's `RuntimeError`, which names the
-            expression and not the reason; by `initialize` and `run`. Other errors stay inside that `RuntimeError`.
+        ValueError: by `initialize` and `run`, as are other errors with a clear message of their own. MONAI would raise
+            a `RuntimeError` that names the expression and not the reason. All other errors stay inside that
+            `RuntimeError`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -117,7 +118,7 @@ class FuseNetWorkflow(ConfigWorkflow):
         self.parser[KEY] = Context.of(self)
 
     def initialize(self) -> Any:
-        """Checks the options and builds what needs no data; it writes nothing."""
+        """Checks the options and builds the parts that need no data; it writes nothing."""
         return self._told(super().initialize)
 
     def run(self) -> Any:

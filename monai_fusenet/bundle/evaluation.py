@@ -1,4 +1,4 @@
-"""The workflow `evaluation`: masks are made or found, scored at four levels, and reported."""
+"""The workflow `evaluation`: make or find masks, score them at four levels, and report the scores."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def evaluate(
     Args:
         workflow: runs the config.
         evaluator: makes the masks.
-        writer: its results; its folder is that of the report.
-        dataset_dir: folder of images and masks, or `None` for phantoms, which are drawn here.
+        writer: writer of its results; the report goes to the same folder.
+        dataset_dir: folder of images and masks, or `None` for phantoms, which are then drawn.
         predictions_dir: folder of masks to score instead, `<name>_mask.*`, or of folders `seed_<n>` of them, or `None`.
         choose_mask: label-free rule for the baselines that only cluster.
-        seed: that of `evaluator`.
-        seeds: make masks with each of these instead, in `seed_<n>` in the writer's folder, and score all.
+        seed: seed of `evaluator`.
+        seeds: make masks with each of these seeds instead, in `seed_<n>` in the writer's folder, and score all.
         workers: processes that score, see `spread`.
 
     Raises:
-        ValueError: when there is no truth to score against, or `seeds` are given for masks that are there already.
+        ValueError: when there is no truth to score against, or `seeds` are given together with existing masks.
         UnfinishedError: when some images could not be scored, or masks belong to no image.
     """
     items = writer.items
@@ -112,7 +112,7 @@ def evaluate(
 
 
 def method_name(network: nn.Module) -> str:
-    """What a report calls the method: the class of its network, without one that only hands it slices."""
+    """The name of the method in a report: the class of its network, without a wrapper that only passes slices."""
     while isinstance(inner := getattr(network, "network", None), nn.Module):
         network = inner
     return type(network).__name__

@@ -28,11 +28,11 @@ Result = TypeVar("Result")
 
 
 class UnfinishedError(RuntimeError):
-    """A workflow is at its end, and some of its images could not be done; its results name them and say why.
+    """A workflow has ended, but some of its images could not be done; its results name these and say why.
 
     Args:
-        message: how many, and where they are named.
-        status: exit status that tells this: 1 where nothing could be done, 2 where some could not.
+        message: the number of failed images, and the place where they are named.
+        status: exit status: 1 if nothing could be done, 2 if some images failed.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -41,10 +41,10 @@ class UnfinishedError(RuntimeError):
 
 
 class Interrupted(SystemExit):
-    """Ctrl-C or SIGTERM, which end the program with the status that shells give to it, and without a traceback.
+    """Ctrl-C or SIGTERM; it ends the program with the status that shells give it, and without a traceback.
 
     Attributes:
-        done: what was reached, as users read it.
+        done: the work done so far, as text for users.
     """
 
     done = ""
@@ -57,10 +57,10 @@ def is_program() -> bool:
 
 
 def edge(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Marks what a config calls: in `python -m monai.bundle`, faults that users can mend end it in one line.
+    """Decorates functions that a config calls: in `python -m monai.bundle`, errors of the user end it with one line.
 
-    From a config, they print dozens of lines. The exit status is 1, that of `UnfinishedError`, or that of the signal
-    that ended the program. Any other program gets the exceptions as they are.
+    Otherwise an error in a config prints dozens of lines. The exit status is 1, that of `UnfinishedError`, or that of
+    the signal that ended the program. Any other program gets the exceptions unchanged.
     """
     signature = inspect.signature(function)
 
@@ -99,7 +99,7 @@ def edge(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def tell_interrupt(stop: Interrupted) -> SystemExit:
-    """Says it, which no second signal hinders, and returns what ends the program."""
+    """Prints the message, even if a second signal comes, and returns the error that ends the program."""
     ending = signal.getsignal(signal.SIGTERM)
     if isinstance(ending, _Ending):
         ending.last()
@@ -110,19 +110,19 @@ def tell_interrupt(stop: Interrupted) -> SystemExit:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What MONAI wraps into a plain `RuntimeError`, once for each nested entry of a config."""
+    """The error that MONAI wraps into plain `RuntimeError` objects, one for each nested entry of a config."""
     while type(error) is RuntimeError and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def is_told(error: BaseException) -> bool:
-    """Whether an error says all by itself: what was expected, what came, or what could not be done."""
+    """Whether the message of an error is clear by itself: what was expected, what came, or what failed."""
     return isinstance(error, ValueError | OSError | MemoryError | UnfinishedError)
 
 
 def describe(error: Exception) -> str | None:
-    """What a user reads of an error that a user can mend, in one line; `None` for all others."""
+    """The line for an error that a user can correct; `None` for all others."""
     if isinstance(error, CannotWriteError):
         return f"{error}; what is finished is kept, {AGAIN}"
     if is_worker_death(error):
@@ -185,7 +185,7 @@ class _Ending:
 def end_on_signals() -> None:
     """Makes Ctrl-C and SIGTERM end this process by `Interrupted`, if it is `python -m monai.bundle` and nothing else.
 
-    Where something hinders that, it comes again. Worker processes leave Ctrl-C to this one, which ends them.
+    If something blocks it, it is sent again. Worker processes leave Ctrl-C to this process, which ends them.
     """
     if is_program():
         ending = _Ending()

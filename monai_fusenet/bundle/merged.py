@@ -1,6 +1,6 @@
 """The bundle with overlays merged into it, as one folder that stands alone: `python -m monai_fusenet.bundle.merged`.
 
-For what runs bundles and knows no overlays, such as MONAI Deploy and MONAI Label's own app for bundles.
+For programs that run bundles but do not support overlays, such as MONAI Deploy and MONAI Label's own app for bundles.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def write_merged(folder: str | Path, overlays: Sequence[str] = (), options: Mapp
     """Writes the bundle with overlays and options in its `inference.json`.
 
     Args:
-        folder: of the bundle that is written; what it holds of an earlier one is replaced.
-        overlays: names of overlays of this package, or paths of files `.yaml`; later ones overrule earlier ones.
-        options: of the workflow `inference`, by name.
+        folder: folder of the new bundle; files of an earlier one are replaced.
+        overlays: names of overlays of this package, or paths of files `.yaml`; later ones override earlier ones.
+        options: options of the workflow `inference`, by name.
 
     Raises:
-        ValueError: when there is no such overlay, or an option is unknown or wrong; nothing is written then.
+        ValueError: when an overlay does not exist, or an option is unknown or wrong; nothing is written then.
     """
     files = config_files("inference", *overlays)
     for file in files:

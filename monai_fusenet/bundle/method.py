@@ -1,4 +1,4 @@
-"""A method of the overlays for programs of one's own: its network, and the inferer that fits it to images."""
+"""A method of the overlays for the user's own programs: its network, and the inferer that fits it to images."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ __all__ = ["FittingMethod", "load_method"]
 
 
 class FittingMethod(NamedTuple):
-    """What fits images: `inferer(images, network)` returns scores (B, K, *spatial)."""
+    """The inferer of a method: `inferer(images, network)` returns scores (B, K, *spatial)."""
 
     network: nn.Module
     inferer: PerImageInferer
 
 
 def load_method(*overlays: str, **options: Any) -> FittingMethod:
-    """Network and inferer as the workflow `inference` makes them of overlays and options.
+    """Network and inferer as in the workflow `inference`, for given overlays and options.
 
     `network, inferer = load_method("s3net", in_channels=1)`, then `scores = inferer(images, network)` with images
     (B, C, *spatial) of values in [0, 1].
 
     Args:
         overlays: names of overlays of this package, or paths of files `.yaml`, of methods and presets, in any order.
-        options: of the workflow, as `steps=20`.
+        options: options of the workflow, for example `steps=20`.
 
     Raises:
-        ValueError: for an option or a value that makes no sense, in one line; and where trained weights are needed, see
-            `checkpoint`, and are missing, or do not fit.
-        FileNotFoundError: for an overlay that is none.
+        ValueError: for an invalid option or value, in one line; also if trained weights are needed (see `checkpoint`)
+            and are missing or do not fit.
+        FileNotFoundError: for an overlay that does not exist.
     """
     parser = ConfigParser()
     parser.read_config(config_files("inference", *overlays))

@@ -1,6 +1,6 @@
-"""`docs/options.md`, made of the table of options and the defaults in the configs.
+"""Makes `docs/options.md` from the table of options and the defaults in the configs.
 
-`python -m monai_fusenet.bundle.options_page > docs/options.md` writes it anew.
+`python -m monai_fusenet.bundle.options_page > docs/options.md` writes it again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ A misspelt one ends the run in one line that names the nearest known one. Argume
 
 
 def default_of(option: Option, configs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The default of an option as a table shows it, for each workflow where they differ."""
+    """The default of an option as the table shows it, for each workflow if they differ."""
     if option.overlays:
         return f"of {' and '.join(f'`{name}`' for name in option.overlays)}"
     texts = {name: _shown(configs[name][option.name]) for name in option.workflows}

@@ -1,4 +1,4 @@
-"""What runs before a workflow: options are checked, folders and images found, parts built that need no data."""
+"""The start of a workflow: check options, find folders and images, build the parts that need no data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OF_ONE_IMAGE = ("monai_fusenet.handlers.results", "monai_fusenet.evaluation.fold
 
 
 def build_components(parser: ConfigParser) -> None:
-    """Builds what needs no data, so that a wrong value is found before anything is read or written.
+    """Builds the parts that need no data, so that a wrong value is found before anything is read or written.
 
     Raises:
         ValueError: names the component that cannot be built, and why.
@@ -52,7 +52,7 @@ def build_components(parser: ConfigParser) -> None:
 
 
 def check_overlay(workflow: Context) -> None:
-    """Raises `ValueError` where `train.json` runs alone in several processes, or at a site of a federation."""
+    """Raises `ValueError` if `train.json` runs without overlay in several processes, or at a site of a federation."""
     if distributed.size() > 1:
         reason, overlay = f"in one process, but {distributed.size()} were started", "multi_gpu_train"
     elif "run_name" in workflow.config:  # by `monai.fl.client.MonaiAlgo`
@@ -68,19 +68,19 @@ def check_overlay(workflow: Context) -> None:
 
 @edge
 def start(workflow: Context, device: str | torch.device, seed: int, by_itself: bool = False) -> None:
-    """Joins other processes where there are some, checks the options, seeds, and builds what needs no data.
+    """Joins other processes if there are some, checks the options, sets the seed, and builds the parts without data.
 
     It writes nothing.
 
     Args:
         workflow: runs the config.
         device: where the workflow will run.
-        seed: seed of everything random.
-        by_itself: whether several processes would do the same thing instead of sharing it, and rounds of a federation
-            would each begin with this site's own checkpoint.
+        seed: seed of all random numbers.
+        by_itself: whether several processes would each do the whole work instead of sharing it, and each round of a
+            federation would begin with this site's own checkpoint.
 
     Raises:
-        ValueError: for a misspelt option, a wrong value, a device that is not there, or where an overlay is missing.
+        ValueError: for a misspelt option, a wrong value, a missing device, or a missing overlay.
     """
     end_on_signals()
     distributed.join(device)
@@ -113,8 +113,8 @@ def start(workflow: Context, device: str | torch.device, seed: int, by_itself: b
 def workers_for(device: str | torch.device, spatial_dims: int) -> int:
     """How many processes share the images of a folder by default, see `FolderEvaluator`.
 
-    As many as there are cores, for each of the ranks on this machine, and as memory allows. None for volumes, which
-    take much memory each and keep several threads busy, nor on a GPU.
+    As many as there are cores for each of the ranks on this machine, and as memory allows. None for volumes, which each
+    take much memory and keep several threads busy, and none on a GPU.
     """
     if torch.device(device).type != "cpu" or spatial_dims == 3 or not workers.can_fork():
         return 0
@@ -124,7 +124,7 @@ def workers_for(device: str | torch.device, spatial_dims: int) -> int:
 
 @edge
 def resolve_dir(path: str | Path) -> str:
-    """An absolute path for a folder of results, which is there and writable or can be made."""
+    """The absolute path of a folder for results, which exists and is writable, or can be made."""
     resolved = Path(str(path)).expanduser().resolve()
     nearest = next(folder for folder in (resolved, *resolved.parents) if folder.exists())
     if not nearest.is_dir():
@@ -170,7 +170,7 @@ def images_or_phantoms(
 ) -> list[dict[str, Any]]:
     """All images of a folder, or, without one, synthetic phantoms with masks, which `evaluate` will draw.
 
-    Files in `accepted_dir` are no images where there are images beside it.
+    Files in `accepted_dir` do not count as images if there are images beside it.
     """
     if dataset_dir is None:
         return phantom_images(Path(output_dir) / "phantoms")
@@ -192,11 +192,11 @@ def accepted_masks(
     dataset_dir: str | Path | None,
     output_dir: str | Path,
 ) -> AcceptedMasks | None:
-    """The masks that a person accepted, or `None` where there is no folder of them, see `find_accepted`.
+    """The masks that a person accepted, or `None` if there is no folder of them, see `find_accepted`.
 
     Raises:
-        ValueError: as `find_accepted` and `AcceptedMasks.load`, and when the folder lies in that of the results, which
-            are written anew.
+        ValueError: as `find_accepted` and `AcceptedMasks.load`, and when the folder lies inside that of the results,
+            which are overwritten.
     """
     if accepted_dir is None or dataset_dir is None:
         return None
@@ -204,7 +204,7 @@ def accepted_masks(
         raise ValueError("accepted_dir must be a folder of masks, got an empty name")
     folder, results = Path(str(accepted_dir)).expanduser(), Path(output_dir).resolve()
     if results in (folder.resolve(), *folder.resolve().parents):
-        raise ValueError(f"accepted_dir {folder} lies in output_dir, whose masks are written anew: copy it elsewhere")
+        raise ValueError(f"accepted_dir {folder} lies in output_dir, whose masks are overwritten: copy it elsewhere")
     return distributed.from_first(lambda: _fitting(folder, items, Path(str(dataset_dir)).expanduser()))
 
 

@@ -1,4 +1,4 @@
-"""A distilled network as a MONAI bundle that stands alone."""
+"""A distilled network as a self-contained MONAI bundle."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def write_student(
     folder: str | Path,
     learnt: Mapping[str, Any],
 ) -> None:
-    """Writes a distilled network as a bundle, with the values of all options that its config refers to.
+    """Writes a distilled network as a bundle, with the values of all options that its config uses.
 
     Args:
         workflow: runs the distillation.
         network: the network.
         weights: its fingerprint.
         bundle_root: the bundle that runs.
-        folder: where to.
-        learnt: options whose value the training found.
+        folder: the output folder.
+        learnt: options with a value that the training found.
     """
     shipped, metadata = (
         json.loads((Path(str(bundle_root)) / "configs" / f"{name}.json").read_text("utf-8"))
@@ -56,13 +56,13 @@ def student_config(
 ) -> dict[str, Any]:
     """The `inference.json` of a distilled network: the shipped one with its own network and transforms.
 
-    What nothing in it refers to any more, such as the loss, is left out.
+    Parts that are no longer used, such as the loss, are left out.
 
     Args:
         config: of the distillation, as it is written.
         parent: the shipped `inference.json`: names, order and what runs are taken from it.
         values: options whose values are known by now.
-        weights: fingerprint of the weights, by which results of other weights are told apart.
+        weights: fingerprint of the weights, which distinguishes their results from those of other weights.
     """
     parts = {name: config["student"][name] for name in STUDENT_PARTS}
     own = json.loads(re.sub("@student(#|::)", "@", json.dumps(parts)))  # MONAI's parser turns one into the other
@@ -129,15 +129,15 @@ def write_bundle(
     parent: str | Path,
     readme: str,
 ) -> None:
-    """Writes a network as a MONAI bundle that stands alone; each file is complete or absent.
+    """Writes a network as a self-contained MONAI bundle; each file is complete or absent.
 
     Args:
         folder: of the bundle: `configs/`, `models/model.pt`, `docs/`, `LICENSE`.
-        network: whose weights go into it.
-        config: what becomes `configs/inference.json`.
-        metadata: what becomes `configs/metadata.json`.
-        parent: the bundle that this one comes from, whose licence and `logging.conf` it takes over.
-        readme: what becomes `docs/README.md`.
+        network: the network with the weights.
+        config: content of `configs/inference.json`.
+        metadata: content of `configs/metadata.json`.
+        parent: the bundle that this one comes from, whose licence and `logging.conf` are copied.
+        readme: content of `docs/README.md`.
     """
     folder = Path(folder)
     weights = {name: value.cpu() for name, value in network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Weights of a network: read from a checkpoint, checked, and told apart from those that are untrained."""
+"""Weights of a network: read from a checkpoint, checked, and distinguished from untrained weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["UnfitWeightsError", "fingerprint", "initial_network", "load_network"
 
 
 class UnfitWeightsError(ValueError):
-    """Weights of another network; the message names the checkpoint and the first difference."""
+    """The weights belong to another network; the message names the checkpoint and the first difference."""
 
 
 @edge
@@ -30,7 +30,7 @@ def load_network(
     Args:
         network: where the weights go.
         checkpoint: `model.pt` or `checkpoint.pt` of a training, or `None`.
-        inferer: a `PerImageInferer` that starts afresh needs no weights; all others do.
+        inferer: a `PerImageInferer` that starts with new weights needs no checkpoint; all others do.
         bundle_root: the bundle, whose `models/model.pt` holds untrained weights.
         device: where the network goes.
 

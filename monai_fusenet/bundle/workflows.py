@@ -1,4 +1,4 @@
-"""The workflows that configs run: masks of a folder, a training, a distillation; `evaluate` has a file of its own."""
+"""The workflows that configs run: masks of a folder, a training, a distillation; `evaluate` has its own file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_conflicts(writer: ResultWriter) -> None:
-    """Raises `ValueError` where the folder holds results of other images or settings."""
+    """Raises `ValueError` if the folder holds results of other images or settings."""
     if writer.conflicts:
         others = f" and {len(writer.conflicts) - 1} others" if len(writer.conflicts) > 1 else ""
         raise ValueError(
@@ -41,7 +41,7 @@ def check_conflicts(writer: ResultWriter) -> None:
 
 
 def make_masks(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
-    """Does what is pending, writes the summary and says what was done; all ranks together, each its share.
+    """Does the pending images, writes the summary and logs the outcome; all ranks together, each its share.
 
     Raises:
         ValueError: when the folder holds results of other images or settings; nothing is written then.
@@ -80,7 +80,7 @@ def infer(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
 
 
 def check_finished(failed: int, total: int) -> None:
-    """Raises `UnfinishedError` where some of `total` images failed, or all."""
+    """Raises `UnfinishedError` if some of `total` images failed, or all."""
     if failed:
         raise UnfinishedError(f"{failed} of {total} images failed", status=1 if failed == total else 2)
 
@@ -105,10 +105,10 @@ def teach(
     dataset_dir: str | Path | None,
     accepted: AcceptedMasks | None,
 ) -> tuple[list[dict[str, Any]], Sequence[FolderPass]]:
-    """Makes the masks that teach; those that are there are kept.
+    """Makes the teachers' masks; existing ones are kept.
 
     Returns:
-        all images without labels, and the passes whose folders hold the masks.
+        all images without labels, and the passes with the folders of the masks.
     """
     distiller.settings["accepted_masks"] = None if accepted is None else accepted.digest
     if dataset_dir is None:
@@ -131,15 +131,15 @@ def student_trainer(
     accepted: AcceptedMasks | None = None,
     max_epochs: int = 1,
 ) -> SupervisedTrainer:
-    """Makes the masks that teach, and what trains the student on them in the rounds of a federation.
+    """Makes the teachers' masks, and the trainer of the student for the rounds of a federation.
 
     Args:
         distiller: holds the student.
         teacher: makes the masks.
         items: all images of this site.
-        dataset_dir: folder of the images, or `None` for phantoms, which are drawn here.
+        dataset_dir: folder of the images, or `None` for phantoms, which are then drawn.
         accepted: masks that a person of this site accepted, if any.
-        max_epochs: of a round.
+        max_epochs: epochs of a round.
 
     Raises:
         ValueError: as `Distiller.trainer`.
@@ -162,7 +162,7 @@ def distil(
     workers: int = 0,
     panels: str = "some",
 ) -> None:
-    """Makes masks that teach, trains the network on them, and writes it as a bundle, with its masks of the folder.
+    """Makes the teachers' masks, trains the network on them, and writes it as a bundle, with its masks of the folder.
 
     Args:
         workflow: runs the config.
@@ -171,11 +171,11 @@ def distil(
         preprocessing: transform of an item for the network.
         postprocessing: transform of the network's output to a mask on the image's own grid.
         items: all images.
-        dataset_dir: folder of the images, or `None` for phantoms, which are drawn here.
+        dataset_dir: folder of the images, or `None` for phantoms, which are then drawn.
         bundle_root: the bundle that runs.
         accepted: masks that a person accepted, if any.
         workers: processes that do images with the trained network, see `FolderEvaluator`.
-        panels: of these images, see `ResultWriter`.
+        panels: panels of these images, see `ResultWriter`.
 
     Raises:
         UnfinishedError: when some images could not be done.

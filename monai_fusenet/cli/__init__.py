@@ -1,1 +1,1 @@
-"""The command `monai-fusenet`: thin over the bundle, whose line it prints and runs."""
+"""The command `monai-fusenet`: a thin layer that prints and runs the command line of the bundle."""

@@ -15,7 +15,7 @@ __all__ = ["bundle_line", "quoted", "run_line", "shown_line", "verbatim"]
 
 
 def verbatim(path: str) -> str:
-    """A path as MONAI's command line has to be given it, to mean this file or folder and nothing else.
+    """A path in the form that MONAI's command line takes for exactly this file or folder.
 
     Its parser (fire) takes 1e3 for a number and a,b for a list; its configs take what begins with $, @ or % for an
     expression, a reference or a macro, and every # for ::, which an expression alone can hide.
@@ -38,7 +38,7 @@ def bundle_line(run_id: str, files: Iterable[str], values: Mapping[str, str]) ->
     Args:
         run_id: the workflow.
         files: config files; those that lie below the current folder are named from there.
-        values: of options, as fire reads them.
+        values: values of options, as fire reads them.
     """
     names = [_from_here(file) for file in files]
     configs = f"[{','.join(map(repr, names))}]" if len(names) > 1 else _as_text(names[0])
@@ -54,19 +54,19 @@ def _from_here(file: str) -> str:
 
 
 def shown_line(words: Iterable[str]) -> str:
-    """The line as it is typed into a shell."""
+    """The line in the form that one types into a shell."""
     return " ".join(map(quoted, ("python", "-m", "monai.bundle", *words)))
 
 
 def quoted(word: str) -> str:
-    """A word as it is typed into a shell: as it is, or in double quotes, where that says the same."""
+    """A word in the form that one types into a shell: as it is, or in double quotes if these do not change it."""
     if re.fullmatch(r"[\w@%+=:,./-][\w@%+=:,./#-]*", word):
         return word
     return shlex.quote(word) if re.search(r'["$`\\!\n]', word) or not word else f'"{word}"'
 
 
 def run_line(words: list[str]) -> None:
-    """Shows the line and runs it in this process, as Python itself runs `-m`: it is the program from now on.
+    """Shows the line and runs it in this process, as Python's `-m` does.
 
     Raises:
         SystemExit: as the bundle raises it, with its exit status.

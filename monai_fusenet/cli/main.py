@@ -1,4 +1,4 @@
-"""`monai-fusenet`: label-free masks of a folder of images, one model from them, and what goes with it."""
+"""`monai-fusenet`: label-free masks of a folder of images, one model from them, and related commands."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ HELP = """Label-free segmentation of medical images: from a folder of images to 
   monai-fusenet annotate FOLDER --open
   monai-fusenet distill FOLDER --accepted ACCEPTED
 
-Results go to output/ in the current folder. Each command of a workflow shows the line of MONAI's bundle that it stands
-for. Exit status: 0 all done, 1 nothing could be done, 2 some images failed."""
-EPILOG = """Completion of commands, options and presets: put one line into the file that your shell reads first.
+Results go to output/ in the current folder. The commands masks, train, distill and evaluate first print the equivalent
+line of MONAI's bundle. Exit status: 0 all done, 1 nothing could be done, 2 some images failed."""
+EPILOG = """To complete commands, options and presets with the Tab key, add one line to the start file of your shell.
 
 \b
   bash (4.4 or later)  ~/.bashrc   eval "$(_MONAI_FUSENET_COMPLETE=bash_source monai-fusenet)"
@@ -34,10 +34,10 @@ EPILOG = """Completion of commands, options and presets: put one line into the f
 
 
 class Program(click.Group):
-    """All commands; those of workflows are made of the configs when they are asked for."""
+    """All commands; those of workflows are built from the configs when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they are used."""
+        """The commands in the order in which they are used."""
         return [*(workflow.command for workflow in WORKFLOW_COMMANDS), *self.commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -50,10 +50,10 @@ class Program(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Names the nearest command where there is none of that name."""
+        """Names the nearest command if there is none of that name."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
-            laid = f"the bundle is laid into a folder by: {PROGRAM} bundle {name}"
+            laid = f"to write the bundle into a folder, run: {PROGRAM} bundle {name}"
             raise click.UsageError(f"unknown command {name}; {nearest(name, self.list_commands(ctx), laid)}")
         return super().resolve_command(ctx, args)
 
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: those after the name of the program; by default those of this process.
 
     Raises:
-        SystemExit: with status 1 and one line where the command line is wrong; else as the bundle ends.
+        SystemExit: with status 1 and one line if the command line is wrong; otherwise with the status of the bundle.
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
@@ -86,4 +86,4 @@ def main(arguments: list[str] | None = None) -> None:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     if not words:
-        sys.exit(f"error: no command given; bundle and overlays are laid into this folder by: {PROGRAM} bundle .")
+        sys.exit(f"error: no command given; to write bundle and overlays into this folder, run: {PROGRAM} bundle .")

@@ -15,7 +15,7 @@ __all__ = ["OTHER_COMMANDS"]
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turns what goes wrong with files into a line for the user."""
+    """Turns errors with files into one line for the user."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -25,12 +25,12 @@ def told() -> Iterator[None]:
 FOLDER = click.Path(file_okay=False)
 
 
-@click.command(short_help="Writes the sample images as files into OUT, to play with.")
+@click.command(short_help="Writes the sample images as files into OUT, to try things out.")
 @click.argument("out", type=FOLDER)
 def samples(out: str) -> None:
-    """Writes the sample images as files into OUT, to play with: four medical images that scikit-image installs.
+    """Writes the sample images as files into OUT: four medical images that scikit-image installs.
 
-    They are those that masks and train take without a folder. They have no masks.
+    The commands masks and train use them if no folder is given. They have no masks.
     """
     from monai_fusenet.cli.line import quoted
     from monai_fusenet.data.samples import write_samples
@@ -41,12 +41,12 @@ def samples(out: str) -> None:
     print(f"monai-fusenet masks {quoted(out)}")
 
 
-@click.command(short_help="Lays the bundle and the overlays into OUT, to read, change and run with MONAI.")
+@click.command(short_help="Writes the bundle and the overlays into OUT, to read, change and run with MONAI.")
 @click.argument("out", type=FOLDER, default=".")
 def bundle(out: str) -> None:
-    """Lays the bundle and the overlays into OUT, by default the current folder, to read, change and run with MONAI.
+    """Writes the bundle and the overlays into OUT, by default the current folder, to read, change and run with MONAI.
 
-    They lie in OUT/bundles and OUT/configs.
+    They go to OUT/bundles and OUT/configs.
     """
     from monai_fusenet.cli.line import bundle_line, shown_line
 
@@ -61,9 +61,9 @@ annotate = click.Command(
     "annotate",
     params=[click.Argument(["studies"], metavar="FOLDER", type=FOLDER), *PARAMETERS],
     callback=serve,
-    short_help="Opens a page on which clicks become masks of the images of FOLDER.",
-    help="Serves the images of FOLDER to a page on which clicks become masks, and to 3D Slicer, OHIF and CVAT by MONAI "
-    "Label. FOLDER may also be the address of a DICOMweb server. It needs the extra label: "
+    short_help="Serves a web page where you make masks of the images in FOLDER with clicks.",
+    help="Serves the images in FOLDER to a web page where you make masks with clicks, and through MONAI Label to 3D "
+    "Slicer, OHIF and CVAT. FOLDER may also be the address of a DICOMweb server. Needs the extra label: "
     "pip install 'monai-fusenet[label]'.",
 )
 

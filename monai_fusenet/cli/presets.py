@@ -1,4 +1,4 @@
-"""Presets: the overlays that the package brings, by name, and files of one's own."""
+"""Presets: the overlays of the package, by name, and the user's own files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str, dashes: str = "") -> str:
-    """The end of a message on an unknown name: the nearest known one, or something else where none is near."""
+    """The end of a message on an unknown name: the nearest known name, or another text if none is near."""
     close = get_close_matches(name, list(known), n=1)
     return f"did you mean {dashes}{close[0]}?" if close else otherwise
 
 
 def preset_names() -> dict[str, str]:
-    """The overlays of the package and what each is for: the first sentence of its file."""
+    """The overlays of the package with the purpose of each: the first sentence of its file."""
     return {path.stem: _first_sentence(path) for path in sorted(shipped("configs").glob("*.yaml"))}
 
 
@@ -48,7 +48,7 @@ class Preset(click.ParamType):
     name = "preset"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name or the file as it was given; raises `click.UsageError` where it is neither."""
+        """Returns the name or file as given; raises `click.UsageError` if it is neither."""
         names = preset_names()
         if value.endswith(SUFFIXES):
             if not Path(value).expanduser().is_file():
@@ -60,7 +60,7 @@ class Preset(click.ParamType):
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Names with what they are for, and files."""
+        """Names with their purpose, and files."""
         found = [
             CompletionItem(name, help=help) for name, help in preset_names().items() if name.startswith(incomplete)
         ]

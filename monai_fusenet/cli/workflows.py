@@ -1,4 +1,4 @@
-"""The commands that run the bundle's workflows; their options are those of the table."""
+"""The commands that run the bundle's workflows, with the options of the table."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ EXTRA = f"{__name__}.extra"
 
 
 class Task(NamedTuple):
-    """A workflow, as the task of a command.
+    """A command that runs a workflow.
 
     Attributes:
         command: its name.
         run_id: its name in the bundle.
-        help: what it does, in one sentence.
-        needs_folder: whether it says nothing on sample images.
-        other_bundles: whether another bundle may run in the place of the one that the package brings.
+        help: its purpose in one sentence.
+        needs_folder: whether it cannot run on the sample images.
+        other_bundles: whether it can run another bundle instead of the one in the package.
     """
 
     command: str
@@ -45,7 +45,7 @@ class Task(NamedTuple):
 
 
 class Text(click.ParamType):
-    """A value as MONAI's command line takes it, which reads and checks it."""
+    """A value as text; MONAI's command line reads and checks it."""
 
     def __init__(self, name: str, choices: Iterable[str] = (), completes: str = "plain") -> None:
         self.name = name
@@ -53,7 +53,7 @@ class Text(click.ParamType):
         self.completes = completes
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The values that are possible, or files, or folders."""
+        """The possible values, or files, or folders."""
         found = [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
         return found or [CompletionItem(incomplete, type=self.completes)]
 
@@ -107,10 +107,10 @@ def _extra_option(name: str) -> click.Option:
 
 
 class WorkflowCommand(click.Command):
-    """A workflow of the bundle, with all options of the table that it knows.
+    """A workflow of the bundle, with all options of the table that it has.
 
-    Names may have underscores in the place of dashes. Arguments of blocks (`--inferer#steps 20`), and whatever else
-    the configs have at the top, are handed on as they are.
+    Names may have underscores instead of dashes. Arguments of blocks (`--inferer#steps 20`) and all other top-level
+    keys of the configs are passed on unchanged.
     """
 
     def __init__(self, task: Task) -> None:
@@ -124,12 +124,12 @@ class WorkflowCommand(click.Command):
                 multiple=True,
                 type=Preset(),
                 metavar="NAME",
-                help="What kind of images these are, or how to work: a name of those below, or a file .yaml; may be "
-                "given several times, and later ones overrule earlier ones.",
+                help="Preset for the kind of images or the method: a name from the list below, or a .yaml file. May be "
+                "given several times; later presets override earlier ones.",
             )
         )
         if task.other_bundles:
-            told = "Another bundle to run: the model of a distillation, as output/distillation/model."
+            told = "Run another bundle, such as the model of a distillation in output/distillation/model."
             params.append(click.Option(["--bundle"], type=folders, metavar="FOLDER", help=told))
         config = shipped_configs()[task.run_id]
         table = {option.name: option for option in OPTIONS if task.run_id in option.workflows}
@@ -139,8 +139,8 @@ class WorkflowCommand(click.Command):
             params=params,
             help=task.help,
             short_help=task.help,
-            epilog="Values are written as in MONAI's line: True, [256,256], None for null. Every other value of "
-            "the configs is reached by its name, those of blocks with #, as --foreground#objects 2.",
+            epilog="Write values as on MONAI's command line: True, [256,256], None for null. Every other value of "
+            "the configs is an option, too; for values in blocks use #, for example --foreground#objects 2.",
             context_settings={
                 "token_normalize_func": lambda name: name.replace("_", "-"),
                 "max_content_width": 110,
@@ -149,11 +149,11 @@ class WorkflowCommand(click.Command):
         )
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Those of the table, and those that this command line adds."""
+        """The options of the table, and those that this command line adds."""
         return [*super().get_params(ctx), *ctx.meta.get(EXTRA, [])]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Takes options that are not in the table as they come; which of them there are is known with the presets."""
+        """Accepts all options that are not in the table; they are checked later, together with the presets."""
         options = args[: args.index("--")] if "--" in args else args
         names = [word.partition("=")[0][2:] for word in options if re.match("--[A-Za-z_]", word)]
         known = {opt for param in self.get_params(ctx) for opt in param.opts}
@@ -165,7 +165,7 @@ class WorkflowCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options in the groups of the table, and the presets."""
         params = {param.name: param for param in self.get_params(ctx) if isinstance(param, click.Option)}
-        groups = {"What and how": OWN, **GROUPS, "Other": ("help",)}
+        groups = {"Preset and bundle": OWN, **GROUPS, "Other": ("help",)}
         for title, names in groups.items():
             records = [params[name].get_help_record(ctx) for name in names if name in params]
             if records:
@@ -250,20 +250,20 @@ WORKFLOW_COMMANDS = (
     Task(
         "masks",
         "inference",
-        "Makes a mask of each image of FOLDER, without any label; by default of the sample images.",
+        "Makes a mask for each image in FOLDER, without any label; without FOLDER, for the sample images.",
         other_bundles=True,
     ),
-    Task("train", "training", "Trains one network on all images of FOLDER; by default on the sample images."),
+    Task("train", "training", "Trains one network on all images in FOLDER; without FOLDER, on the sample images."),
     Task(
         "distill",
         "distillation",
-        "Makes one fast model from the images of FOLDER, and from the masks of a few that you accepted (--accepted).",
+        "Makes one fast model from the images in FOLDER, and from accepted masks of a few of them (--accepted).",
         needs_folder=True,
     ),
     Task(
         "evaluate",
         "evaluation",
-        "Compares masks of the images of FOLDER with the true ones that it holds; makes them, or takes --predictions.",
+        "Scores masks of the images in FOLDER against the true masks there; makes them, or takes --predictions.",
         needs_folder=True,
         other_bundles=True,
     ),

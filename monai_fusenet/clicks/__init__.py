@@ -1,4 +1,4 @@
-"""From clicks to a mask, with the clusters of the image as the shapes to choose from."""
+"""Masks from clicks, which choose among shapes that the clusters of the image offer."""
 
 from monai_fusenet.clicks.annotator import next_click
 from monai_fusenet.clicks.distance import signed_distance

@@ -1,4 +1,4 @@
-"""A simulated annotator, who knows the truth."""
+"""A simulated annotator who knows the truth."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ __all__ = ["next_click"]
 
 
 def next_click(truth: np.ndarray, mask: np.ndarray) -> tuple[tuple[int, ...], bool] | None:
-    """Where a simulated annotator clicks: in the middle of the largest error.
+    """The next click of a simulated annotator: in the middle of the largest error.
 
     Args:
         truth: (*spatial), bool.
-        mask: (*spatial), bool, what the annotator sees; empty before the first click.
+        mask: (*spatial), bool, the mask that the annotator sees; empty before the first click.
 
     Returns:
-        the pixel farthest from the border of the largest connected error, and whether it is foreground; `None` where
-        there is no error.
+        the pixel farthest from the border of the largest connected error, and whether it is foreground; `None` if there
+        is no error.
     """
     errors = [(truth & ~mask, True), (mask & ~truth, False)]
     largest: tuple[int, np.ndarray, bool] | None = None

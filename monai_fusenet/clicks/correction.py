@@ -1,4 +1,4 @@
-"""Clicks that an outline contradicts correct it: the mean of a Gaussian process given the clicks."""
+"""Correction of an outline by clicks that it contradicts: the mean of a Gaussian process given the clicks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NOISE = 1e-3  # keeps clicks of both kinds in one grid pixel solvable
 def correct(distance: np.ndarray, image: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """A signed distance that agrees with all clicks.
 
-    A click on the wrong side of the outline is taken to be about as far from the true outline as from this one, as
-    the middle of an error is. The signed distance is changed to say so, smoothly around the click and more among pixels
+    A click on the wrong side of the outline is assumed to lie in the middle of an error: as far from the true outline
+    as from this one. The signed distance is changed to agree with this, smoothly around the click, and more for pixels
     of its colour. The change is the mean of a Gaussian process given the clicks, with an exponential kernel.
 
     Args:
-        distance: (*grid), what the clicks have chosen so far.
+        distance: (*grid), signed distance of the shape that the clicks have chosen so far.
         image: (C, *grid), values in [0, 1].
         inside: indices of the foreground clicks, (n, axes).
         outside: indices of the background clicks, (m, axes).

@@ -1,4 +1,4 @@
-"""How far pixels lie from the outline of a mask, and how large the mask is."""
+"""Distances of pixels from the outline of a mask, and the size of the mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["depth_of", "radius_of", "signed_distance"]
 def signed_distance(mask: np.ndarray) -> np.ndarray:
     """Distance to the outline of a mask (*spatial), in pixels: positive inside, negative outside.
 
-    The border of the image is no outline. A mask that is empty or whole has no outline and gets the sign alone.
+    The border of the image is no outline. An empty or full mask has no outline and gets only the sign.
     """
     if mask.all() or not mask.any():
         return np.where(mask, 1.0, -1.0) * float(np.mean(mask.shape))
@@ -19,7 +19,7 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
 
 
 def depth_of(mask: np.ndarray) -> float:
-    """Distance of the deepest pixel from the outline, to which here the border of the image belongs."""
+    """Distance of the deepest pixel from the outline; here the border of the image counts as outline."""
     return float(ndimage.distance_transform_edt(np.pad(mask, 1)).max())
 
 

@@ -35,26 +35,27 @@ Point = Sequence[int]
 class ClickSelector:
     """Turns clicks on one image into a mask.
 
-    Candidates are shapes that the clusters offer, and, for images on which a fit has failed, those of 2-means and of
-    thresholds: of each run of clusters that are neighbours in brightness, the connected components, whole and cut at
-    thin bridges, and their convex hulls. The first foreground click weighs them: by contrast along their outline,
-    compactness, distance from the image border, and how deep inside them it lies; every further click takes weight from
-    those on whose wrong side it is. The outline is where the mean of their signed distances, so weighted, is zero.
+    Candidates are shapes from the clusters, and from 2-means and thresholds in case a fit has failed. For each run of
+    clusters that are neighbours in brightness, they are the connected components, whole and cut at thin bridges, and
+    their convex hulls. The first foreground click gives them weights: by contrast along their outline, compactness,
+    distance from the image border, and how deep the click lies inside them. Every further click lowers the weight of
+    candidates that it contradicts. The outline is where the weighted mean of their signed distances is zero.
 
-    A click that the outline still contradicts corrects it. In a shape apart it adds that shape; where many more shapes
-    are like those clicked, as cells are, it adds them all, but for those of background clicks. Elsewhere the outline
-    moves around the click, more among pixels of its colour, see `correct`. Each click is obeyed at its own pixel.
+    A click that the outline still contradicts corrects it. A click in a separate shape adds that shape. If many more
+    shapes are like those clicked, such as cells, it adds them all, except those with background clicks. Elsewhere the
+    outline moves around the click, more for pixels of its colour, see `correct`. The pixel of a click always follows
+    the click.
 
-    A mask that is there already may take the place of what the first click chooses: then all clicks correct it.
+    An existing mask can replace the choice of the first click; all clicks then correct this mask.
 
-    All happens on a grid of about 16 384 pixels (32 768 voxels), so that an answer takes milliseconds for any image.
+    All work is done on a grid of about 16 384 pixels (32 768 voxels), so an answer takes milliseconds for any image.
 
     Args:
         clusters: (*spatial), integer labels, 2-D or 3-D.
         image: (C, *spatial) or on any smaller grid of the same proportions, values in [0, 1].
 
     Raises:
-        ValueError: when clusters and image differ in their number of axes.
+        ValueError: when clusters and image have different numbers of axes.
     """
 
     def __init__(self, clusters: np.ndarray, image: np.ndarray) -> None:
@@ -72,7 +73,7 @@ class ClickSelector:
         self._shapes = find_shapes(self._clusters, self._image)
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that `from_state` needs, small enough to be kept on disk: what takes long to find out is in it."""
+        """All that `from_state` needs, small enough for the disk. It holds the parts that take long to compute."""
         return {
             "shape": np.array(self.shape),
             "grid_clusters": self._clusters,
@@ -82,7 +83,7 @@ class ClickSelector:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> ClickSelector:
-        """The selector that `state` was taken from."""
+        """Restores the selector from its `state`."""
         selector = cls.__new__(cls)
         selector.shape = tuple(int(side) for side in state["shape"])
         selector._clusters = state["grid_clusters"]

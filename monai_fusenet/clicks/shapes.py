@@ -1,4 +1,4 @@
-"""The shapes that the clusters of an image offer, and what speaks for each before any click."""
+"""The shapes that the clusters of an image offer, and their scores before any click."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ LEAST_SPREAD = 1e-4  # variance that is added to that of the values, so that fla
 
 
 class Shapes(NamedTuple):
-    """Candidates for what a click asks for, best first.
+    """Candidates for the object of a click, best first.
 
     Attributes:
         distances: signed distances to their outlines in half pixels, (n, *grid), int8.
-        scores: what speaks for each, as a logarithm, (n,).
-        radii: those of balls of the same size, in pixels, (n,).
+        scores: logarithm of the score of each, (n,).
+        radii: radii of balls of the same size, in pixels, (n,).
         depths: distances of their deepest pixels from the outline, in pixels, (n,).
         hulls: whether each is a convex hull, (n,), bool.
-        plain: whether each comes from no cluster, but from 2-means or a threshold, (n,), bool.
-        many: whether each is all that has its values, of several parts apart, (n,), bool.
+        plain: whether each comes from 2-means or a threshold instead of a cluster, (n,), bool.
+        many: whether each consists of all pixels of its values, in several separate parts, (n,), bool.
     """
 
     distances: np.ndarray
@@ -81,7 +81,7 @@ class _Offer(NamedTuple):
 
 
 def find_shapes(clusters: np.ndarray, image: np.ndarray) -> Shapes:
-    """Collects the candidates and all about them that does not depend on clicks.
+    """Collects the candidates, with everything about them that does not depend on clicks.
 
     Args:
         clusters: (*grid), integer labels, 2-D or 3-D.

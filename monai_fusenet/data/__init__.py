@@ -1,4 +1,4 @@
-"""Where images come from: folders and known data set layouts, file formats, samples, and a seeded dataset."""
+"""Sources of images: folders and known data set layouts, file formats, samples, and a seeded dataset."""
 
 from monai_fusenet.data.collation import collate_views
 from monai_fusenet.data.datalist import find_images, unmatched_masks

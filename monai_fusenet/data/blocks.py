@@ -17,7 +17,7 @@ BAND_VALUES = 2**21  # that are added up together
 
 
 def block_of(shape: Sequence[int]) -> int:
-    """The side of the blocks of a picture, in pixels: a power of two, as in pyramids; 1 of one that is not large.
+    """The side of the blocks of a picture, in pixels: a power of two, as in pyramids; 1 if the picture is not large.
 
     Args:
         shape: its rows and columns.
@@ -33,7 +33,7 @@ def _reduced(shape: Sequence[int], block: int) -> tuple[int, ...]:
 
 
 class Blocks:
-    """A working copy that is made part by part: one value for each block of a picture.
+    """A working copy that is made part by part, with one value for each block of a picture.
 
     Blocks begin at the first row and column; the last ones may be smaller than the others.
 
@@ -41,9 +41,9 @@ class Blocks:
         channels: of the picture.
         shape: its rows and columns.
         block: the side of a block.
-        dtype: of middle pixels, which stay what they are; `None`: the mean of each block, float32.
-        flipped: whether rows, and whether columns, are stored the other way round than they are seen: blocks begin at
-            the first one that is seen.
+        dtype: type of middle pixels, which are kept unchanged; `None`: the mean of each block, float32.
+        flipped: whether rows, and whether columns, are stored in reverse order; blocks begin at the first row and
+            column as seen.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Blocks:
             self._middles.append((side - 1 - middles)[::-1] if is_flipped else middles)
 
     def values(self) -> np.ndarray:
-        """The copy (C, *blocks), once all parts are there; nothing may be added then."""
+        """The copy (C, *blocks), after all parts were added; nothing may be added then."""
         if self._are_means:
             self._values /= np.multiply.outer(*self._lengths).astype(np.float32)
         return self._values
@@ -108,11 +108,11 @@ class Blocks:
 
 
 def shrunk(raster: Raster, nearest: bool = False) -> Raster:
-    """A raster, or of a large picture its working copy.
+    """A raster; for a large picture, its working copy.
 
     Args:
-        raster: what was read.
-        nearest: take the middle pixel of each block, as labels need it, and not the mean.
+        raster: the raster that was read.
+        nearest: take the middle pixel of each block instead of the mean, as labels need.
     """
     shape = raster.pixels.shape[1:]
     block = 1 if raster.has_geometry or len(shape) != 2 else block_of(shape)

@@ -1,4 +1,4 @@
-"""What a file claims to hold, judged before memory is taken for it."""
+"""Checks of the size that a file claims, before memory is taken for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ UNDEFINED = 0xFFFFFFFF  # a length: up to a delimiter
 
 
 def available_memory() -> int:
-    """Bytes of main memory that are free or can be freed; where no system says so, those of a common machine."""
+    """Bytes of main memory that are free or can be freed; if the system does not say, those of a common machine."""
     found = []
     for path, pattern, unit in (
         ("/proc/meminfo", r"MemAvailable:\s*(\d+) kB", 1024),
@@ -51,17 +51,17 @@ def available_memory() -> int:
 
 
 def check_claim(shape: Sequence[int], value_bytes: float, stored: int, packing: int, kept: int | None = None) -> None:
-    """Refuses an image that its file cannot hold, or that memory cannot.
+    """Refuses an image that is too large for its file or for memory.
 
     Args:
         shape: sides of all axes, channels included.
         value_bytes: the least bytes of a value before any compression.
         stored: bytes of all files that hold the values.
-        packing: bytes that a byte of these files can hold at most: 1 without compression.
-        kept: values that memory holds at once, of what is read in parts; `None`: all.
+        packing: largest number of bytes that a byte of these files can hold: 1 without compression.
+        kept: number of values that memory holds at once, if the file is read in parts; `None`: all.
 
     Raises:
-        ValueError: says what was claimed, and how much there is.
+        ValueError: names the claimed size and the available one.
     """
     sides = [int(side) for side in shape if side != 1] or [1]
     claim = f"its header claims {' x '.join(map(str, sides))} values"
@@ -125,7 +125,7 @@ def _is_length(word: str) -> bool:
 
 
 def data_files(path: str) -> list[str]:
-    """The files that a NRRD or MetaImage header names for its values; the header itself where it names none.
+    """The files that a NRRD or MetaImage header names for its values; the header itself if it names none.
 
     Raises:
         ValueError: if one is missing, is a pipe or device, or is named outside the folder of the header.
@@ -147,7 +147,7 @@ def data_files(path: str) -> list[str]:
 
 
 def check_packed(path: str, wanted: int) -> None:
-    """Refuses a MetaImage whose compressed values are damaged or too few: MetaIO may wait for the rest for ever.
+    """Refuses a MetaImage whose compressed values are damaged or too few: MetaIO may wait forever for the rest.
 
     Args:
         path: the header.
@@ -194,7 +194,7 @@ def _inside(name: str, folder: Path) -> list[str]:
 
 
 def check_dicom(path: str) -> None:
-    """Refuses a DICOM file with an element that is longer than the file: GDCM would take memory for it first.
+    """Refuses a DICOM file with an element longer than the file, because GDCM would first take memory for it.
 
     Raises:
         ValueError: names the element.

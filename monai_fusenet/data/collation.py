@@ -18,13 +18,13 @@ CORRESPONDENCE = "correspondence"
 
 
 def collate_views(samples: Sequence[Mapping[str, Any]]) -> Any:
-    """A batch of samples, those of smaller images padded to the largest, at either side, with their edges.
+    """A batch of samples; smaller images are padded to the largest, on both sides, with their edge values.
 
-    As `monai.data.pad_list_data_collate`; but a correspondence holds numbers of pixels, which change with the size of
-    the image: they become those of the padded grid, and -1 where it was padded.
+    As `monai.data.pad_list_data_collate`, but it also converts a correspondence. This holds numbers of pixels, which
+    depend on the size of the image: they become those of the padded grid, and -1 where it was padded.
 
     Args:
-        samples: dictionaries with `image` and perhaps `correspondence`, see `RandQuarterTurnViewd`.
+        samples: dictionaries with `image` and optionally `correspondence`, see `RandQuarterTurnViewd`.
     """
     if CORRESPONDENCE in samples[0]:
         maps = [plain(tensor_of(sample[CORRESPONDENCE])) for sample in samples]

@@ -1,4 +1,4 @@
-"""How data sets and programs name images, masks, and files that are neither; docs/datasets.md lists them.
+"""The names that data sets and programs give to images, masks, and other files; docs/datasets.md lists them.
 
 Names are compared without regard to case, to separators and to the form of their Unicode characters.
 """
@@ -118,10 +118,10 @@ class Rank(IntEnum):
 
 
 class Folder(NamedTuple):
-    """What its name and those of the folders above it say of a folder.
+    """The meaning of a folder, from its name and those of the folders above.
 
     Attributes:
-        group: the folders that are no convention; those of an image and of its mask are equal.
+        group: the folders whose names are no convention; an image and its mask have the same.
         is_mask: whether label maps lie in it.
         rank: of these.
         name: of the folder itself, folded; "" for the dataset folder, whose own name means nothing.
@@ -190,7 +190,7 @@ class Folder(NamedTuple):
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is passed over."""
+    """Whether a file or folder of this name is ignored."""
     return _IGNORED.match(name.lower()) is not None
 
 
@@ -253,7 +253,7 @@ def _before_mask_word(stem: str) -> list[str] | None:
 
 
 def image_keys(stem: str) -> list[str]:
-    """What a mask may call an image of this stem: the stem folded, and without words such as `image`.
+    """The names that a mask may use for an image of this stem: the folded stem, and without words such as `image`.
 
     Example:
         >>> image_keys("Brain 1_image"), image_keys("volume-0"), image_keys("imaging")
@@ -287,7 +287,7 @@ def mask_rank(stem: str, folder: Folder) -> int:
 
 
 def shadow_of(stem: str) -> str | None:
-    """The stem of the image that this file may have been made of, by this or another program; `None` if of none."""
+    """The stem of the image from which this or another program may have made this file; `None` if there is none."""
     if match := SHADOW_ENDING.search(stem):
         return stem[: match.start()]
     match = SHADOW_BEGINNING.search(stem)

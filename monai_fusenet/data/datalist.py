@@ -1,4 +1,4 @@
-"""Folders of images, in the layouts that public data sets and programs have, as lists of samples."""
+"""Folders of images, in the layouts of public data sets and programs, as lists of samples."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ SUMMARY_HEAD = ("file", "status", "clusters", "steps", "seconds")  # of the `sum
 
 
 def holds_results(folder: str | os.PathLike) -> bool:
-    """Whether a folder is one that this package's workflows have written to: its pictures are no images to work on."""
+    """Whether this package's workflows have written to a folder; its pictures are then not used as images."""
     if all(os.path.isfile(os.path.join(folder, name)) for name in ("checkpoint.pt", "panel.png")):
         return True
     try:
@@ -40,23 +40,23 @@ def find_images(
     exclude_dir: str | os.PathLike | None = None,
     sequences: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Finds the images below a folder, and their masks where there are any.
+    """Finds the images below a folder, and their masks if there are any.
 
-    Read is a `dataset.json` of the Medical Segmentation Decathlon or of nnU-Net directly in the folder, else every
-    folder below it. Images lie anywhere; their masks beside them, or in folders such as `masks`, under the same stem
-    or one with an ending such as `_mask`; docs/datasets.md lists the names and the layouts of data sets. A folder that
-    holds one DICOM series of several files is one image. Where the dataset folder has a folder `images` with images,
-    only they count. Passed over are hidden files, unknown suffixes, thumbnails, regions of interest (PH2),
-    superpixels (ISIC) and folders of this package's own results. A file that is named like a label map is never an
-    image; where there are such files, one line of the log says so.
+    If the folder has a `dataset.json` of the Medical Segmentation Decathlon or of nnU-Net, this is read; otherwise all
+    folders below are searched. Images may lie anywhere. Their masks lie beside them, or in folders such as `masks`,
+    with the same stem or one with an ending such as `_mask`. docs/datasets.md lists the names and the layouts of data
+    sets. A folder with one DICOM series of several files is one image. If the dataset folder has a folder `images` with
+    images, only these count. Hidden files, unknown suffixes, thumbnails, regions of interest (PH2), superpixels (ISIC)
+    and folders of this package's own results are ignored. A file with the name of a label map is never an image; if
+    there are such files, one line of the log says so.
 
     Args:
         dataset_dir: the folder.
         exclude_dir: a folder that is not searched, such as the output folder.
         sequences: endings of the stems of files that are channels of one image, in the order of the channels, such as
-            `["_t1", "_t2", "_flair"]` or `["_0000", "_0001"]`; a file (or series) `<case>/t1` of the ending `t1` is of
-            the image `<case>`. Files of no such ending are passed over, where an ending is missing, `image` names a
-            file that is not there. Not for a `dataset.json`, whose files hold their channels.
+            `["_t1", "_t2", "_flair"]` or `["_0000", "_0001"]`; a file (or series) `<case>/t1` with the ending `t1`
+            belongs to the image `<case>`. Files without such an ending are ignored. If an ending is missing, `image`
+            names a file that does not exist. Not for a `dataset.json`, whose files hold their channels.
 
     Returns:
         One dictionary per image, sorted by `file`:
@@ -70,9 +70,9 @@ def find_images(
         - `name`: unique, for naming results: the stem; where stems collide the relative path joined by underscores.
 
     Raises:
-        ValueError: if the folder does not exist, is a file, is `exclude_dir` itself or holds no image, if `sequences`
-            are not different words of which no one ends in another, if `dataset.json` is broken, is of another
-            meaning or lists files that do not exist.
+        ValueError: if the folder does not exist, is a file, is `exclude_dir` itself or holds no image; if `sequences`
+            are not distinct words, or one ends in another; if `dataset.json` is broken, is of another kind or lists
+            files that do not exist.
     """
     root = _existing_folder(dataset_dir)
     if sequences is None and (root / "dataset.json").is_file():
@@ -90,15 +90,15 @@ def find_images(
 def unmatched_masks(
     dataset_dir: str | os.PathLike, items: Sequence[Mapping[str, Any]], exclude_dir: str | os.PathLike | None = None
 ) -> list[str]:
-    """Names the masks that belong to no image, so that an evaluation does not pass over them in silence.
+    """Names the masks that belong to no image, so that an evaluation does not silently ignore them.
 
-    Where a `dataset.json` lists the images, these are also the masks that it does not name.
+    If a `dataset.json` lists the images, the masks that it does not name are included.
 
-    Those that are of an image and not its truth, such as a second annotator's, are none of them.
+    Masks that belong to an image but are not its truth, such as a second annotator's, are not included.
 
     Args:
         dataset_dir: the folder.
-        items: what `find_images` returned for it.
+        items: the result of `find_images` for it.
         exclude_dir: as for `find_images`.
 
     Returns:
@@ -113,14 +113,14 @@ def unmatched_masks(
 
 
 def unique_names(files: Sequence[str]) -> list[str]:
-    """Names for results, unique even where file names tell neither upper from lower case nor forms of Unicode.
+    """Names for results, unique even if a file system ignores upper and lower case and forms of Unicode.
 
     Args:
         files: different relative paths, with forward slashes.
 
     Returns:
-        One name per file: the stem; for files whose stems collide the path without suffix, joined by underscores;
-        where that collides with another name, the path with its suffix; if need be with a number.
+        One name per file: the stem; for files with the same stem the path without suffix, joined by underscores; if
+        this is still not unique, the path with its suffix, and if needed a number.
 
     Example:
         >>> unique_names(["a/scan.png", "b/scan.png", "b/scan.jpg", "brain.nii.gz"])
@@ -193,7 +193,7 @@ def _from_folders(
 ) -> list[dict[str, Any]]:
     images, masks, others = sort_out(search(root, exclude_dir))
     for inner in sorted(root.glob("*/dataset.json")) if sequences is None else ():
-        logger.warning("not read: %s; give its folder as the data set, and its cases count", printable(str(inner)))
+        logger.warning("not read: %s; give its folder as the dataset to use its cases", printable(str(inner)))
     if not images:
         found_instead = f"{len(masks)} files named like masks and no other" if masks else "no file"
         objects = objects_below(root)
@@ -224,7 +224,7 @@ def _tell(used: int, unused: Sequence[str], most: int = 3) -> None:
         return
     names = f": {', '.join(map(printable, sorted(unused)[:most]))}" if unused else ""
     more = f" and {len(unused) - most} more" if len(unused) > most else ""
-    logger.info("no images, by their names: %d masks of images, %d others%s%s", used, len(unused), names, more)
+    logger.info("no images, judged by name: %d masks of images, %d others%s%s", used, len(unused), names, more)
 
 
 def _places(root: Path, items: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> set[Place]:

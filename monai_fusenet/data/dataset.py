@@ -1,4 +1,4 @@
-"""A dataset in memory whose random draws depend on nothing but seed, epoch and index."""
+"""A dataset in memory with random draws that depend only on seed, epoch and index."""
 
 import copy
 import logging
@@ -20,16 +20,16 @@ _logger = logging.getLogger(__name__)
 
 
 class SeededCacheDataset(Dataset):
-    """Loads every sample once, then serves random versions of it that can be repeated exactly.
+    """Loads every sample once, then returns random versions of it that can be repeated exactly.
 
-    The random transform is seeded anew for every access from (seed, epoch, index), so that neither the number of
-    workers nor the order of access nor an interruption changes what a sample looks like. Samples that fail to load
-    are left out with a warning, and listed in `failures`.
+    Every access seeds the random transform from (seed, epoch, index). So a sample does not depend on the number of
+    workers, the order of access, or interruptions. Samples that fail to load are left out with a warning, and listed in
+    `failures`.
 
     Args:
         data: samples, dictionaries such as `find_images` returns.
-        transform: what is applied once per sample and kept in memory; must be deterministic.
-        random_transform: what is applied on each access, to a copy.
+        transform: transform that is applied once per sample; its result is kept in memory. It must be deterministic.
+        random_transform: transform that is applied on each access, to a copy.
         seed: not negative.
         progress: whether loading shows a progress bar.
 
@@ -66,7 +66,7 @@ class SeededCacheDataset(Dataset):
     def prepare(self) -> None:
         """Loads the samples, on the first call only; `len` and indexing call it too.
 
-        In a process group, all ranks do so together and leave out what failed for any of them.
+        In a process group, all ranks call it together and leave out samples that failed for any of them.
 
         Raises:
             ValueError: if all samples fail; the message ends with the reason of the first.

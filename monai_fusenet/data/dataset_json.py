@@ -21,7 +21,7 @@ Item = dict[str, Any]
 
 
 def read_dataset_json(path: Path) -> list[Item]:
-    """Reads the images that a `dataset.json` lists, or, without lists, those that nnU-Net would find by its names.
+    """Reads the images that a `dataset.json` lists; without lists, those that nnU-Net would find by name.
 
     MONAI's `load_decathlon_datalist` fails on an empty list of tests and checks nothing.
 
@@ -30,10 +30,10 @@ def read_dataset_json(path: Path) -> list[Item]:
 
     Returns:
         One dictionary per image: `image` (a list, in the order of `channel_names`, where channels are files), `label`
-        where there is one (a list, where nnU-Net's folder holds several files for a case), and `file`.
+        if there is one (a list, if nnU-Net's folder holds several files for a case), and `file`.
 
     Raises:
-        ValueError: if the file is broken, is of another meaning, or lists files that do not exist.
+        ValueError: if the file is broken, is of another kind, or lists files that do not exist.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -1,4 +1,4 @@
-"""What the headers of DICOM files say: whether they hold an image, which one, and where its slices lie."""
+"""The headers of DICOM files: whether they hold an image, which one, and where its slices lie."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _DamagedError(ValueError):
 
 
 class Plane(NamedTuple):
-    """A slice: what tells whether it belongs to others, and where it lies.
+    """A slice: the data that say which others it belongs to, and where it lies.
 
     Attributes:
         name: of its file, or the number of its frame.
@@ -76,24 +76,24 @@ class Plane(NamedTuple):
 
 
 class DicomHeader(NamedTuple):
-    """A DICOM file that was looked into.
+    """The content of a DICOM header.
 
     Attributes:
         path: of the file.
-        kind: what its class is called.
+        kind: name of its class.
         holds_image: False of reports, plans, segmentations and the like.
-        series: what it shares with other files of its series.
+        series: data that all files of its series share.
         modality: as CT, or US.
         planes: of its slices whose places are known: a file of several frames has several; empty without places.
         frames: how many it has.
-        lacks: the attribute without which an image of a scanner of slices has no place; "" where it has one.
+        lacks: the missing attribute because of which an image of a slice scanner has no place; "" if it has one.
         size: numbers of rows, of columns and of samples per pixel.
         spacing: (2,) in mm, between rows and between columns, of an image without a place; `None` where unknown.
         rescales: (frames, 2) slope and intercept of each frame, where each has its own.
         is_whole: whether it says that its frames are evenly spaced, none of them left out.
-        is_cine: whether its frames follow one another in time, at no place that it tells.
-        is_mixed_up: whether GDCM reads wrong values without a word: of single bits, of colours of more than a byte in
-            RLE, and of a table of values.
+        is_cine: whether its frames follow one another in time, without places.
+        is_mixed_up: whether GDCM silently reads wrong values: of single bits, of colours of more than a byte in RLE,
+            and of a table of values.
     """
 
     path: str
@@ -113,9 +113,9 @@ class DicomHeader(NamedTuple):
 
 
 def is_dicom_file(path: str | os.PathLike) -> bool:
-    """Whether a file is DICOM: by its suffix, or, where it has none, by its mark "DICM" behind 128 bytes.
+    """Whether a file is DICOM: by its suffix, or, if it has none, by its mark "DICM" after 128 bytes.
 
-    The numbers at the end of a UID are no suffix.
+    Numbers at the end of a UID do not count as a suffix.
     """
     suffix = suffix_of(path)
     if suffix in DICOM_SUFFIXES:
@@ -130,10 +130,10 @@ def is_dicom_file(path: str | os.PathLike) -> bool:
 
 
 def read_header(path: str) -> DicomHeader:
-    """Looks into a DICOM file.
+    """Reads the header of a DICOM file.
 
     Raises:
-        ValueError: if it is no DICOM, or damaged; says in words that follow "it is" what is wrong.
+        ValueError: if it is no DICOM, or damaged; the message completes a sentence that begins with "it is".
     """
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag

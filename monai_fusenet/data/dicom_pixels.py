@@ -14,7 +14,7 @@ __all__ = ["read_pixels"]
 
 
 def read_pixels(header: DicomHeader) -> Raster:
-    """The values of a file, and where ITK says that they lie: (C, X, Y, frames).
+    """The values (C, X, Y, frames) of a file, with their geometry from ITK.
 
     Raises:
         ValueError: if its header claims more than the file can hold, or GDCM does not know its class.

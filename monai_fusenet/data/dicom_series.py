@@ -1,4 +1,4 @@
-"""Folders of DICOM files: which images they hold, and a series as one volume."""
+"""Folders of DICOM files: the images in them, and a series as one volume."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ class _Folder(NamedTuple):
 
 
 def dicom_images(folder: Path, names: Iterable[str], holds_masks: bool = False) -> list[Path]:
-    """The images that files of a folder are.
+    """The images in the files of a folder.
 
-    The slices of a series are one image, which the folder stands for. Any other file is an image: one that tells no
-    place in the patient (X-rays, ultrasound, screenshots), one of several frames, the only slice of its series.
-    DICOM objects that hold no image (reports, presentation states, plans, segmentations) are passed over.
+    The slices of a series are one image, represented by the folder. Every other file is an image of its own: one
+    without a place in the patient (X-rays, ultrasound, screenshots), one with several frames, or the only slice of its
+    series. DICOM objects without an image (reports, presentation states, plans, segmentations) are ignored.
 
     Args:
-        folder: where they lie.
-        names: of image files in it, of any format.
+        folder: folder of the files.
+        names: names of image files in it, of any format.
         holds_masks: whether they are masks, which segmentation objects may be.
 
     Returns:
-        Paths of files, in the order of `names`, then that of the folder, where it holds slices. Where these are not
-        one volume, or a file is damaged, the folder is an image that fails by name.
+        Paths of files, in the order of `names`, then the folder if it holds slices. If these are not one volume, or a
+        file is damaged, the folder counts as an image, and loading it fails.
     """
     names = list(names)
     found = _look(folder, [name for name in names if is_dicom_file(folder / name)])
@@ -77,12 +77,12 @@ def dicom_images(folder: Path, names: Iterable[str], holds_masks: bool = False) 
 
 
 def read_dicom(path: str) -> Raster:
-    """The image of a DICOM file; of several frames that tell their places, the volume in the order of its slices.
+    """The image of a DICOM file; for several frames with places, the volume in the order of its slices.
 
-    The segments of a segmentation are united; a slice that it leaves out is 0.
+    The segments of a segmentation are joined; missing slices are 0.
 
     Raises:
-        ValueError: if it is damaged or holds no image; if its frames are of one place, or not one volume.
+        ValueError: if it is damaged or holds no image; if its frames have the same place, or are not one volume.
     """
     header = read_header(path)
     if not header.holds_image and header.kind != SEGMENTATION:
@@ -121,7 +121,7 @@ def _united(frames: Raster, header: DicomHeader) -> Raster:
 
 
 def read_series(folder: str) -> Raster:
-    """The one image of a folder: a series of slices as a volume, images of other kinds beside it passed over.
+    """The image of a folder: a series of slices as a volume; images of other kinds beside it are ignored.
 
     Raises:
         ValueError: when the folder holds no series, several, or files that are damaged; when the slices are not one

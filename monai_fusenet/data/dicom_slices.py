@@ -1,4 +1,4 @@
-"""Whether slices are one volume, in which order, and where it lies; what keeps them from being one."""
+"""Checks whether slices are one volume, and gives their order and geometry."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def in_order(planes: Sequence[Plane]) -> list[int]:
 
 
 def check_volume(ordered: Sequence[Plane]) -> None:
-    """Refuses slices that are not one volume on an even grid.
+    """Refuses slices that do not form one volume on an even grid.
 
     Args:
         ordered: at least one slice, see `in_order`.
@@ -44,10 +44,11 @@ def check_volume(ordered: Sequence[Plane]) -> None:
 
 
 def filled(planes: Sequence[Plane], is_whole: bool = False) -> tuple[list[int], list[Plane]]:
-    """The even grid on which frames lie that may share places, and leave places out between them.
+    """The even grid of frames, which may share places and leave out places.
 
-    Its step is the smallest gap between frames, or a part of it where the header tells of thinner slices, or where not
-    all gaps are multiples of it. A step that is too small does no harm: each frame still lies in its place.
+    Its step is the smallest gap between frames. It is a fraction of this gap if the header says that slices are
+    thinner, or if not all gaps are multiples of it. A step that is too small does no harm: each frame still has its
+    place.
 
     Args:
         planes: of the frames, in any order.
@@ -57,7 +58,7 @@ def filled(planes: Sequence[Plane], is_whole: bool = False) -> tuple[list[int], 
         The index of each frame on the grid, and the planes of the grid.
 
     Raises:
-        ValueError: if the frames are unlike, or lie on no even grid.
+        ValueError: if the frames differ in form, or do not lie on an even grid.
     """
     _check_alike(planes)
     heights = _heights(planes)
@@ -100,11 +101,11 @@ def _heights(planes: Sequence[Plane]) -> np.ndarray:
 def affine_of_slices(planes: Sequence[Plane], in_plane: np.ndarray) -> np.ndarray:
     """The affine (4, 4) from the indices of a column, a row and a slice to millimetres (RAS).
 
-    The step from slice to slice is the one that the positions tell: it may be oblique, as of a tilted gantry.
+    The step from slice to slice comes from the positions: it may be oblique, as with a tilted gantry.
 
     Args:
         planes: in order.
-        in_plane: an affine for what the headers leave open: the spacing, and the step of a single slice.
+        in_plane: an affine for values that the headers lack: the spacing, and the step of a single slice.
     """
     first, last = planes[0], planes[-1]
     affine = LPS_TO_RAS @ in_plane
@@ -119,7 +120,7 @@ def affine_of_slices(planes: Sequence[Plane], in_plane: np.ndarray) -> np.ndarra
 
 
 def differences(plane: Plane, other: Plane) -> list[str]:
-    """What keeps two planes from being slices of one volume, such as "Rows 512, not 64"."""
+    """The differences because of which two planes are not slices of one volume, such as "Rows 512, not 64"."""
     found = [
         f"{name} {value}, not {other.form[name]}" for name, value in plane.form.items() if value != other.form[name]
     ]

@@ -1,4 +1,4 @@
-"""The file formats that are read, told by the suffix of a file."""
+"""The file formats that can be read, by suffix."""
 
 from __future__ import annotations
 

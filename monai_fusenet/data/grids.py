@@ -1,4 +1,4 @@
-"""Label maps on the grid of their image, wherever the file of each says that it lies."""
+"""Label maps brought to the grid of their image, by the geometry in both files."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ UNITS = {1: 1e3, 2: 1.0, 3: 1e-3}  # codes of NIfTI for metres, millimetres and 
 
 
 def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
-    """Labels on the grid of an image, which may be flipped, permuted, shifted, finer or larger than their own.
+    """Brings labels to the grid of an image, which may be flipped, permuted, shifted, finer or larger than theirs.
 
-    Each voxel of the image takes the label that lies nearest; outside the labels' field of view it is background.
-    Grids that agree within 0.01 mm and a tenth of a voxel over all of their voxels are one grid. NIfTI files in metres
-    or micrometres are compared in millimetres, as ITK reads them, unless the bare numbers of both agree already.
+    Each voxel of the image gets the nearest label; outside the labels' field of view it is background. Grids that agree
+    within 0.01 mm and a tenth of a voxel over all of their voxels are one grid. NIfTI files in metres or micrometres
+    are compared in millimetres, as ITK reads them, unless the bare numbers of both agree already.
 
-    Where one file states no place (see `states_place` of `load_image`), index belongs to index; of a picture and a
-    plane of another format, rows belong to the second axis, as 3D Slicer, ITK and nnU-Net have it, unless only the
+    If one file states no place (see `states_place` of `load_image`), voxels are matched by index. For a picture and a
+    plane of another format, rows then belong to the second axis, as in 3D Slicer, ITK and nnU-Net, unless only the
     other order fits. A file of two axes states no place along the third: it is compared with planes that are parallel
     to it.
 
@@ -60,12 +60,12 @@ def on_grid_of(labels: MetaTensor, image: MetaTensor) -> MetaTensor:
         image: (C', *spatial'), as `load_image` returns it.
 
     Returns:
-        (C, *spatial'): `labels` itself where it lies on the grid of the image. Else a new int32 tensor with the `meta`
-        of the image, and two shares in [0, 1]: under `outside` that of the image that the labels do not cover, under
-        `lost` that of the voxels of labels above 0 that lie outside the image.
+        (C, *spatial'): `labels` itself if it lies on the grid of the image. Otherwise a new int32 tensor with the
+        `meta` of the image and two shares in [0, 1]: `outside` is the share of the image that the labels do not cover,
+        `lost` the share of voxels with labels above 0 that lie outside the image.
 
     Raises:
-        ValueError: where the fields of view do not overlap, or sizes differ and one of the two states no place.
+        ValueError: if the fields of view do not overlap, or sizes differ and one of the two states no place.
     """
     shape, own_shape = tuple(image.shape[1:]), tuple(labels.shape[1:])
     to_labels = _index_map(image, labels)
@@ -109,11 +109,11 @@ def _shape_in_file(image: MetaTensor) -> tuple[int, ...]:
 
 
 def shares_on_grid_of(masks: MetaTensor, image: MetaTensor) -> Tensor:
-    """How much of each pixel of an image that was prepared a mask of it as it was loaded covers.
+    """The share of each pixel of a prepared image that a mask of the loaded image covers.
 
     Args:
         masks: (C, *spatial), foreground above 0, on the grid on which the image was loaded.
-        image: (C', *grid), cropped and resized since by transforms that keep its affine, as MONAI's do.
+        image: (C', *grid), the image after crops and resizing by transforms that keep its affine, as MONAI's do.
 
     Returns:
         (C, *grid), float32 in [0, 1].
@@ -123,7 +123,7 @@ def shares_on_grid_of(masks: MetaTensor, image: MetaTensor) -> Tensor:
 
 
 def nearest_on_grid_of(labels: MetaTensor, image: MetaTensor) -> np.ndarray:
-    """A label map of an image as it was loaded on the grid of the same image after it was prepared.
+    """Brings a label map of a loaded image to the grid of the same image after its preparation.
 
     Args:
         labels: (1, *spatial), as the masks of `shares_on_grid_of`.
@@ -160,13 +160,12 @@ def load_mask_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLike],
         image: (C, *spatial), as `load_image` returns it.
 
     Returns:
-        (1, *spatial), uint8, 0 or 1. Where a label map had another grid, its `meta` holds `outside`, the largest share
-        of the image that such a one does not cover, and `lost`, the share of the foreground that lies outside
-        the image.
+        (1, *spatial), uint8, 0 or 1. If a label map had another grid, its `meta` holds `outside`, the largest share of
+        the image that such a map does not cover, and `lost`, the share of the foreground outside the image.
 
     Raises:
-        ValueError: where one cannot be read or brought to the grid; the message names it where there are several.
-            Where there is foreground, but none of it is left on the grid of the image.
+        ValueError: if a map cannot be read or brought to the grid (the message names it if there are several), or if
+            there is foreground, but none of it is left on the grid of the image.
     """
     paths = ensure_tuple(paths)
     if not paths:
@@ -196,8 +195,8 @@ def load_labels_on_grid_of(path: str | os.PathLike, image: MetaTensor) -> MetaTe
         (1, *spatial), int32, 0 and labels up to 65535, with the `meta` that `on_grid_of` gives.
 
     Raises:
-        ValueError: where it cannot be read or brought to the grid, or there is foreground, but none of it is left on
-            the grid of the image.
+        ValueError: if it cannot be read or brought to the grid, or there is foreground, but none of it is left on the
+            grid of the image.
     """
     labels = load_labels(path)
     brought = on_grid_of(labels, image)
@@ -249,11 +248,11 @@ def _all_is_lost(lost: float) -> str:
 
 
 class LoadMaskOnGridd(MapTransform):
-    """Dictionary transform: replaces paths of label maps by masks on the grid of an image that is loaded already.
+    """Dictionary transform: replaces paths of label maps by masks on the grid of an image that is already loaded.
 
     Args:
         keys: keys of paths, or of lists of paths whose union is the mask, see `load_mask_on_grid_of`.
-        image_key: key of the image, before anything has changed its grid.
+        image_key: key of the image, which must still be on its loaded grid.
         allow_missing_keys: whether samples may lack a key of `keys`.
 
     Shape:

@@ -1,4 +1,4 @@
-"""Images that a program holds already, as if they had been loaded from a file."""
+"""Images that a program already holds, in the form of images loaded from a file."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["raster_of"]
 
 
 def raster_of(image: Tensor | np.ndarray) -> Raster:
-    """What an array, a tensor or a `MetaTensor` holds.
+    """The content of an array, a tensor or a `MetaTensor`.
 
-    Channels come first, or where the metadata say that they are: `spatial_shape`, as MONAI's readers write it, shows
-    it best, for MONAI leaves `original_channel_dim` as it is when `EnsureChannelFirst` has moved the channels. An
-    affine other than the identity is where the image lies, in RAS, or in LPS where `space` says so.
+    Channels come first, or in the place that the metadata give. The `spatial_shape` of MONAI's readers is the best
+    sign, because MONAI does not change `original_channel_dim` when `EnsureChannelFirst` has moved the channels. An
+    affine other than the identity gives the geometry of the image, in RAS, or in LPS if `space` says so.
 
     Args:
         image: (C, *spatial), (*spatial, C) or (*spatial), of two or three spatial axes.
 
     Raises:
-        ValueError: when it has other axes, values that are no real numbers, or an affine that is none.
+        ValueError: when it has other axes, values that are not real numbers, or an invalid affine.
     """
     meta: Mapping[str, Any] = image.meta if isinstance(image, MetaTensor) else {}
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else image

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage files, read by ITK, and what all that ITK reads has in common."""
+"""NRRD and MetaImage files, read by ITK, and the common part of all formats that ITK reads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _DICOM_READER = "GDCMImageIO"  # of files of any other suffix, and of none
 
 
 def read_with_itk(path: str) -> Raster:
-    """The values of a file, once its header claims nothing that would make ITK crash, hang or take all memory."""
+    """The values of a file, after a check that its header does not make ITK crash, hang or take all memory."""
     check_text(path)
     fields, files = dict(text_fields(path)), data_files(path)
     if fields.get("compresseddatasize", "").isdecimal():  # MetaIO takes as much memory without asking
@@ -79,7 +79,7 @@ def check_itk_claim(header: itk.ImageIOBase, files: Sequence[str], count: int = 
 
     Args:
         header: of the image, or of the first of `count` slices.
-        files: what holds the values.
+        files: the files with the values.
         count: number of slices.
         packing: bytes that a byte of the files can hold at most.
     """
@@ -94,7 +94,7 @@ def itk_image(path: str, header: itk.ImageIOBase | None = None) -> Any:
 
     Args:
         path: of the file.
-        header: of it, where it is read already.
+        header: its header, if already read.
     """
     import itk
 

@@ -1,4 +1,4 @@
-"""Masks in a folder of their own, such as those that a person accepted, and the images that they belong to."""
+"""Masks in a separate folder, such as those that a person accepted, and the images that they belong to."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PairedMasks(NamedTuple):
 
     Attributes:
         owned: paths of the masks of each image, by its `name`; images without any are left out.
-        unmatched: those of no image, relative to the folder, sorted.
+        unmatched: masks of no image, relative to the folder, sorted.
     """
 
     owned: dict[str, list[str]]
@@ -35,16 +35,16 @@ class PairedMasks(NamedTuple):
 def pair_masks(
     items: Sequence[Mapping[str, Any]], masks_dir: str | os.PathLike, dataset_dir: str | os.PathLike
 ) -> PairedMasks:
-    """Finds the masks in a folder, and gives each to its image as `find_images` gives those beside images.
+    """Finds the masks in a folder, and assigns each to its image as `find_images` does with masks beside images.
 
-    A mask is called as its image, or has an ending such as `_mask`, in the sub-folder of its image; or it is called by
-    the image's unique `name` in the folder itself, as results are. The folder may be one of masks, one of MONAI Label
-    (`labels`, or the one above, of which only `final` counts), or a whole data set.
+    A mask has the name of its image, or this name with an ending such as `_mask`, in the sub-folder of its image. Or it
+    has the image's unique `name`, in the folder itself, as results have. The folder may hold masks, be a folder of
+    MONAI Label (`labels` or its parent; only `final` counts), or be a whole data set.
 
     Args:
-        items: what `find_images` returned for `dataset_dir`.
+        items: the result of `find_images` for `dataset_dir`.
         masks_dir: an existing folder.
-        dataset_dir: that of the images.
+        dataset_dir: folder of the images.
     """
     root, images_root = Path(os.path.abspath(masks_dir)), Path(os.path.abspath(dataset_dir))
     names: dict[Place, list[str]] = defaultdict(list)

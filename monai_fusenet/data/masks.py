@@ -31,27 +31,28 @@ _JPEG_LIKE = 1 / 32  # of the way between black and white, by which values of on
 
 
 def load_mask(path: str | os.PathLike) -> MetaTensor:
-    """Loads one mask, of any format that `load_image` reads and of any common form.
+    """Loads one mask, in any format that `load_image` reads and in any common form.
 
-    - Integers are classes or instances: foreground is above 0. -1, often written for "ignore", and NaN are background.
-    - A black-and-white picture with smooth edges, or one that was a JPEG: foreground is from the middle between its
-      commonest dark and its commonest bright value on, of which the latter is at least half of 255 or 65535. In a label
-      map, most pixels of other values have their like beside them, or no brighter neighbour; here, few have. A picture
-      of two values is black and white, too. Labels in ordered stripes one pixel wide are taken for smooth edges.
-    - JPEG: the same, whatever the values; where there are levels of grey between, from an eighth above the dark one on.
-    - Fractions: from 0.5 on, as for probabilities and for label maps that were interpolated.
-    - Palettes: where all colours are greys, it is a grey picture, whatever their order, so black is background.
-      Where other colours are used, the index counts, and index 0 is background.
+    - Integers are classes or instances: foreground is above 0. NaN and -1, which often means "ignore", are background.
+    - A black-and-white picture with smooth edges, or one that was a JPEG: foreground begins in the middle between the
+      most frequent dark and the most frequent bright value, where the latter is at least half of 255 or 65535. A
+      picture of two values is black and white, too. Such a picture differs from a label map: in a label map, most
+      pixels of other values have an equal neighbour, or no brighter one; in smooth edges, few have. Labels in ordered
+      stripes one pixel wide are therefore taken for smooth edges.
+    - JPEG: the same, for any values; with grey levels between, foreground begins an eighth above the dark value.
+    - Fractions: foreground from 0.5 on, for probabilities and for interpolated label maps.
+    - Palettes: if all colours are grey, it is a grey picture, so black is background, whatever the order of the
+      palette. If there are other colours, the index counts, and index 0 is background.
     - A TIFF where white is zero: values as they are seen; those of ImageJ, and small numbers, as they are stored.
-    - Several channels, RGB among them: where any of them is foreground. Channels that sum to 1, or to 255,
-      everywhere are probabilities of classes, of which the first is background.
-    - Transparency is not looked at, unless the colours alone make all of it foreground, or nothing: then the opaque
+    - Several channels, also RGB: foreground is where any of them is foreground. Channels that sum to 1, or to 255,
+      everywhere are probabilities of classes, with the background first.
+    - Transparency is ignored, unless the colours alone make everything foreground, or nothing: then the opaque
       part is foreground.
 
-    Without a pixel of 0, label maps and colours are foreground everywhere: an object on white paper is not found.
+    If no pixel is 0, label maps and colours are foreground everywhere: an object on white paper is not found.
 
     Args:
-        path: of the mask; `load_mask_on_grid_of` unites several.
+        path: path of the mask; `load_mask_on_grid_of` joins several.
 
     Returns:
         A uint8 `MetaTensor` of shape (1, *spatial), 0 and 1, with the metadata of `load_image`.
@@ -67,12 +68,12 @@ def load_mask(path: str | os.PathLike) -> MetaTensor:
 def load_labels(path: str | os.PathLike) -> MetaTensor:
     """Loads the labels of one mask, with the foreground of `load_mask`.
 
-    Integers and the indices of a palette are labels as they stand; of probabilities of classes, the likeliest class is.
-    Numbers between are rounded. Soft edges, JPEG, single probabilities, different colours and transparency tell
-    foreground from background and no classes: their foreground is labelled 255, as that of black-and-white pictures.
+    Integers and the indices of a palette are used as labels. For probabilities of classes, the label is the likeliest
+    class. Other numbers are rounded. Soft edges, JPEG, single probabilities, several colours and transparency only
+    separate foreground from background: their foreground has the label 255, as in black-and-white pictures.
 
     Args:
-        path: of the mask; `load_labels_on_grid_of` brings it to the grid of its image.
+        path: path of the mask; `load_labels_on_grid_of` brings it to the grid of its image.
 
     Returns:
         An int32 `MetaTensor` of shape (1, *spatial), 0 and labels up to 65535, with the metadata of `load_image`.
@@ -95,9 +96,10 @@ def load_labels(path: str | os.PathLike) -> MetaTensor:
 
 
 class UnionMaskd(MapTransform):
-    """Loaded label to mask: foreground is where any channel is above 0, whatever the class or the side of the body.
+    """Turns a loaded label into a mask: foreground is where any channel is above 0, for all classes together.
 
-    Transparency (`meta["has_alpha"]`) does not count as a channel. For files, `load_mask` knows more of their forms.
+    Transparency (`meta["has_alpha"]`) does not count as a channel. For files use `load_mask`, which supports more
+    forms.
 
     Args:
         keys: keys of labels.
@@ -119,7 +121,7 @@ class UnionMaskd(MapTransform):
 
 
 def foreground_of(raster: Raster) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where the mask (*grid) is foreground, bool, and its labels there; `None` where it tells no classes."""
+    """The foreground of a mask (*grid), bool, and its labels there; `None` if it has no classes."""
     if raster.indices is not None and not _is_grey(raster.pixels, raster.indices):
         return raster.indices[0] > 0, raster.indices[0]
     if raster.labels is not None:

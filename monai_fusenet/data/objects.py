@@ -1,4 +1,4 @@
-"""True objects, one number each, from label maps, from a file per object, or from masks whose parts are counted."""
+"""True objects, one number each, from label maps, from one file per object, or from the parts of masks."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["load_objects_on_grid_of"]
 def load_objects_on_grid_of(paths: str | os.PathLike | Sequence[str | os.PathLike], image: MetaTensor) -> MetaTensor:
     """The objects of one or several masks of an image, each brought to its grid, see `on_grid_of`.
 
-    - A label map, or a picture in several colours: each number, or colour, is an object. Where they have more than
+    - A label map, or a picture in several colours: each number, or colour, is an object. If they have more than
       twice as many connected parts, they are classes, and the parts are the objects.
-    - Several files: each is an object, or as many as its numbers. Where two overlap, the first counts.
-    - Else, the connected parts of the mask, through faces: objects that touch are one then.
+    - Several files: each is an object, or as many as its numbers. If two overlap, the first counts.
+    - Otherwise, the connected parts of the mask, through faces; objects that touch then count as one.
 
     Args:
-        paths: the mask or masks, of any form that `load_mask` reads; foreground is what that says.
+        paths: the mask or masks, in any form that `load_mask` reads, with the same foreground.
         image: (C, *spatial), as `load_image` returns it.
 
     Returns:
         (1, *spatial), int32: objects 1..n, 0 for background, with the `meta` of the image.
 
     Raises:
-        ValueError: where one cannot be read or brought to the grid.
+        ValueError: if a file cannot be read or brought to the grid.
     """
     paths = ensure_tuple(paths)
     if not paths:

@@ -1,4 +1,4 @@
-"""Which of the files found are images, which are label maps, and whose mask a label map is."""
+"""Sorts found files into images and label maps, and assigns each label map to its image."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Found(NamedTuple):
 
 
 class Sorted(NamedTuple):
-    """What files are by their names; `others` are neither images nor masks, such as a prediction beside its image."""
+    """Files sorted by name; `others` are neither images nor masks, such as a prediction beside its image."""
 
     images: list[Found]
     masks: list[Found]
@@ -139,8 +139,8 @@ def _in_folders_of_masks(found: list[Found]) -> list[Found]:
 def assign(masks: Sequence[Found], places: Collection[Place]) -> Assigned:
     """Gives each mask to its image.
 
-    A mask belongs to the image whose stem it bears; else to the only one that its stem may mean; else, where it names
-    no image or lies in a folder of masks, to the only image of its case, unless it bears another number than that one.
+    A mask belongs to the image with its stem; otherwise to the only image that its stem may mean. If it names no image
+    or lies in a folder of masks, it belongs to the only image of its case, unless their numbers differ.
     """
     index = _Index(places)
     owners = {mask: index.named(mask) for mask in masks}

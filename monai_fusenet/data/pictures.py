@@ -20,14 +20,14 @@ _LOSSY = ("JPEG", "MPO")  # as Pillow names them
 
 
 def read_picture(path: str, nearest: bool = False) -> Raster:
-    """A picture in row-major order, upright; what it is, is told by its content and not by its suffix.
+    """A picture in row-major order, upright; its content and not its suffix decides the format.
 
-    One of more than `LARGEST_PICTURE` pixels becomes a smaller working copy, see `block_of`; only a TIFF is read
-    in parts, so that others must fit into memory.
+    One of more than `LARGEST_PICTURE` pixels becomes a smaller working copy, see `block_of`; only a TIFF is read in
+    parts; others must fit into memory.
 
     Args:
         path: the file.
-        nearest: of a large picture, take the middle pixel of each block, as labels need it, and not the mean.
+        nearest: for a large picture, take the middle pixel of each block instead of the mean, as labels need.
 
     Raises:
         ValueError: when it cannot be read, or has more pixels than Pillow permits.

@@ -41,21 +41,21 @@ CT_WINDOWS = {  # level and width in HU, as radiologists and their workstations 
 class ToChannelsd(MapTransform):
     """Gives every image the number of channels that the network takes.
 
-    Grey is repeated, the RGB of a picture becomes its luminance where one channel is wanted, and transparency is
-    dropped. What is a picture and what is transparency is known from the file (`meta["has_geometry"]`,
-    `meta["has_alpha"]`): three MR sequences are not mistaken for RGB, nor four for RGBA. An image without metadata
-    counts as a picture without transparency.
+    Grey is repeated, the RGB of a picture becomes its luminance if one channel is wanted, and transparency is dropped.
+    The file tells whether it is a picture and has transparency (`meta["has_geometry"]`, `meta["has_alpha"]`). So three
+    MR sequences are not mistaken for RGB, nor four for RGBA. An image without metadata counts as a picture without
+    transparency.
 
     Args:
         keys: keys of images.
-        channels: channels wanted.
+        channels: number of channels wanted.
         allow_missing_keys: whether samples may lack a key.
 
     Shape:
         (C, *spatial) -> (channels, *spatial)
 
     Raises:
-        ValueError: if the image has another number of channels, none of the cases above.
+        ValueError: if the image has another number of channels, and none of these cases applies.
     """
 
     def __init__(self, keys: KeysCollection, channels: int, allow_missing_keys: bool = False) -> None:
@@ -90,15 +90,15 @@ class ToChannelsd(MapTransform):
 
 
 class CheckImaged(MapTransform):
-    """Refuses images from which nothing can be learned, before they cost time.
+    """Refuses images from which nothing can be learned, before any time is spent on them.
 
     Args:
         keys: keys of images of shape (C, *spatial).
         spatial_dims: 2 or 3, as the network is configured.
-        min_size: fewest pixels that every side must have.
+        min_size: smallest number of pixels of every side.
         allow_missing_keys: whether samples may lack a key.
-        nan_value: takes the place of NaN and infinite values, such as those of a masked background; `None`: an image
-            that has any is refused.
+        nan_value: value that replaces NaN and infinite values, such as those of a masked background; `None`: images
+            with such values are refused.
 
     Raises:
         ValueError: if the image has another number of spatial axes or a side below `min_size`, holds NaN or infinite
@@ -147,8 +147,8 @@ class CheckImaged(MapTransform):
             bad = values.numel() - int(sum(finite))
             raise ValueError(
                 f"{name}{bad} of {values.numel()} pixel values are NaN or infinite; "
-                "with --nan_value 0, or another number, that number takes their place; a label server takes the line "
-                "nan_value: 0 in a file .yaml, given as --preset"
+                "--nan_value 0, or another number, replaces them; for a label server, write "
+                "nan_value: 0 into a .yaml file and give it as --preset"
             )
         if torch.equal(least, greatest):
             listed = ", ".join(f"{value:g}" for value in least.tolist())
@@ -156,19 +156,19 @@ class CheckImaged(MapTransform):
 
 
 class ScaleByPercentilesd(MapTransform):
-    """Scales intensities linearly to [0, 1] between two percentiles of the image, and clips what lies beyond.
+    """Scales intensities linearly to [0, 1] between two percentiles of the image, and clips values beyond.
 
-    Where both percentiles are the same value, as in an image that is nearly all background, the smallest and the
-    greatest value take their place: MONAI's `ScaleIntensityRangePercentiles` leaves such an image as it is.
+    If both percentiles have the same value, as in an image that is nearly all background, the smallest and the greatest
+    value are used instead. (MONAI's `ScaleIntensityRangePercentiles` leaves such an image unchanged.)
 
     Args:
         keys: keys of images of shape (C, *spatial).
         lower: percentile that becomes 0, in [0, 100].
         upper: percentile that becomes 1, in [0, 100], above `lower`.
-        channel_wise: scale each channel by itself, as several MR sequences need it; otherwise all alike, so that
-            colours stay what they are.
+        channel_wise: scale each channel on its own, as several MR sequences need; otherwise all alike, which keeps
+            colours.
         allow_missing_keys: whether samples may lack a key.
-        field_key: key of a field (1, *spatial) whose pixels alone the percentiles are of, in samples that have one.
+        field_key: key of a field (1, *spatial): only its pixels count for the percentiles, in samples that have one.
 
     Raises:
         ValueError: if the percentiles are not in order.
@@ -215,7 +215,7 @@ class ScaleByPercentilesd(MapTransform):
 
 
 class WindowCTd(MapTransform):
-    """Scales the Hounsfield units of a CT linearly to [0, 1] within a window, and clips what lies beyond.
+    """Scales the Hounsfield units of a CT linearly to [0, 1] within a window, and clips values beyond.
 
     Args:
         keys: keys of images of shape (C, *spatial), values in HU.
@@ -223,8 +223,7 @@ class WindowCTd(MapTransform):
         allow_missing_keys: whether samples may lack a key.
 
     Raises:
-        ValueError: if the window is unknown, or not two finite numbers of which the width is above 0; if an image is a
-            picture.
+        ValueError: if the window is unknown, or not two finite numbers with a width above 0; if an image is a picture.
     """
 
     def __init__(self, keys: KeysCollection, window: str | Sequence[float], allow_missing_keys: bool = False) -> None:
@@ -260,7 +259,7 @@ def _scaled(image: Tensor, ranges: Sequence[tuple[float, float]]) -> Tensor:
 
 
 def fill_not_finite(image: Tensor, value: float) -> Tensor:
-    """The image with a number in the place of NaN and infinite values; itself where there are none.
+    """Replaces NaN and infinite values of an image by a number; the image itself if it has none.
 
     Args:
         image: any shape.

@@ -1,4 +1,4 @@
-"""What every reader of a file returns: pixels, where they lie, and what they mean."""
+"""The common result of all readers: pixels, their geometry, and their meaning."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ __all__ = ["Raster", "channel_first"]
 
 
 class Raster(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         pixels: (C, *grid).
         affine: from grid indices to millimetres (RAS); of as many axes as the grid has, or more.
         has_geometry: whether pixels have a size in millimetres.
         has_alpha: whether the last channel is transparency.
-        states_place: whether the file itself says where in space its grid lies; else the reader made `affine` up.
+        states_place: whether the file itself says where in space its grid lies; otherwise the reader has chosen
+            `affine`.
         nifti_header: a NIfTI-1 header with the place of the grid as a NIfTI file states it, b"" for other formats.
         indices: (1, *grid), the indices into the palette where `pixels` are its colours.
         lossy: whether the values are about what was written (JPEG).

@@ -39,18 +39,18 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike], nearest: b
     """Loads one image: a file, a folder that holds one DICOM series, or several files stacked as channels.
 
     - Pictures (PNG, JPEG, BMP, one-page TIFF) are (C, H, W) in row-major order, upright by their EXIF orientation.
-      Palettes and CMYK become RGB, black and white becomes 0 and 255, all other values stay what they are.
-    - A TIFF of several pages is a volume (C, X, Y, pages) of unit spacing; where OME-XML, ImageJ or tifffile wrote
-      that pages are channels, they are.
+      Palettes and CMYK become RGB, black and white becomes 0 and 255, all other values do not change.
+    - A TIFF of several pages is a volume (C, X, Y, pages) of unit spacing; if OME-XML, ImageJ or tifffile say that
+    pages are channels, they are.
     - NIfTI, NRRD, MetaImage and DICOM are (C, X, Y[, Z]). One axis of length 1 of a volume is dropped (the last
       one, if there are several), so that a one-slice volume is a 2-D image. DICOM files need no suffix.
-    - A picture of more than 67 108 864 pixels becomes a working copy of at most so many: one pixel for each block of
+    - A picture of more than 67 108 864 pixels becomes a working copy of at most that many: one pixel for each block of
       2 x 2, 4 x 4, ... of its pixels. A TIFF is read in parts for that; others must fit into memory.
 
     Args:
-        path: what to load. Of several files, which must have equal shapes and affines, transparency is dropped and
-            the channels are concatenated in the given order.
-        nearest: of a large picture, take the middle pixel of each block, as label maps need it, and not the mean.
+        path: the file, folder or files to load. Several files must have equal shapes and affines; their transparency is
+            dropped, and their channels are concatenated in the given order.
+        nearest: for a large picture, take the middle pixel of each block instead of the mean, as label maps need.
 
     Returns:
         A float32 `MetaTensor` of shape (C, *spatial). Its `meta` holds, besides `filename_or_obj`, `affine` and
@@ -61,7 +61,7 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike], nearest: b
           back onto the image's own grid by `mask.reshape(1, *grid_shape)`;
         - `original_affine`: the 4 x 4 affine of that grid, as the file states it (`affine` has the tensor's axes
           first);
-        - `loaded_affine`: the affine of the tensor as it was loaded, which `affine` ceases to be when it is resized;
+        - `loaded_affine`: the affine of the tensor as it was loaded; `affine` changes when the tensor is resized;
         - `has_geometry`: False for pictures, whose pixels have no size in millimetres;
         - `states_place`: whether the file says where in space its grid lies. Pictures, TIFF, NIfTI without any form,
           NRRD and MetaImage without origin and directions, and DICOM without a position (X-rays, ultrasound) do not;
@@ -99,10 +99,10 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike], nearest: b
 
 
 class LoadMedicalImaged(MapTransform):
-    """Dictionary transform: replaces paths by loaded images; see `load_image` for formats, shapes and metadata.
+    """Dictionary transform that replaces paths by loaded images; see `load_image` for formats, shapes and metadata.
 
-    An image that is in memory already, as MONAI Deploy and programs hand it over, gets the same metadata, see
-    `raster_of`; one that was loaded before stays as it is.
+    An image that is already in memory, as MONAI Deploy and other programs pass it, gets the same metadata, see
+    `raster_of`. An image that was loaded by this transform before stays as it is.
 
     Args:
         keys: keys of paths, of lists of paths that are stacked as channels, or of images.
@@ -112,7 +112,7 @@ class LoadMedicalImaged(MapTransform):
         path -> (C, *spatial); of an image (C, *spatial), (*spatial, C) or (*spatial) -> (C, *spatial)
 
     Raises:
-        ValueError: if a file cannot be loaded, or an image is none; the message names it in one line.
+        ValueError: if a file cannot be loaded, or a value is not an image; the message names it in one line.
     """
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
@@ -135,7 +135,7 @@ def _from_memory(image: Tensor | np.ndarray) -> MetaTensor:
 
 
 def read_raster(path: str, nearest: bool = False) -> Raster:
-    """What a file or a folder holds, whatever its format; `ValueError`, as `load_image` says, if it cannot be read.
+    """Reads a file or a folder of any format; `ValueError`, as for `load_image`, if it cannot be read.
 
     Args:
         path: of it.
@@ -184,7 +184,7 @@ def _affine_of(raster: Raster) -> np.ndarray:
 
 
 def to_tensor(raster: Raster, path: str) -> MetaTensor:
-    """What was read from a path, as `load_image` returns it."""
+    """Turns a raster from a path into the result of `load_image`."""
     pixels = raster.pixels
     grid_shape = pixels.shape[1:]
     original_affine = _affine_of(raster)

@@ -1,4 +1,4 @@
-"""Images to try things on without a data set: real ones that scikit-image installs, and drawn ones with masks."""
+"""Images for trials without a data set: real ones that scikit-image installs, and drawn ones with masks."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ SAMPLE_FILES = ("cell.png", "ihc.png", "microaneurysms.png", "retina.jpg")
 
 
 def sample_images() -> list[dict[str, Any]]:
-    """The four medical images that scikit-image installs, where they lie; nothing is downloaded or copied.
+    """The four medical images that scikit-image installs, in their place; nothing is downloaded or copied.
 
     A retina, an immunohistochemical stain of colon glands, a cell, and microaneurysms. They have no masks.
 
@@ -33,13 +33,13 @@ def sample_images() -> list[dict[str, Any]]:
 
 
 def write_samples(folder: str | os.PathLike) -> list[Path]:
-    """Writes the images of `sample_images` as PNG files of the same pixels into a folder, which is made if need be.
+    """Writes the images of `sample_images` as PNG files with the same pixels into a folder, which is made if needed.
 
     Returns:
         The files, named as the images.
 
     Raises:
-        ValueError: when one of them is there already; nothing is written then.
+        ValueError: when one of them already exists; nothing is written then.
     """
     targets = {Path(folder, f"{item['name']}.png"): item["image"] for item in sample_images()}
     for target in targets:
@@ -52,7 +52,7 @@ def write_samples(folder: str | os.PathLike) -> list[Path]:
 
 
 def phantom_images(folder: str | os.PathLike, count: int = 4) -> list[dict[str, Any]]:
-    """What `find_images` finds where `draw_phantoms` has drawn, or will."""
+    """The result of `find_images` for the folder of `draw_phantoms`, also before it has drawn."""
     names = [f"phantom_{index:03d}" for index in range(count)]
     images, masks = (os.path.abspath(Path(folder, kind)) for kind in ("images", "masks"))
     return [

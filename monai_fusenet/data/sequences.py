@@ -1,4 +1,4 @@
-"""Files that are channels of one image: its sequences, told by the endings of their stems."""
+"""Files that are channels of one image: its sequences, recognised by the endings of their stems."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["cases"]
 
 
 def cases(root: Path, images: Sequence[Found], sequences: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """Joins files whose stems are one but for the ending.
+    """Joins files whose stems differ only in the ending.
 
     Args:
         root: the dataset folder.
@@ -25,8 +25,8 @@ def cases(root: Path, images: Sequence[Found], sequences: Sequence[str]) -> Iter
         The place that the mask of an image has, and the image with `image` (a list) and `file`.
 
     Raises:
-        ValueError: if `sequences` are not different words of which no one ends in another, if no file has one of
-            these endings, or if two files are the same sequence of one image.
+        ValueError: if `sequences` are not distinct words, or one ends in another; if no file has one of these endings;
+            or if two files are the same sequence of one image.
     """
     endings = [normal(ending).lower() for ending in _checked_sequences(sequences)]
     files_by_case: dict[tuple[Path, str], dict[str, Found]] = defaultdict(dict)

@@ -1,4 +1,4 @@
-"""TIFF as cameras, scanners and microscopes write it, read by tifffile."""
+"""TIFF files of cameras, scanners and microscopes, read by tifffile."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _MORE_THAN_DEFLATE = 2**20  # what a byte of zstd and of pictures may hold; memo
 
 
 def is_tiff(path: str) -> bool:
-    """Whether a file begins as a TIFF or BigTIFF does, whatever its suffix."""
+    """Whether a file begins like a TIFF or BigTIFF, whatever its suffix."""
     with open(path, "rb") as file:
         return file.read(4) in _MAGIC
 
@@ -67,8 +67,8 @@ def is_tiff(path: str) -> bool:
 def read_tiff(path: str, nearest: bool = False) -> Raster:
     """One image of a TIFF, upright: a picture (C, H, W), or a volume (C, X, Y, slices) of unit spacing.
 
-    - Pages are channels, z or time where OME-XML, ImageJ or tifffile have written so; otherwise they are slices.
-    - Values stay what they are, with these exceptions: one bit becomes 0 and 255, palettes, YCbCr and CMYK become RGB,
+    - Pages are channels, z or time if OME-XML, ImageJ or tifffile say so; otherwise they are slices.
+    - Values do not change, with these exceptions: one bit becomes 0 and 255, palettes, YCbCr and CMYK become RGB,
       colours that were multiplied by their transparency are divided by it.
     - Where white is zero, values are mirrored: within what their bits can hold, and within the image's own least and
       greatest value where they are signed or floating-point, which have no white of their own.
@@ -355,7 +355,7 @@ def _arranged(pixels: np.ndarray, axes: str, page: TiffPage) -> tuple[np.ndarray
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Values (..., rows, columns) as they are seen by their orientation, a number of TIFF and EXIF (tag 274)."""
+    """Turns values (..., rows, columns) upright by their orientation, a number of TIFF and EXIF (tag 274)."""
     if orientation in _TURNED:
         pixels = pixels.swapaxes(-1, -2)
     if orientation in (2, 3, 6, 7):

@@ -1,4 +1,4 @@
-"""What the values of a TIFF mean: palettes, white that is zero, colours of printers and of video."""
+"""The meaning of the values of a TIFF: palettes, white as zero, colours of printers and of video."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ JPEGS = (6, 7)
 
 
 def through_palettes(pixels: np.ndarray, pages: list[TiffPage | TiffFrame]) -> np.ndarray:
-    """Palette indices (*shape) as the colours (*shape, 3) that each page has for them, 8 bits."""
+    """Replaces palette indices (*shape) by the colours (*shape, 3) of each page, 8 bits."""
     per_page = pixels.reshape(len(pages), -1)
     colours = np.empty((*per_page.shape, 3), np.uint8)
     for index, page in enumerate(pages):
@@ -40,7 +40,7 @@ def through_palettes(pixels: np.ndarray, pages: list[TiffPage | TiffFrame]) -> n
 
 
 def with_colours(pixels: np.ndarray, page: TiffPage, has_alpha: bool) -> np.ndarray:
-    """Values (C, slices, rows, columns) as grey or RGB, with what channels there are beside."""
+    """Values (C, slices, rows, columns) as grey or RGB, with the other channels."""
     photometric, bits = page.photometric, page.bitspersample
     if pixels.dtype == bool:
         pixels = pixels * np.uint8(255)
@@ -69,7 +69,8 @@ def with_colours(pixels: np.ndarray, page: TiffPage, has_alpha: bool) -> np.ndar
 def may_be_inverted_labels(pixels: np.ndarray, page: TiffPage, is_imagej: bool) -> bool:
     """Whether values where white is zero would count in a mask as they are stored.
 
-    ImageJ counts them so, whatever it shows; those of other programs that reach no half of black are classes.
+    ImageJ stores them like this, in spite of its display. Values of other programs that stay below half of black are
+    classes.
     """
     if page.photometric != WHITE_IS_ZERO or pixels.dtype == bool:
         return False

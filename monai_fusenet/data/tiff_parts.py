@@ -53,10 +53,10 @@ class Plan(NamedTuple):
 
 
 def plan_of(pages: list[TiffPage | TiffFrame], shape: tuple[int, ...], axes: str, nearest: bool = False) -> Plan | None:
-    """The plan for what a file holds; `None` of what is read as a whole.
+    """The plan for the content of a file; `None` if it is read as a whole.
 
-    That is what is no large picture, and whatever a mean cannot be made of as it is stored, such as palettes: such a
-    picture must fit into memory.
+    These are pictures that are not large, and pictures without a mean of their stored values, such as palettes. The
+    latter must fit into memory.
 
     Args:
         pages: that hold it.
@@ -123,11 +123,11 @@ def _kind_of(page: TiffPage | TiffFrame) -> dict[str, Any]:
 
 
 def read_parts(plan: Plan, level: Plan | None = None) -> np.ndarray:
-    """The values that are kept, in the shape `plan.kept`: means are float32, middle pixels what they are.
+    """The kept values, in the shape `plan.kept`: means are float32, middle pixels keep their type.
 
     Args:
         plan: for the full resolution.
-        level: for a level of a pyramid, which is read in its place where it shows the same.
+        level: the plan for a level of a pyramid, which is read instead if it shows the same.
     """
     arrays = []
     for number, page in enumerate(plan.pages):

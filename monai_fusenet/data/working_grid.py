@@ -1,4 +1,4 @@
-"""The grid that is worked on: of so many voxels, or of voxels of so many millimetres."""
+"""The working grid: with a given number of voxels, or with voxels of a given size."""
 
 import math
 import warnings
@@ -23,28 +23,28 @@ UNKNOWN_VOXELS = (
 
 
 class WorkingGridd(Resizing):
-    """Resamples images to the grid that is worked on: voxels that are cubes, of so many millimetres or so many in all.
+    """Resamples images to the working grid: cubic voxels, with a given total number or a given size.
 
     MONAI's `Invertd` undoes it, as it does `Resized`.
 
     Args:
-        keys: keys of images (C, *spatial), each a `MetaTensor` from a loader, or with an affine, which says how large
-            a voxel is; a pixel of a picture (`meta["has_geometry"]` is False) is 1 mm wide, and so, with a warning, is
-            a voxel of any other tensor or array.
-        size: where `spacing` is None, the image gets about as many voxels as a grid of this size has, or as it has
-            itself, if these are fewer.
+        keys: keys of images (C, *spatial), each a `MetaTensor` from a loader, or with an affine, which gives the voxel
+            size. A pixel of a picture (`meta["has_geometry"]` is False) counts as 1 mm wide. So does, with a warning, a
+            voxel of any other tensor or array.
+        size: if `spacing` is None, the image gets about as many voxels as a grid of this size, but not more than it
+            has.
         spacing: millimetres, one number or one for each axis.
-        keep_slices: leave the last axis as it is, unless it is longer than `size` says and `spacing` is None; for
-            networks that look at slices, which are often thick.
-        min_side: fewest voxels along any axis.
+        keep_slices: leave the last axis as it is, unless it is longer than in `size` and `spacing` is None. For
+            networks that work on slices, which are often thick.
+        min_side: smallest number of voxels along any axis.
         allow_missing_keys: whether samples may lack a key.
 
     Shape:
         (C, *spatial) -> (C, *grid)
 
     Raises:
-        ValueError: if a number is not above 0, or there are not as many as the image has spatial axes; if voxels would
-            be larger than the image, or the grid than memory.
+        ValueError: if a number is not above 0, or their count differs from the number of spatial axes; if voxels would
+            be larger than the image, or the grid too large for memory.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ def _voxel_of(image: Tensor) -> tuple[float, ...]:
 
 
 def check_grid(values: int, shape: Sequence[int]) -> None:
-    """Raises `ValueError` where so many values on a grid take more than the share of memory that an image may have."""
+    """Raises `ValueError` if the values on a grid take more than the share of memory for an image."""
     available = available_memory()
     if 4 * values > available / SHARE:
         grid, size, free = " x ".join(map(str, shape)), 4 * values / 2**30, available / 2**30

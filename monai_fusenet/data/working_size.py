@@ -1,4 +1,4 @@
-"""Images brought to a size of so many pixels, smoothed where they shrink: a product with one matrix an axis."""
+"""Images resized to a given size, and smoothed when they shrink, by a product with one matrix per axis."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
@@ -61,10 +61,10 @@ def shrinking_matrix(size: int, new_size: int) -> csr_array:
 
 
 class Resizing(MapTransform, InvertibleTransform):
-    """What resizes images and remembers from which size, so that MONAI's `Invertd` undoes it, as it does `Resized`."""
+    """Resizes images and remembers their size, so that MONAI's `Invertd` undoes it, as it does `Resized`."""
 
     def resize(self, image: Tensor, shape: Sequence[int], mode: str = MODE) -> Tensor:
-        """An image at a size, and not a word of it among its applied operations."""
+        """Resizes an image without recording it among its applied operations."""
         resize = Resize(shape, mode=mode)
         with resize.trace_transform(False):
             return resize(image)
@@ -83,11 +83,11 @@ class Resizing(MapTransform, InvertibleTransform):
 
 
 class WorkingSized(Resizing):
-    """Resizes images as MONAI's `Resized(mode="bilinear", anti_aliasing=True)` does, but for rounding, and faster.
+    """Resizes images as MONAI's `Resized(mode="bilinear", anti_aliasing=True)` does, except for rounding, and faster.
 
-    Smoothing and interpolation are one sparse matrix for each axis, of which few rows are needed where an image shrinks
-    much: MONAI smooths all pixels of the large image first, which takes seconds for a photograph. Runs on the CPU.
-    MONAI's `Invertd` undoes it, as it does `Resized`.
+    Smoothing and interpolation are one sparse matrix per axis. If an image shrinks much, it has few rows. MONAI first
+    smooths all pixels of the large image, which takes seconds for a photograph. Runs on the CPU. MONAI's `Invertd`
+    undoes it, as it does `Resized`.
 
     Args:
         keys: keys of images (C, *spatial).
@@ -98,7 +98,7 @@ class WorkingSized(Resizing):
         (C, *spatial) -> (C, *spatial_size), float32
 
     Raises:
-        ValueError: if a side is no whole number above 0, or there are not as many as the image has spatial axes.
+        ValueError: if a side is no whole number above 0, or the count of sides differs from the number of spatial axes.
     """
 
     def __init__(self, keys: KeysCollection, spatial_size: Sequence[int], allow_missing_keys: bool = False) -> None:

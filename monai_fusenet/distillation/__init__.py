@@ -1,4 +1,4 @@
-"""One feed-forward network for a folder, taught by masks that were made without any label."""
+"""Distillation: one feed-forward network for a folder, trained on masks that were made without any label."""
 
 from monai_fusenet.distillation.accepted import AcceptedMasks, KeepAcceptedd, find_accepted, read_accepted
 from monai_fusenet.distillation.agreement import consensus, mean_pairwise_dice, select_confident

@@ -1,4 +1,4 @@
-"""Masks that a person accepted: which images they belong to, how many classes they show, and their label maps."""
+"""Masks that a person accepted: their images, their classes, and their label maps."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class AcceptedMasks(NamedTuple):
 
     Attributes:
         paths: the mask of each image that has one, by the image's `name`.
-        classes: what the label maps call the classes, ascending; (1,) where all foreground is one class.
-        digest: changes with the labels, their places, and which images they belong to.
-        objects: how many connected parts the foreground of an image has at most; `None`: more than three.
+        classes: the values of the classes in the label maps, ascending; (1,) if all foreground is one class.
+        digest: changes with the labels, their geometry, and the images that they belong to.
+        objects: largest number of connected parts of the foreground of an image; `None`: more than three.
     """
 
     paths: dict[str, str]
@@ -51,17 +51,16 @@ class AcceptedMasks(NamedTuple):
         """The accepted mask of an image, on its grid.
 
         Args:
-            name: of the image.
+            name: name of the image.
             image: (C, *spatial), as `load_image` returns it.
 
         Returns:
-            (1, *spatial), uint8: 0 is background, and n stands for `classes[n - 1]`. All 0 where the person saw no
-            object.
+            (1, *spatial), uint8: 0 is background, and n stands for `classes[n - 1]`. All 0 if the person saw no object.
 
         Raises:
             KeyError: when the image has no accepted mask.
             ValueError: when the mask cannot be brought to the grid of the image, see `load_labels_on_grid_of`, or holds
-                a label that is none of `classes`, as a file does that changed meanwhile.
+                a label that is not in `classes`, because the file has changed since.
         """
         path = self.paths[name]
         try:
@@ -78,13 +77,13 @@ class AcceptedMasks(NamedTuple):
 
 
 class KeepAcceptedd(Transform):
-    """Puts the masks that a person accepted in the place of what a network says of these images.
+    """Replaces the results of a network by the masks that a person accepted, for the images that have one.
 
     Args:
         accepted: the masks.
 
-    Of a sample, `name` and `original`, on the grid of the image as it was loaded, are looked at; `pred`, `clusters`,
-    `confidence`, and `objects` where there are some, change.
+    It reads `name` and `original` of a sample, on the grid of the loaded image. It changes `pred`, `clusters`,
+    `confidence`, and `objects` if there are some.
     """
 
     def __init__(self, accepted: AcceptedMasks) -> None:
@@ -110,7 +109,7 @@ class KeepAcceptedd(Transform):
 def find_accepted(
     items: Sequence[Mapping[str, Any]], accepted_dir: str | os.PathLike, dataset_dir: str | os.PathLike
 ) -> AcceptedMasks:
-    """Finds the masks of a folder that a person accepted, and reads them; no other file is opened.
+    """Finds and reads the masks in a folder that a person accepted; no other file is opened.
 
     Args:
         items: images, see `find_images`.
@@ -131,12 +130,13 @@ def find_accepted(
 def read_accepted(paths: Mapping[str, str]) -> AcceptedMasks:
     """Reads the masks that a person accepted, and logs one line on them.
 
-    Whether they show one class or several is decided by all of them together. One label, or black and white, is one
-    class. Several labels are classes, up to 32; more number objects, which are all of one class. So do labels that run
-    from 1 to another number in each mask, four at least in one, each of one connected part.
+    All masks together decide whether they show one class or several. One label, or black and white, is one class. Up to
+    32 labels are classes. More labels are numbers of objects, which all belong to one class. Labels are also numbers of
+    objects if they run from 1 to a different number in each mask, to four at least in one mask, and each is one
+    connected part.
 
     Args:
-        paths: the mask of each image that has one, of any form that `load_labels` reads, by the image's `name`.
+        paths: the mask of each image that has one, in any form that `load_labels` reads, by the image's `name`.
 
     Raises:
         ValueError: when one cannot be read, all are empty, or some show classes and others are black and white.
@@ -180,7 +180,7 @@ def _one_each(paired: PairedMasks, items: Sequence[Mapping[str, Any]], folder: P
         )
     if paired.unmatched:
         count = len(paired.unmatched)
-        logger.warning("%d accepted masks belong to no image and teach nothing: %s", count, _first(paired.unmatched))
+        logger.warning("%d accepted masks belong to no image and are not used: %s", count, _first(paired.unmatched))
     for name, masks in paired.owned.items():
         if len(masks) > 1:
             both = " and ".join(_shown(os.path.relpath(mask, folder)) for mask in sorted(masks)[:2])

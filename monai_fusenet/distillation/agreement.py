@@ -1,4 +1,4 @@
-"""How far masks of one image agree, what they say together, and which images are sure enough to teach."""
+"""The agreement of masks of one image, their mean, and the images that are sure enough to learn from."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LEAST_SHARE = 0.7
 
 
 def mean_pairwise_dice(masks: Tensor) -> float:
-    """How well masks of one image agree: the mean Dice over all pairs of them.
+    """The agreement of masks of one image: the mean Dice over all pairs of them.
 
     Args:
         masks: (M, *any), foreground above 0, M at least 1.
 
     Returns:
-        a number in [0, 1]; a pair of which one is empty counts 0, a pair of empty masks 1; one mask agrees with itself.
+        a number in [0, 1]. A pair with one empty mask counts 0, a pair of empty masks 1. A single mask gives 1.
     """
     if len(masks) == 1:
         return 1.0
@@ -40,7 +40,7 @@ def soft_agreement(first: Tensor, second: Tensor) -> float:
 
 
 def consensus(masks: Tensor) -> Tensor:
-    """What masks of one image say together: the mean of those that are not empty; all zero where all are.
+    """The consensus of masks of one image: the mean of those that are not empty; all zero if all are empty.
 
     Args:
         masks: (M, *spatial), values in [0, 1].
@@ -53,14 +53,14 @@ def consensus(masks: Tensor) -> Tensor:
 
 
 def select_confident(confidences: Sequence[float | None], min_confidence: float) -> list[int]:
-    """The images to learn from: all that are sure enough, or else the surest seven tenths, at least five.
+    """The images to learn from: all that are sure enough, or, if these are too few, the surest 70 %, at least five.
 
     Args:
-        confidences: of each image, or `None` where there is nothing to learn.
-        min_confidence: what is sure enough; too few are less than seven tenths of the images, or five.
+        confidences: confidence of each image, or `None` if there is nothing to learn.
+        min_confidence: the confidence that is sure enough; too few are less than 70 % of the images, or less than five.
 
     Returns:
-        indices in ascending order; none of an image whose confidence is `None`.
+        indices in ascending order, without images whose confidence is `None`.
     """
     usable = [(index, value) for index, value in enumerate(confidences) if value is not None]
     sure = [index for index, value in usable if value >= min_confidence]

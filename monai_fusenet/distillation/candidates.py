@@ -1,4 +1,4 @@
-"""The candidates of each image of a folder: what may be the object, by several partitions of it."""
+"""The candidates for the object in each image of a folder, from several partitions of the image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMOOTHING = 1 / 64  # of the mean side: hairs and speckle part what belongs toge
 
 
 class CandidatePool:
-    """What may be the object in one image, kept at a bit a pixel, and what each candidate looks like.
+    """The candidates for the object in one image, with one bit per pixel, and their features.
 
     Args:
         masks: (*spatial) each, bool, all of one shape.
@@ -51,22 +51,22 @@ class CandidatePool:
         return np.array(rows, dtype=bool).reshape(len(rows), size)
 
     def bring(self, target: Tensor) -> np.ndarray:
-        """A target (1, *size) of the image on the grid of its candidates, (*spatial), values in [0, 1]."""
+        """Brings a target (1, *size) of the image to the grid of its candidates, (*spatial), values in [0, 1]."""
         return F.interpolate(target.unsqueeze(0), size=self.shape, mode="area")[0, 0].numpy()
 
     def take_back(self, values: np.ndarray, size: Sequence[int]) -> Tensor:
-        """Values (*spatial) on the grid of the candidates on that of the image, (1, *size)."""
+        """Brings values (*spatial) on the grid of the candidates back to that of the image, (1, *size)."""
         mode = "bilinear" if values.ndim == 2 else "trilinear"
         tensor = torch.from_numpy(values.astype(np.float32))[None, None]
         return F.interpolate(tensor, size=tuple(size), mode=mode, align_corners=False)[0]
 
 
 class PoolMaker:
-    """Makes the pool of each image: of the clusters that fits have found, and of k-means of the image and its blur.
+    """Makes the pool of each image from the clusters of fits, and from k-means of the image and of its blurred copy.
 
     Args:
-        foreground: holds the rule by which clusters become candidates.
-        means: numbers of clusters of k-means.
+        foreground: holds the rule that turns clusters into candidates.
+        means: numbers of clusters for k-means.
     """
 
     def __init__(self, foreground: ClustersToMaskd, means: Sequence[int] = (2, 3, 4, 6)) -> None:
@@ -95,7 +95,7 @@ class PoolMaker:
         return CandidatePool(masks, pixels)
 
     def guess(self, image: Tensor) -> Tensor:
-        """The mask that the rule chooses of k-means alone, by all partitions that it is told to.
+        """The mask that the rule chooses from k-means only, with all its partitions.
 
         Args:
             image: (C, *spatial), in [0, 1].

@@ -1,8 +1,8 @@
-"""What masks that a person accepted say of all other images, and how far that can be trusted.
+"""Knowledge from masks that a person accepted, applied to all other images, and an estimate of its quality.
 
-Two kinds of models learn from them: one of what candidates look like, one of pixels, a network. Each accepted mask is
-left out in turn, so that both are asked of an image which they have not seen. What the rule says of the folder without
-any mask is a third opinion. The better one is, the more say it has.
+Two kinds of models learn from the masks: one from the features of candidates, and a network, from pixels. Each accepted
+mask is left out in turn, so that both are tested on an image that they have not seen. The masks of the rule, which
+needs no accepted mask, are a third opinion. Better opinions get more weight.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ UNKNOWN = 0.5  # Dice of an opinion that no mask was held out from
 
 
 class Expectation(NamedTuple):
-    """What to expect of the masks of images that no person has drawn.
+    """The expected quality of masks that no person has drawn.
 
     Attributes:
         dice: mean Dice.
         spread: standard deviation of the Dice of single images.
-        held_out: Dice of each accepted mask, by `name`, with what models say that have not learnt from it. What kind of
-            object it is, and which kind of model has more say, all masks together have told.
+        held_out: Dice of each accepted mask, by `name`, with the result of models that have not learnt from it. Only
+            the kind of object and the weights of the models come from all masks together.
     """
 
     dice: float
@@ -67,13 +67,12 @@ class Expectation(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """What teaches in the first round.
+    """The targets of the first round.
 
     Attributes:
-        lesson: what all images teach.
-        held_out: Dice of each accepted mask, by place, with what the lesson says when it is left out; empty where
-            only one was accepted.
-        weights: of a network that has learnt from accepted masks, for the first round to go on from.
+        lesson: the targets of all images.
+        held_out: Dice of each accepted mask, by index, with the lesson made without it; empty if only one was accepted.
+        weights: weights of a network that has learnt from accepted masks; the first round continues from them.
     """
 
     lesson: Lesson
@@ -82,7 +81,7 @@ class Opening(NamedTuple):
 
 
 def split(places: Sequence[int]) -> list[list[int]]:
-    """Which places are held out in turn: each once, one by one or in three groups; none of a single place.
+    """The groups of indices to hold out in turn: one by one or in three groups; no group for a single index.
 
     Example:
         >>> split([7, 3, 5]), split([7])
@@ -94,12 +93,12 @@ def split(places: Sequence[int]) -> list[list[int]]:
 
 
 def fold_steps(round_steps: int) -> int:
-    """Steps of a network that leaves masks out, where a round has so many."""
+    """Steps of a network that leaves masks out, for the number of steps of a round."""
     return max(1, int(round_steps * PART))
 
 
 def steps_of_round(steps: int, rounds: int, accepted: int) -> int:
-    """Steps of a round, one at least, so that all trainings together have no more than `steps`.
+    """Steps of a round, at least one, so that all trainings together have at most `steps`.
 
     Args:
         steps: of all rounds and of all networks that leave masks out.
@@ -121,16 +120,16 @@ def dice_of(mask: Tensor, target: Tensor) -> float:
 
 
 def expect(held_out: Mapping[str, float], agreements: Sequence[float]) -> Expectation:
-    """What Dice to expect of images without a mask.
+    """The expected Dice of images without a mask.
 
-    A handful of masks is a small sample, and the models that left one out had less to learn from; but where the
-    network and what taught it agree, both are mostly right. The answer is the geometric mean of the two: agreement on
-    nothing that an accepted mask shows is worth nothing.
+    A few masks are a small sample, and the models that left one out had less to learn from. But if the network and its
+    first targets agree, both are mostly right. The answer is the geometric mean of the two: agreement counts nothing if
+    the models fail on the accepted masks.
 
     Args:
         held_out: Dice of each accepted mask, one at least.
-        agreements: of all other images, the Dice of the network's mask with that of what it was taught first; none:
-            what was held out alone.
+        agreements: for all other images, the Dice of the network's mask with the mask of its first target; empty: only
+            `held_out` counts.
     """
     dice = np.array(list(held_out.values()))
     mean = float(dice.mean())
@@ -140,9 +139,9 @@ def expect(held_out: Mapping[str, float], agreements: Sequence[float]) -> Expect
 
 
 def confidence_power(confidences: Sequence[float], expected: float) -> float:
-    """The power that turns what a network says of its own masks into what they are worth on average.
+    """The power that makes the mean confidence of a network in its masks equal to their expected Dice.
 
-    It leaves the order of the images as it is, and doubts most the masks that the network doubts itself.
+    It keeps the order of the images, and lowers low confidences most.
 
     Args:
         confidences: in [0, 1], of masks that no person has drawn, one at least.
@@ -163,14 +162,14 @@ def confidence_power(confidences: Sequence[float], expected: float) -> float:
 
 
 def sureness(mask: Tensor, said: Tensor) -> float:
-    """How sure a network is of a mask, as `MaskConfidenced` has it before its power.
+    """How sure a network is of a mask, as in `MaskConfidenced` before its power.
 
     Args:
         mask: (K, *size), boolean; of several K, the first is the background.
-        said: (K, *size), probabilities that it was cut from.
+        said: (K, *size), the probabilities from which it was made.
 
     Returns:
-        a number in [0, 1]; 0 of an empty mask
+        a number in [0, 1]; 0 for an empty mask
     """
     if len(said) > 1:
         mask, said = ~mask[:1], 1 - said[:1]
@@ -192,13 +191,13 @@ class Folds:
         self.settings = settings
 
     def open(self, network: nn.Module, folder: KnownFolder, ruled: Tensor) -> Opening:
-        """Asks the accepted masks of a folder.
+        """Learns from the accepted masks of a folder.
 
         Args:
-            network: as it was made; it stays so.
+            network: the untrained network; it does not change.
             folder: all images, with one accepted mask at least.
-            ruled: (N, 1, *size), in [0, 1], what the rule says of all images without any accepted mask; not looked at
-                where there are several classes.
+            ruled: (N, 1, *size), in [0, 1], masks of the rule for all images, made without any accepted mask; not used
+                with several classes.
         """
         groups = split(list(folder.accepted))
         networks = [self._teach(network, number, group, folder) for number, group in enumerate(groups or [[]])]
@@ -258,7 +257,7 @@ class Folds:
 
 
 def vote(folder: KnownFolder, taught: Sequence[int], asked: Sequence[int]) -> list[Vote]:
-    """What the candidates of some images say, ranked by what others of a folder show that have accepted masks."""
+    """The votes of the candidates of some images, from a ranker trained on other images with accepted masks."""
     pools = folder.pools or []
     ranker = Ranker(folder.objects).fit((pools[place], folder.accepted[place]) for place in taught)
     size = folder.samples[0]["image"].shape[1:]
@@ -266,5 +265,5 @@ def vote(folder: KnownFolder, taught: Sequence[int], asked: Sequence[int]) -> li
 
 
 def agreement(first: Tensor, second: Tensor) -> float:
-    """How far two opinions (K, *size) on the foreground agree, in [0, 1]."""
+    """The agreement of two opinions (K, *size) on the foreground, in [0, 1]."""
     return soft_agreement(foreground(first), foreground(second))

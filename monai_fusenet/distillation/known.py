@@ -1,4 +1,4 @@
-"""What masks that a person accepted show of the object: its number, brightness, size and shape."""
+"""Knowledge from accepted masks about the object: number, brightness, size and shape."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ OPENING = 0.04
 
 
 def rule_of_accepted(masks: Sequence[np.ndarray], images: Sequence[np.ndarray], rule: Rule) -> Rule:
-    """A rule by what accepted masks show; what they cannot show stays as it is in another rule.
+    """A rule from accepted masks; everything that they cannot show stays as in another rule.
 
     Args:
         masks: (*spatial) each, bool; one that is empty shows nothing.
         images: (C, *spatial) each, values in [0, 1].
-        rule: the other one.
+        rule: the other rule.
     """
     shown = [(mask, image.mean(axis=0)) for mask, image in zip(masks, images, strict=True) if mask.any()]
     if not shown:
@@ -60,7 +60,7 @@ def rule_of_accepted(masks: Sequence[np.ndarray], images: Sequence[np.ndarray], 
 
 
 def without_vanished(targets: Mapping[int, Tensor], names: Sequence[str]) -> dict[int, Tensor]:
-    """Accepted masks without those that show an object of which nothing is left at the size that a network sees.
+    """Removes accepted masks whose object vanishes at the size that a network gets.
 
     Args:
         targets: (K, *size), in [0, 1], by the place of their image.
@@ -69,7 +69,7 @@ def without_vanished(targets: Mapping[int, Tensor], names: Sequence[str]) -> dic
     vanished = [place for place, one in targets.items() if foreground(one).any() and not (foreground(one) > 0.5).any()]
     if vanished:
         logger.warning(
-            "%d accepted masks teach nothing, as their objects are smaller than a pixel at student_size (a larger one "
+            "%d accepted masks are not used, as their objects are smaller than a pixel at student_size (a larger one "
             "keeps them): %s",
             len(vanished),
             ", ".join(printable(names[place]) for place in vanished[:FEW]) + (", ..." if vanished[FEW:] else ""),
@@ -78,7 +78,7 @@ def without_vanished(targets: Mapping[int, Tensor], names: Sequence[str]) -> dic
 
 
 def count_objects(masks: Sequence[np.ndarray]) -> int | None:
-    """How many connected parts the masks (*spatial), bool, have at most, without crumbs; `None`: more than three."""
+    """The largest number of connected parts of masks (*spatial), bool, without crumbs; `None`: more than three."""
     objects = max((_count(mask) for mask in masks if mask.any()), default=0)
     return objects if 0 < objects <= FEW else None
 

@@ -1,4 +1,4 @@
-"""What the images of a folder teach in a round: targets, and how sure each image is of its own."""
+"""The targets of a round for the images of a folder, and their confidences."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ __all__ = ["KnownFolder", "Lesson", "foreground", "lesson_of_teachers", "mix"]
 
 
 class KnownFolder(NamedTuple):
-    """What is known of N images before any training, on the grid that the network works on.
+    """The knowledge of N images before any training, on the working grid of the network.
 
     Attributes:
         samples: `image` (C, *size) and `name` of each.
-        masks: of each, those of all teachers (M, 1, *size), in [0, 1]; that of the rule where masks were accepted.
-        pools: candidates of each; `None`: of none.
+        masks: for each image the masks of all teachers (M, 1, *size), in [0, 1]; that of the rule if masks were
+            accepted.
+        pools: candidates of each image; `None`: none.
         accepted: masks that a person accepted (K, *size), in [0, 1], by the place of their image.
-        objects: how many the foreground of an image has at most; `None`: any number.
+        objects: largest number of objects in the foreground of an image; `None`: any number.
     """
 
     samples: list[dict[str, Any]]
@@ -33,12 +34,12 @@ class KnownFolder(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """What there is to learn from N images.
+    """Targets for N images.
 
     Attributes:
-        targets: (N, K, *size), in [0, 1]: how sure each pixel is foreground, or, of several channels, of a class, of
-            which the first is background.
-        confidences: how sure each image is, in [0, 1]; `None` where there is nothing to learn.
+        targets: (N, K, *size), in [0, 1]: the probability that a pixel is foreground, or, with several channels, of
+            each class, with the background first.
+        confidences: how sure the target of each image is, in [0, 1]; `None` if there is nothing to learn.
     """
 
     targets: Tensor
@@ -46,7 +47,7 @@ class Lesson(NamedTuple):
 
 
 def lesson_of_teachers(masks: Sequence[Tensor]) -> Lesson:
-    """The mean of the teachers' masks, as sure as they agree with each other.
+    """The mean of the teachers' masks; its confidence is their agreement.
 
     Args:
         masks: for each image those of all teachers (M, 1, *size), in [0, 1].
@@ -56,7 +57,7 @@ def lesson_of_teachers(masks: Sequence[Tensor]) -> Lesson:
 
 
 def mix(first: Tensor, second: Tensor, share: float = 0.5) -> Lesson:
-    """What two opinions say together, as sure as they agree.
+    """The weighted mean of two opinions; its confidence is their agreement.
 
     Args:
         first: (N, K, *size), in [0, 1].

@@ -1,4 +1,4 @@
-"""A pass through a folder of images, as the `inference` workflow makes it, and the same with another seed."""
+"""A pass through a folder of images, as in the `inference` workflow, and the same with another seed."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["FolderPass"]
 
 @dataclass(frozen=True)
 class FolderPass:
-    """All that a pass through a folder needs but the images; `dataclasses.replace` makes one that differs in little.
+    """All that a pass through a folder needs, except the images. Use `dataclasses.replace` to change single fields.
 
     Args:
-        output_dir: where the results go.
+        output_dir: folder for the results.
         preprocessing: transform of an item to `image` and `original`.
-        network: what the inferer calls.
-        inferer: how.
+        network: the network that the inferer calls.
+        inferer: the inferer.
         postprocessing: transform of the scores in `pred` to `clusters` and a mask in `pred`.
         device: where to run.
         settings: what the results depend on besides the images, see `ResultWriter`.
-        overwrite: do finished images anew.
-        num_workers: processes that load images, where `workers` is 0.
+        overwrite: do finished images again.
+        num_workers: processes that load images, if `workers` is 0.
         workers: processes that do images, see `FolderEvaluator`.
         panels: see `ResultWriter`.
         dicom_output: see `ResultWriter`.
@@ -60,10 +60,10 @@ class FolderPass:
         return replace(self, output_dir=folder, inferer=inferer, settings={**self.settings, "seed": seed})
 
     def build(self, items: Sequence[Mapping[str, Any]]) -> tuple[FolderEvaluator, ResultWriter]:
-        """The evaluator, ready to run, and what writes its results.
+        """The evaluator, ready to run, and the writer of its results.
 
         Args:
-            items: images, each with `image`, `file` and `name`; those that are finished by now are left out.
+            items: images, each with `image`, `file` and `name`; finished ones are left out.
         """
         writer = ResultWriter(items, self.output_dir, self.overwrite, self.settings, self.dicom_output, self.panels)
         dataset = ForgivingDataset(writer.pending, self.preprocessing)

@@ -1,7 +1,7 @@
-"""Which candidates are the object: learnt from a few images of which it is known, told of all others.
+"""The choice of the candidates that are the object, learnt from a few images with a known object.
 
-What the object looks like beside its surroundings is much the same in all images of a folder, and needs fewer examples
-than its pixels do: every candidate of an image with a mask is an example, a good or a bad one.
+The contrast of the object with its surroundings is much the same in all images of a folder. Learning it needs fewer
+examples than learning from pixels: every candidate of an image with a mask is an example, a good or a bad one.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ FOLDS = 5
 
 
 class Vote(NamedTuple):
-    """What the candidates of an image say together.
+    """The combined result of the candidates of an image.
 
     Attributes:
         probability: (1, *size), values in [0, 1].
-        confidence: Dice that is expected of the best of them, in [0, 1].
+        confidence: expected Dice of the best candidate, in [0, 1].
     """
 
     probability: Tensor
@@ -46,12 +46,12 @@ class Vote(NamedTuple):
 
 
 class Ranker:
-    """Learns from images with a known object how near a candidate comes to it, by what it looks like.
+    """Learns from images with a known object to predict from a candidate's features how near it comes to the object.
 
     Randomised trees (Geurts et al. 2006): a handful of examples is enough, and no feature needs scaling.
 
     Args:
-        objects: how many objects the foreground of an image has, at most; `None`: one candidate holds all.
+        objects: largest number of objects in the foreground of an image; `None`: one candidate holds all.
     """
 
     def __init__(self, objects: int | None) -> None:
@@ -59,11 +59,11 @@ class Ranker:
         self.trees: ExtraTreesRegressor | None = None
 
     def fit(self, examples: Iterable[tuple[CandidatePool, Tensor]]) -> Ranker:
-        """Learns; without a candidate in any of the images, it will expect nothing of all others.
+        """Learns from examples; without any candidate in them, it predicts 0 for all other images.
 
         Args:
-            examples: the pool of each image whose object is known, and how sure each pixel is the object, (1, *size),
-                in [0, 1].
+            examples: the pool of each image with a known object, and the probability of the object at each pixel, (1,
+                *size), in [0, 1].
         """
         from sklearn.ensemble import ExtraTreesRegressor  # a tenth of a second, and most workflows rank nothing
 
@@ -79,11 +79,11 @@ class Ranker:
         return self
 
     def vote(self, pool: CandidatePool, size: Sequence[int]) -> Vote:
-        """What the candidates of an image say of it, each as loudly as it is expected to be right.
+        """The vote of the candidates of an image, each with the weight of its expected quality.
 
         Args:
             pool: of the image.
-            size: of the answer.
+            size: spatial size of the answer.
         """
         if self.trees is None or not len(pool):
             return Vote(torch.zeros(1, *size), 0.0)
@@ -121,14 +121,14 @@ class Ranker:
 def cross_votes(
     pools: Sequence[CandidatePool], targets: Mapping[int, Tensor], objects: int | None, size: Sequence[int]
 ) -> list[Vote]:
-    """What the candidates of all images say, each image by a ranker that has not learnt from it.
+    """The votes of the candidates of all images, each from a ranker that has not learnt from that image.
 
     Args:
         pools: of all images.
-        targets: how sure each pixel is the object, (1, *size), by the place of an image whose object is known; two at
-            least.
+        targets: the probability of the object at each pixel, (1, *size), by the index of an image with a known object;
+            at least two.
         objects: see `Ranker`.
-        size: of the answers.
+        size: spatial size of the answers.
     """
     folds = min(FOLDS, len(targets))
     groups = {place: number % folds for number, place in enumerate(sorted(targets))}

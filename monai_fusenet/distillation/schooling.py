@@ -1,4 +1,4 @@
-"""One training of a network on masks: what every round and every fold does."""
+"""One training of a network on masks, as in every round and every fold."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ LEAST_BATCHES = 8  # of an epoch that holds accepted masks: a handful is repeate
 
 
 class Schooling:
-    """How networks are trained on masks, and how they predict.
+    """Trains networks on masks, and lets them predict.
 
     Args:
         augmentation: random transform of images (B, C, *size) and targets (B, K, *size), as `AugmentBatch`.
         inferer: how a network predicts.
         mask: dictionary transform of a probability (1, *spatial) in `pred` to a mask.
         loss_function: called with logits and target.
-        output_dir: each training keeps its checkpoint in a folder of its own here, and goes on where it was.
+        output_dir: folder in which each training has its own folder for its checkpoint, from which it continues.
         device: where to run.
         batch_size: images in a step.
         learning_rate: of AdamW at the start of a training; it falls to 0 along a cosine.
-        seed: of everything random.
-        overwrite: start anew, whatever lies there.
-        amp: whether networks compute in bfloat16 where that is enough, and keep channels last, as it is fastest.
+        seed: seed of all random numbers.
+        overwrite: start from the beginning and replace existing files.
+        amp: whether networks compute in bfloat16 where this is precise enough, with channels last, which is fastest.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Schooling:
     def trainer(
         self, network: nn.Module, name: str, number: int, samples: Sequence[dict[str, Any]], epochs: int
     ) -> SupervisedTrainer:
-        """What trains a network, in place: so many epochs, and as many again each time that it is told to go on.
+        """A trainer that trains a network in place: for `epochs` epochs, and as many again each time it is run again.
 
         Args:
             network: as in `teach`.
@@ -140,13 +140,13 @@ class Schooling:
     ) -> list[dict[str, Any]]:
         """The samples of a training.
 
-        Masks of a person are few, and right: they are repeated until they are a third of all, and fill an epoch.
+        Masks of a person are few, and right. They are repeated until they are a third of all samples and fill an epoch.
 
         Args:
             folder: all images.
-            lesson: what they teach; `None`: accepted masks alone teach.
-            chosen: which of them teach.
-            persons: accepted masks that teach as they are, by place.
+            lesson: their targets; `None`: only accepted masks are used.
+            chosen: indices of the images to use.
+            persons: accepted masks to use unchanged, by index.
         """
         others = [
             {**folder.samples[place], "target": lesson.targets[place]}
@@ -170,7 +170,7 @@ class Schooling:
 
     @torch.no_grad()
     def ask(self, network: nn.Module, samples: Sequence[Mapping[str, Any]]) -> Tensor:
-        """What a network says of each image: probabilities (N, K, *size), on the CPU; of several K, classes."""
+        """Predicted probabilities of each image (N, K, *size), on the CPU; K above 1: of classes."""
         network = InBfloat16(network.eval()) if self.amp else network.eval()
         batches = torch.stack([sample["image"] for sample in samples]).split(self.batch_size)
         logits = torch.cat([self.inferer(batch.to(self.device), network).cpu() for batch in batches])
@@ -178,7 +178,7 @@ class Schooling:
 
 
 class InBfloat16(nn.Module):
-    """A network that computes in bfloat16 where that is enough, with channels last; its logits are float32."""
+    """A network that computes in bfloat16 where this is precise enough, with channels last; its logits are float32."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -197,9 +197,9 @@ def in_bfloat16(images: Tensor, network: nn.Module) -> Tensor:
 
 
 def follow_cosine(engine: Engine, optimizer: torch.optim.Optimizer, learning_rate: float, steps: int) -> None:
-    """Sets the learning rate of this iteration, which falls to 0 in so many steps, and then anew.
+    """Sets the learning rate of this iteration; it falls to 0 in `steps` steps, then starts again.
 
-    A function of the iteration's number alone, so that a resumed training agrees.
+    It depends only on the number of the iteration, so a resumed training gives the same result.
     """
     place = (engine.state.iteration - 1) % steps
     for group in optimizer.param_groups:

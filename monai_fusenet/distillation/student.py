@@ -1,8 +1,8 @@
-"""The student: rounds of training on what is known of each image, and then on what the network says itself.
+"""The student: rounds of training on the knowledge of each image, and then also on the network's own masks.
 
-Masks of several fits and of k-means show what the object looks like where they agree; masks that a person accepted show
-it as it is. What is known of each image stays half of what teaches, so that the network does not drift. Nothing here is
-ever given a ground truth.
+Where masks of several fits and of k-means agree, they show what the object looks like. Masks that a person accepted
+show it directly. Half of each target always comes from this knowledge, so that the network does not drift. Nothing here
+ever uses a ground truth.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Round(NamedTuple):
 
     Attributes:
         round: counted from 1.
-        images: how many taught.
+        images: number of images that the network learnt from.
         agreement: mean Dice, over all images, between the masks before and after it.
-        seconds: wall-clock time; of a round that was interrupted, the rest of it.
+        seconds: wall-clock time; after an interruption, only that of the rest of the round.
     """
 
     round: int
@@ -65,48 +65,47 @@ class Round(NamedTuple):
 
 
 class Distiller:
-    """Trains one feed-forward network on the masks of a folder, and then on its own, corrected by candidates.
+    """Trains one feed-forward network on the masks of a folder, and then on its own masks, corrected by candidates.
 
-    The teachers' masks, or those that a person accepted, first show what the object looks like beside what surrounds
-    it; by that, all candidates of each image are ranked, and say together where the object is, see `Ranker`. In each
-    round the network learns from the images that are sure enough, see `select_confident`, and what it then says itself
-    is half of what teaches in the next round. The candidates remain the other half: they end where images have edges,
-    and keep it from drifting. The rounds end when the masks no longer change. An interrupted run goes on in the epoch
-    where it was.
+    The teachers' masks, or those that a person accepted, first show how the object differs from its surroundings. With
+    this, all candidates of each image are ranked, and together they say where the object is, see `Ranker`. In each
+    round the network learns from the images that are sure enough, see `select_confident`. Its own predictions are then
+    half of the targets of the next round. The other half remains the candidates: their borders follow edges of the
+    image, which keeps the network from drifting. The rounds end when the masks no longer change. An interrupted run
+    continues in the epoch where it stopped.
 
-    Masks that a person accepted teach as they are, in every round, and weigh more. Each is left out in turn to see who
-    says best what an image shows, candidates, networks or the rule that needs no mask, and what Dice to expect, see
-    `Folds`.
+    Masks that a person accepted are used unchanged in every round, with more weight. Each is left out in turn. This
+    shows whether candidates, networks or the rule without masks are best, and which Dice to expect, see `Folds`.
 
     Args:
-        network: any network (B, C, *spatial) -> (B, K, *spatial), logits: K = 1, or one of each class and background;
-            trained in place.
+        network: any network (B, C, *spatial) -> (B, K, *spatial), logits: K = 1, or one channel for each class and for
+            the background; trained in place.
         in_channels: image channels.
-        size: spatial size to train at.
-        preprocessing: transform of an item to `image` (C, *size), a `MetaTensor` whose affine says where it lies.
+        size: spatial size for the training.
+        preprocessing: transform of an item to `image` (C, *size), a `MetaTensor` whose affine gives its geometry.
         augmentation: random transform of images (B, C, *size) and targets (B, K, *size), as `AugmentBatch`.
         inferer: how the network predicts.
         mask: dictionary transform of probabilities (K, *spatial) in `pred` to a mask.
         loss_function: called with logits and target.
         pool: makes the candidates of an image.
-        output_dir: where checkpoints, `rounds.csv` and `expectation.json` go.
+        output_dir: folder for checkpoints, `rounds.csv` and `expectation.json`.
         device: where to run.
-        settings: what the result depends on, as plain values; a run of other settings is not continued.
-        classes: what label maps call the classes that the network tells apart, see `AcceptedMasks`.
-        rounds: most rounds.
-        round_steps: optimisation steps of a round, filled up to whole epochs; three quarters of them for each network
+        settings: everything that the result depends on, as plain values; a run with other settings is not continued.
+        classes: the values in label maps of the classes that the network separates, see `AcceptedMasks`.
+        rounds: largest number of rounds.
+        round_steps: optimisation steps of a round, rounded up to whole epochs; three quarters of them for each network
             that leaves out accepted masks.
         batch_size: images in a step.
         learning_rate: of AdamW at the start of a round; it falls to 0 along a cosine.
-        min_confidence: agreement, in [0, 1], from which on an image teaches.
-        agreement: mean agreement, in [0, 1], from which on masks count as unchanged.
-        seed: of everything random.
-        overwrite: start anew, whatever lies there.
-        amp: whether the network computes in bfloat16 where that is enough.
+        min_confidence: smallest agreement, in [0, 1], at which the network learns from an image.
+        agreement: smallest mean agreement, in [0, 1], at which masks count as unchanged.
+        seed: seed of all random numbers.
+        overwrite: start from the beginning and replace existing files.
+        amp: whether the network computes in bfloat16 where this is precise enough.
 
     Attributes:
-        confidence_power: after a run, see the function of this name; `None` where no accepted mask tells what to
-            expect.
+        confidence_power: set after a run, see the function of this name; `None` if there is no accepted mask to compute
+            it from.
 
     Raises:
         ValueError: when a number is out of range, or the network does not run at `size`.
@@ -175,7 +174,7 @@ class Distiller:
         )
 
     def check_continuable(self, items: Items) -> None:
-        """Looks, before the hours that teachers take, whether rounds that lie there may be continued.
+        """Checks whether existing rounds can be continued, before the teachers, which may take hours.
 
         With `overwrite`, they are removed.
 
@@ -183,7 +182,7 @@ class Distiller:
             items: images, see `find_images`.
 
         Raises:
-            ValueError: when they come from other settings or images.
+            ValueError: when the rounds come from other settings or images.
         """
         self.settings["images"] = [item["file"] for item in items]
         if self.overwrite:
@@ -202,7 +201,7 @@ class Distiller:
         if changed:
             raise ValueError(
                 f"{rounds} comes from a training with another {' and '.join(changed)}; choose another --output_dir, "
-                "or delete that folder to train anew: teachers' masks that are there are kept"
+                "or delete that folder to train again: existing teachers' masks are kept"
             )
 
     def run(
@@ -212,22 +211,22 @@ class Distiller:
         accepted: AcceptedMasks | None = None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> list[Round]:
-        """Trains the network; of an item, only `image`, `file` and `name` are looked at.
+        """Trains the network; only `image`, `file` and `name` of an item are used.
 
         Args:
             items: images, see `find_images`.
-            teacher_dirs: folders of `<name>_mask.*` and `<name>_clusters.*`; of one, all images count as sure.
-                With accepted masks there may be none, and only the clusters are looked at.
+            teacher_dirs: folders of `<name>_mask.*` and `<name>_clusters.*`. With a single folder, all images count as
+                sure. With accepted masks there may be no folder, and only the clusters are used.
             accepted: masks that a person accepted.
-            weights: of an earlier training, for the first round to go on from; no network that leaves accepted masks
-                out starts from them, as they may know these masks.
+            weights: weights of an earlier training from which the first round continues. Networks that leave out
+                accepted masks do not start from them, because these weights may have learnt from the masks.
 
         Returns:
-            what each round did; `rounds.csv` holds the same.
+            a record of each round, as in `rounds.csv`.
 
         Raises:
-            ValueError: when there is nothing to learn from, the network has learnt that there is nothing, or the
-                accepted masks show other classes than it tells apart.
+            ValueError: when there is nothing to learn from, the network predicts only background, or the accepted masks
+                show other classes than the network has.
         """
         folder, opening = self._begin(items, teacher_dirs, accepted)
         lesson, masks = opening.lesson, self._schooling.decide(opening.lesson.targets)
@@ -256,8 +255,7 @@ class Distiller:
             logger.info("masks still changed in the last round by more than agreement (%g) allows", self.agreement)
         if not foreground(masks, axis=1).any():
             raise ValueError(
-                "the network has learnt that there is nothing in any image: more steps (--round_steps) or another "
-                "--seed may mend it"
+                "the network finds no object in any image: try more steps (--round_steps) or another --seed"
             )
         agreements = [dice_of(one, other) for one, other in zip(masks, first, strict=True)]
         self._expect(folder, opening, agreements, list(map(sureness, masks, said)))
@@ -266,15 +264,16 @@ class Distiller:
     def trainer(
         self, items: Items, teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None = None, epochs: int = 1
     ) -> SupervisedTrainer:
-        """What trains the network on the lesson of the first round, and again whenever it is told to go on.
+        """A trainer for the network on the targets of the first round, which can be run again and again.
 
-        It keeps no checkpoint: who runs it round after round, as `monai.fl.client.MonaiAlgo`, brings the weights.
+        It keeps no checkpoint: the caller that runs it round after round, such as `monai.fl.client.MonaiAlgo`, sets the
+        weights.
 
         Args:
             items: as in `run`.
             teacher_dirs: as in `run`.
             accepted: as in `run`.
-            epochs: of a round, over which the learning rate falls to 0.
+            epochs: epochs of a round; the learning rate falls to 0 over these.
 
         Raises:
             ValueError: as `run`, when there is nothing to learn from, or classes differ.

@@ -1,4 +1,4 @@
-"""What is known of the images of a folder before any network has seen them."""
+"""The knowledge of the images of a folder before any training."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 class FolderStudy:
-    """Reads the images of a folder, what teachers and persons have drawn in them, and makes their candidates.
+    """Reads the images of a folder and their masks from teachers and persons, and makes their candidates.
 
     Args:
-        preprocessing: transform of an item to `image` (C, *size), a `MetaTensor` whose affine says where it lies.
+        preprocessing: transform of an item to `image` (C, *size), a `MetaTensor` whose affine gives its geometry.
         pool: makes the candidates of an image.
-        size: at which the network sees images.
+        size: size of the images that the network gets.
     """
 
     def __init__(self, preprocessing: Callable, pool: PoolMaker, size: Sequence[int]) -> None:
@@ -94,7 +94,7 @@ class FolderStudy:
                 "there is nothing to learn from"
             )
         if len(taught) < LEAST_IMAGES:
-            logger.warning("a network that sees %d images learns these by heart: give it more", len(taught))
+            logger.warning("a network that sees %d images memorises them: use more images", len(taught))
         # Nothing but the small image is kept: what it was made from may be a hundred times as large.
         small = Compose([self.preprocessing, partial(self._look, teacher_dirs=teacher_dirs, accepted=accepted)])
         images = SeededCacheDataset(taught, small, progress=True)
@@ -128,5 +128,5 @@ class FolderStudy:
         masks = [foreground(target).amax(dim=0).numpy() > 0.5 for target in accepted.values()]
         images = [loaded[place]["image"].numpy() for place in accepted]
         rule = rule_of_accepted(masks, images, self.pool.rule)
-        logger.info("the accepted masks say of the object: %s", rule)
+        logger.info("the accepted masks show this of the object: %s", rule)
         return rule

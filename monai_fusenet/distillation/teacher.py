@@ -1,4 +1,4 @@
-"""Label-free masks of a folder: a pass through it for each seed of a fit, and one by k-means."""
+"""Label-free masks of a folder: a pass through it for each seed of a fit, and one with k-means."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class Teacher:
     """Label-free masks of each image: one from a fit for each seed, one from k-means, all chosen by the same rule.
 
     Args:
-        output_dir: each gets a folder in it: `seed_<seed>`, `classical`.
-        seeds: of the fits; none: k-means alone teaches, in seconds.
-        network: what is fitted to each image.
-        inferer: how; its own seed gives way to `seeds`.
+        output_dir: folder for the results; each pass has its own folder in it: `seed_<seed>`, `classical`.
+        seeds: seeds of the fits; none: only k-means, which takes seconds.
+        network: the network that is fitted to each image.
+        inferer: the inferer that fits it; `seeds` replace its own seed.
         preprocessing: transform of an item to `image` and `original`.
         postprocessing: transform of the scores in `pred` to `clusters` and a mask in `pred`.
         classical: transform of `original` to the same.
         device: where to run.
-        settings: what the masks depend on besides images and seeds.
-        overwrite: make all masks anew.
-        num_workers: processes that load images, where `workers` is 0.
+        settings: everything besides images and seeds that the masks depend on.
+        overwrite: make all masks again.
+        num_workers: processes that load images, if `workers` is 0.
         workers: processes that do images, see `FolderEvaluator`.
         panels: see `ResultWriter`.
 
     Attributes:
-        fits: the passes through the folder by fits, one a seed.
-        passes: all passes, that by k-means last.
+        fits: the passes through the folder with fits, one per seed.
+        passes: all passes, with that of k-means last.
 
     Raises:
-        ValueError: when `seeds` is no list of different whole numbers.
+        ValueError: when `seeds` is not a list of distinct whole numbers.
     """
 
     def __init__(

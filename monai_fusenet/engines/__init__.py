@@ -1,4 +1,4 @@
-"""What runs: one optimisation step, and one pass through a folder."""
+"""Engines: one optimisation step, and one pass through a folder."""
 
 from monai_fusenet.engines.evaluator import FolderEvaluator, ForgivingDataset, ForgivingLoader, Report
 from monai_fusenet.engines.trainer import FuseNetTrainer, prepare_pair, prepare_views

@@ -1,4 +1,4 @@
-"""What passes between engine, network and loss, whichever method runs."""
+"""The data that engine, network and loss exchange, for every method."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ VIEWS = ("image", "augmented")  # those of a batch that the network sees; the lo
 
 
 class Scores(NamedTuple):
-    """What a loss gets of a network that returns a tensor: its scores (B, K, *spatial)."""
+    """The input of a loss if the network returns a tensor: its scores (B, K, *spatial)."""
 
     scores: Tensor
 
 
 def network_inputs(views: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """What a network is called with: the image and, where there is one, the augmented view."""
+    """The inputs of a network: the image and, where there is one, the augmented view."""
     return tuple(views[name] for name in VIEWS if name in views)
 
 
 def named_output(output: Any) -> Any:
-    """The output of a network as a loss gets it: a tensor becomes `Scores`, a tuple stays what it is."""
+    """The output of a network in the form a loss needs: a tensor becomes `Scores`, a tuple stays as it is."""
     return Scores(output) if isinstance(output, Tensor) else output
 
 
@@ -39,7 +39,7 @@ def check_loss(loss_function: Any) -> None:
 
 
 def check_terms(terms: Any) -> None:
-    """Raises `ValueError` unless terms are a named tuple of tensors, `total` first, whose names nothing else takes."""
+    """Raises `ValueError` unless terms are a named tuple of tensors, `total` first, without reserved names."""
     names = getattr(terms, "_fields", ())
     if names[:1] != ("total",) or not all(isinstance(term, Tensor) for term in terms):
         came = f"the fields {', '.join(names)}" if names else f"a {type(terms).__name__}"

@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 
 
 class ForgivingDataset(Dataset):
-    """Dataset in which an image that cannot be prepared becomes a sample that says so, and the others go on.
+    """Dataset where an image that cannot be prepared becomes a sample with the reason, and the others go on.
 
-    Prepares with one thread, as the workers of a data loader do: the last bits of a resized image depend on it, and a
-    fit makes much of last bits.
+    Prepares images with one thread, as the workers of a data loader do. The last bits of a resized image depend on the
+    number of threads, and a fit amplifies such differences.
 
     Args:
         data: samples with `file` (as shown to users) and `name` (of the results).
-        transform: what prepares a sample; what it raises ends up under `failure`, in one line. Where `image` is a path
-            or several, `content` is the digest of what lay there before it was read.
+        transform: prepares a sample. An error that it raises is stored under `failure`, in one line. Where `image` is
+            one path or several, `content` is the digest of the files before they were read.
     """
 
     def _transform(self, index: int) -> Any:
@@ -61,10 +61,10 @@ def _content(image: Any) -> dict[str, str]:
 
 
 class ForgivingLoader:
-    """Goes on where worker processes of a loader die: a system that runs out of memory kills them.
+    """Goes on when worker processes of a loader die, as when the system runs out of memory and kills them.
 
-    Images that were not delivered yet are loaded by a new worker, one alone from then on, which needs least memory. An
-    image that has cost two workers their lives becomes a sample that says so.
+    A new worker loads the images that were not delivered yet. From then on there is only one worker, which needs the
+    least memory. An image that crashes two workers becomes a sample that says so.
 
     Args:
         loader: of a `ForgivingDataset`, with batches of one image and with workers.
@@ -118,12 +118,12 @@ def _let_torch_look_for_itself() -> None:
 
 
 class Report(NamedTuple):
-    """What became of an image, as a worker process hands it on.
+    """The outcome of an image, as a worker process passes it on.
 
     Attributes:
         item: `file` and `name` of the image.
         failure: why it failed, or `None`.
-        report: what a handler has left in `state.report`.
+        report: the value that a handler put into `state.report`.
     """
 
     item: dict[str, str]
@@ -132,21 +132,22 @@ class Report(NamedTuple):
 
 
 class FolderEvaluator(SupervisedEvaluator):
-    """MONAI evaluator that an image cannot stop: what fails is named, and the next image follows.
+    """MONAI evaluator that a bad image does not stop: it names the failed image and goes on to the next.
 
-    For batches of one image of a `ForgivingDataset`; a loader with workers may lose them, see `ForgivingLoader`. During
-    an iteration, `state.item` holds `file` and `name` of the image and `state.failure` the reason why it failed, or
-    `None`; a handler of `IterationEvents.MODEL_COMPLETED` that raises makes the image fail, too. Only a
-    `CannotWriteError`, which the next image would meet as well, ends the run.
+    For batches of one image of a `ForgivingDataset`. A loader may lose its workers, see `ForgivingLoader`. During an
+    iteration, `state.item` holds `file` and `name` of the image, and `state.failure` the reason why it failed, or
+    `None`. An error in a handler of `IterationEvents.MODEL_COMPLETED` also makes the image fail. Only a
+    `CannotWriteError` ends the run, because the next image would fail in the same way.
 
-    With `workers`, images are done in so many processes, from the file to what the handlers of `IterationEvents` make
-    of it. What such a handler leaves in `state.report` travels to this process, where the handlers of
-    `Events.ITERATION_COMPLETED` find it, in the order in which images are finished; `state.output` is empty there.
+    With `workers`, that many processes do the images, from reading the file to the handlers of `IterationEvents`. A
+    value that such a handler puts into `state.report` is sent to this process. The handlers of
+    `Events.ITERATION_COMPLETED` find it there, in the order in which images are finished; `state.output` is empty
+    there.
 
     Args:
         *args: as `SupervisedEvaluator`.
-        workers: processes of one thread each, see `spread`; 1: this one alone, with one thread, to the same bits; 0:
-            this one, with all its threads.
+        workers: number of processes, of one thread each, see `spread`. 1: this process only, with one thread; the
+            result is the same to the last bit. 0: this process, with all its threads.
         **kwargs: as `SupervisedEvaluator`.
     """
 
@@ -169,7 +170,7 @@ class FolderEvaluator(SupervisedEvaluator):
             self.data_loader = loader
 
     def report_on(self, batchdata: dict[str, Any]) -> Report:
-        """Does one image outside of the loop: what a worker process is for."""
+        """Does one image outside of the loop; worker processes call this."""
         self.state.batch = batchdata
         self.fire_event(Events.ITERATION_STARTED)
         self.state.output = self._iteration(self, batchdata)

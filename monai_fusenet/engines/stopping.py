@@ -1,4 +1,4 @@
-"""When a fit ends."""
+"""The rule for the end of a fit."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ["StopAtFewClusters", "ends"]
 
 
 def ends(step: int, clusters: float, first_step: int, min_clusters: int) -> bool:
-    """Whether a step is the last of a fit: it comes late enough, and sees few clusters.
+    """Whether a step is the last of a fit: it is late enough, and few clusters are left.
 
     Args:
         step: number of the step, counted from 1.
-        clusters: how many win a pixel in its forward pass, or the mean of that over a batch.
+        clusters: how many clusters win a pixel in its forward pass, or the mean of this number over a batch.
         first_step: the first step that may be the last.
-        min_clusters: a step that sees at most as many is the last.
+        min_clusters: a step with at most this many clusters is the last.
 
     Example:
         >>> ends(5, 3, first_step=6, min_clusters=3), ends(6, 3, first_step=6, min_clusters=3)
@@ -24,13 +24,13 @@ def ends(step: int, clusters: float, first_step: int, min_clusters: int) -> bool
 
 
 class StopAtFewClusters:
-    """Ends the run after a step that saw few clusters, before they all become one.
+    """Ends the run after a step with few clusters, before they all become one.
 
-    The rule is `ends`, with steps counted over all epochs; the defaults are those that FuseNet was published with.
-    Ranks that train one network see the mean over all of them, and so end together.
+    The rule is `ends`, with steps counted over all epochs; the defaults are the published values of FuseNet. Ranks that
+    train one network use the mean over all ranks, so they end together.
 
     Args:
-        min_clusters: a step that sees at most as many is the last.
+        min_clusters: a step with at most this many clusters is the last.
         first_step: the first step, counted from 1, that may be the last.
 
     Reference:
@@ -42,7 +42,7 @@ class StopAtFewClusters:
         self.first_step = first_step
 
     def attach(self, engine: Engine) -> None:
-        """Looks at `state.metrics["clusters"]` after each step."""
+        """Checks `state.metrics["clusters"]` after each step."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -38,11 +38,11 @@ def prepare_views(
     """Takes all tensors out of a batch and onto the device.
 
     Args:
-        batchdata: a batch with `image` and whatever else the network or the loss looks at.
-        device: where to.
+        batchdata: a batch with `image` and everything else that the network or the loss uses.
+        device: the target device.
         non_blocking: see `Tensor.to`.
-        **kwargs: further arguments of `Tensor.to` for `image` and `augmented`; others, which may be indices, keep
-            their type.
+        **kwargs: further arguments of `Tensor.to` for `image` and `augmented`; other tensors, which may be indices,
+            keep their type.
     """
     views = {}
     for name, value in batchdata.items():
@@ -56,26 +56,24 @@ def prepare_views(
 class FuseNetTrainer(SupervisedTrainer):
     """MONAI trainer of any method: each step fits a network to the views of a batch of images, without any label.
 
-    It is a `SupervisedTrainer` for those who ask for one, such as `monai.fl.client.MonaiAlgo`; what supervises here is
-    the other view.
+    It is a `SupervisedTrainer` because some callers need one, such as `monai.fl.client.MonaiAlgo`. The other view takes
+    the place of labels.
 
-    Each step leaves in `state.output` the image, the augmented view where there is one, `pred` (the scores of its
-    forward pass, detached), `loss` (the total) and `clusters` (how many win a pixel, for each image), and in
-    `state.metrics` the numbers `loss`, all other terms of the loss under their own names, and `clusters` (mean over
-    the batch). Where the network is `DistributedDataParallel`, these are means over all ranks, so that what they
-    decide holds for all.
+    After each step, `state.output` holds the image, the augmented view where there is one, `pred` (the scores of its
+    forward pass, detached), `loss` (the total) and `clusters` (how many win a pixel, for each image). `state.metrics`
+    holds the numbers `loss`, all other terms of the loss under their own names, and `clusters` (mean over the batch).
+    Where the network is `DistributedDataParallel`, these are means over all ranks, so that all ranks decide alike.
 
     Args:
         device: where to run.
         max_epochs: epochs to run.
         train_data_loader: batches with `image` and perhaps `augmented`, each (B, C, *spatial), values in [0, 1], and
-            with further tensors that the loss looks at.
-        network: called with the image, and with the augmented view where there is one; returns the scores
-            (B, K, *spatial), or a named tuple whose first field they are, such as `FuseNetOutput`.
+            with further tensors that the loss uses.
+        network: called with the image, and with the augmented view where there is one; returns the scores (B, K,
+            *spatial), or a named tuple with the scores as its first field, such as `FuseNetOutput`.
         optimizer: optimiser of the network.
         loss_function: `terms(output, batch)` maps the network's named tuple (`Scores` where it returns a tensor) and
-            the views to a named tuple of scalars, the first of which is the `total` to descend; `None`:
-            `FuseNetLoss()`.
+            the views to a named tuple of scalars; the first is `total`, which is minimised. `None`: `FuseNetLoss()`.
         epoch_length: steps of an epoch; `None`: `len(train_data_loader)`.
         non_blocking: copy batches to the device asynchronously.
         prepare_batch: takes the views out of a batch, as a dictionary, or as a pair of image and augmented view.
@@ -88,8 +86,8 @@ class FuseNetTrainer(SupervisedTrainer):
         decollate: split batch and output into items after each step.
         to_kwargs: further arguments of `Tensor.to` for the views that the network sees.
         amp_kwargs: further arguments of `torch.autocast`.
-        look_every: steps from one update of `state.metrics` to the next. Each waits for the device; between them, a
-            GPU is given its next steps while it works.
+        look_every: steps from one update of `state.metrics` to the next. Each update waits for the device. Between
+            updates, a GPU gets its next steps while it still works.
     """
 
     loss_function: Any
@@ -151,7 +149,7 @@ class FuseNetTrainer(SupervisedTrainer):
         self.look_every = look_every
 
     def run(self) -> None:  # type: ignore[override]
-        """Trains; unlike MONAI's trainers without a gradient scaler, which bfloat16 does not need."""
+        """Trains; unlike MONAI's trainers it has no gradient scaler, because bfloat16 does not need one."""
         super(Trainer, self).run()
 
     def _iteration(  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""What is reported: scores at four levels, trivial baselines, tables."""
+"""Evaluation: scores at four levels, trivial baselines, tables."""
 
 from monai_fusenet.evaluation.aggregate import totals
 from monai_fusenet.evaluation.baselines import (

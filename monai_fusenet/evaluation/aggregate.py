@@ -1,4 +1,4 @@
-"""Sums up the scores of all images and seeds: a line for each method at each level."""
+"""Summaries of the scores of all images and seeds: a line for each method at each level."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def totals(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Summarises the rows of every method at every level.
 
     Args:
-        rows: a row per image, seed, method and level, as :py:func:`score_image` gives them, with the image's name
-            under ``file`` and, where known, ``seed``, ``seconds`` and ``peak_mib``.
+        rows: a row per image, seed, method and level, as :py:func:`score_image` gives them, with the image's name under
+            ``file`` and, if known, ``seed``, ``seconds`` and ``peak_mib``.
 
     Returns:
-        a dictionary per method and level, in the order of ``LEVELS`` and then of first appearance: ``method``,
+        a dictionary per method and level, in the order of ``LEVELS`` and then of first appearance, with ``method``,
         ``level``, ``images``, ``seeds`` (how many), ``collapse_rate`` in [0, 1] over images and seeds, ``dice_worst``
         (the smallest) and ``dice_worst_file``, ``dice_seed_std`` (sample standard deviation over the seeds of the mean
-        over the images), ``dice_worst_seed`` (the smallest of these means) and ``worst_seed`` (which it is),
-        ``seconds_mean``, ``peak_mib`` (the largest), and for every metric M of ``METRICS`` its ``M_mean`` and ``M_std``
-        over the images, each with its mean over the seeds (sample standard deviation; nan for fewer than two). Values
-        of nan are left out; an infinite one makes the mean infinite.
+        over the images), ``dice_worst_seed`` (the smallest of these means) and ``worst_seed`` (its seed),
+        ``seconds_mean`` and ``peak_mib`` (the largest). For every metric M of ``METRICS`` there are ``M_mean`` and
+        ``M_std`` over the images, where each image has its mean over the seeds (sample standard deviation; nan for
+        fewer than two images). Values of nan are left out; an infinite value makes the mean infinite.
 
     Raises:
-        ValueError: a row has a level that is none.
+        ValueError: a row has an unknown level.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

@@ -36,7 +36,7 @@ def whole_image_mask(image: np.ndarray) -> np.ndarray:
 
 
 def centred_disk_mask(image: np.ndarray, radius: float = 0.3) -> np.ndarray:
-    """A disk (in 3-D a ball) around the centre, whatever the image shows.
+    """A disk (in 3-D a ball) around the centre, independent of the image content.
 
     Args:
         image: (C, *spatial), floats in [0, 1]; only its shape matters.
@@ -80,8 +80,8 @@ def otsu_mask(image: np.ndarray, polarity: str = "dark", smoothing: float = 1 / 
 def centre_component(mask: np.ndarray) -> np.ndarray:
     """The connected component with the largest sum of a centred Gaussian weight.
 
-    So a component wins by being central and by being large: the standard deviation of the weight is a quarter of each
-    side. Pixels are connected through faces.
+    So central and large components win. The standard deviation of the weight is a quarter of each side. Pixels are
+    connected through faces.
 
     Args:
         mask: (*spatial), foreground above 0.

@@ -1,4 +1,4 @@
-"""What stands in the cells of a report's tables, the same in plain text and in HTML."""
+"""The cells of a report's tables, the same in plain text and in HTML."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Column(NamedTuple):
-    """A column of the printed tables: which value of a total, under which title, with how many decimals."""
+    """A column of the printed tables: a value of the totals, its title, and its number of decimals."""
 
     key: str
     title: str
@@ -75,7 +75,7 @@ def summary_cells(total: dict[str, Any]) -> list[str]:
 
 
 def shown_name(total: dict[str, Any]) -> str:
-    """The method as a table names it."""
+    """The name of a method in a table."""
     chosen = total["level"] == "deployed" and total["method"] in CLUSTERINGS
     return f"{total['method']} + same choice" if chosen else total["method"]
 
@@ -91,12 +91,12 @@ def grid_notes(rows: Iterable[Row]) -> list[tuple[str, str]]:
 
 
 def number(value: float, decimals: int) -> str:
-    """A number as all tables show it; "-" for nan."""
+    """A number in the form of all tables; "-" for nan."""
     if math.isnan(value):
         return "-"
     return f"{value:.{decimals}f}" if abs(value) < 10000 else f"{value:.3g}"
 
 
 def shorten(name: str, width: int) -> str:
-    """A name of at most so many characters."""
+    """Shortens a name to a largest number of characters."""
     return name if len(name) <= width else name[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""Pictures for a report: which images are typical of a method, and what was made of them."""
+"""Pictures for a report: images that are typical of a method, and their results."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ EXAMPLE_PIXELS = 1400  # of the longer side of an example
 
 
 class Example(NamedTuple):
-    """A picture for the page, and what to write under it."""
+    """A picture for the page, and the text under it."""
 
     caption: str
     jpeg: bytes
 
 
 def typical_rows(rows: Iterable[Row], method: str) -> dict[str, Row]:
-    """The rows of a method's best, median and worst deployed Dice: of two rows best and worst, of one the best."""
+    """The rows of a method's best, median and worst deployed Dice; best and worst of two rows, the best of one."""
     ranked = sorted(
         (row for row in rows if row["method"] == method and row["level"] == "deployed"), key=lambda row: row["dice"]
     )
@@ -43,7 +43,7 @@ def draw_example(item: Mapping[str, Any], folder: str | Path) -> bytes:
 
     Args:
         item: an image with `image`, `label`, `file` and `name`.
-        folder: where its prediction lies, see `score_folder`.
+        folder: the folder of its prediction, see `score_folder`.
     """
     truth = load_truth(item)
     results = load_results(folder, item["name"], truth.image)

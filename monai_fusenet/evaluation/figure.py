@@ -50,10 +50,10 @@ def draw_deployed_dice(rows: Iterable[Row]) -> bytes:
 
 
 def draw_confidence(rows: Iterable[Row]) -> bytes | None:
-    """The deployed Dice of every image against its confidence, as SVG; `None` where too few have one below 1.
+    """The deployed Dice of every image against its confidence, as SVG; `None` if too few have one below 1.
 
-    On the dashed line, confidence is what the Dice will be. Above stand the rank correlation (Spearman) of both, and
-    by how much they differ on average.
+    On the dashed line, confidence and Dice are equal. The text above gives the rank correlation (Spearman) of both, and
+    their mean difference.
     """
     # A mask that a person accepted has a confidence of 1, and says nothing of what the others have.
     told = [row for row in rows if row["level"] == "deployed" and row.get("confidence", 1) < 1]

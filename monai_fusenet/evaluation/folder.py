@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class NotScored(NamedTuple):
-    """An image that could not be scored; `seed` is `None` where that holds for all."""
+    """An image that could not be scored; `seed` is `None` if this holds for all seeds."""
 
     file: str
     seed: int | None
@@ -36,12 +36,12 @@ class NotScored(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What became of one image.
+    """The outcome of one image.
 
     Attributes:
-        rows: of all its methods, levels and seeds; none where the truth, a baseline or every prediction fails.
-        failures: what could not be scored.
-        notes: lines for the log: failures, and what was brought to another grid.
+        rows: rows of all its methods, levels and seeds; none if the truth, a baseline or every prediction fails.
+        failures: masks that could not be scored.
+        notes: lines for the log: failures, and files that were brought to another grid.
     """
 
     rows: list[Row]
@@ -63,21 +63,21 @@ def score_folder(
 
     Args:
         items: images with `image`, `label`, `file` and `name`, see `find_images`.
-        predictions: for each seed (`None`: unknown) a folder with `<name>_mask.*`, foreground above 0, and perhaps
-            `<name>_clusters.*`; without cluster map, the mask and its background are the two clusters. Where one image
-            has `<name>_objects.*`, numbers from 1, all must have it, and objects are scored, too. A `summary.csv` says
-            what failed, and how long it took.
-        choose_mask: label-free rule, called with clusters (*spatial) and image (C, *spatial), that makes masks of the
+        predictions: for each seed (`None`: unknown) a folder with `<name>_mask.*`, foreground above 0, and optionally
+            `<name>_clusters.*`. Without cluster map, the mask and its background are the two clusters. If one image has
+            `<name>_objects.*`, numbers from 1, all must have it, and objects are scored, too. A `summary.csv` says what
+            failed, and how long it took.
+        choose_mask: label-free rule, called with clusters (*spatial) and image (C, *spatial). It makes the masks of
             baselines that only cluster.
         method: name of the predictions in the tables.
-        field: the field of view that clusterings among the baselines are given, see `FieldOfViewd`.
+        field: the field of view for clusterings among the baselines, see `FieldOfViewd`.
         workers: processes that share the images, see `spread`.
 
     Returns:
-        rows of `score_image` for each seed and of `score_baselines`, with `file`, `seed` and, where the summary has
-        them, `seconds`, `peak_mib` and `confidence`, and `note` where a truth or prediction was brought to the grid of
-        the image; and what could not be scored. Baselines are scored on the images of which at least one prediction
-        is; where an image has more than 524 288 pixels, on a grid of so many, for time.
+        rows of `score_image` for each seed and of `score_baselines`, and the images that could not be scored. Rows have
+        `file`, `seed`, and, if the summary has them, `seconds`, `peak_mib` and `confidence`. They have a `note` if a
+        truth or prediction was brought to the grid of the image. Baselines are scored on the images with at least one
+        scored prediction. To save time, an image of more than 524 288 pixels is then scored on a grid of that many.
     """
     folders = predictions.values()
     with_objects = any(result_path(folder, item["name"], "objects") for folder in folders for item in items)
@@ -107,10 +107,10 @@ def score_folder(
 
 
 class ItemScorer:
-    """Scores one image, of which nothing is kept: in any process, for it can be pickled if `choose_mask` can be.
+    """Scores one image and keeps nothing of it. It works in any process: it can be pickled if `choose_mask` can be.
 
     Args:
-        predictions: see `score_folder`; their summaries are read here, once.
+        predictions: see `score_folder`; their summaries are read once, here.
         choose_mask: see `score_folder`.
         method: see `score_folder`.
         with_objects: whether objects are scored, too.

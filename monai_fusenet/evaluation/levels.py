@@ -1,4 +1,4 @@
-"""Scores at the four levels, which differ in what they use the ground truth for."""
+"""Scores at the four levels, which differ in their use of the ground truth."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ ChooseMask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Judge:
     """Scores masks and clusters against one truth.
 
-    What depends on the truth alone is worked out once, and so are the scores of a mask that comes again, as many do
-    among four levels of ten baselines.
+    The part that depends only on the truth is computed once. The scores of a mask that occurs again are also computed
+    once; many masks do, among four levels of ten baselines.
 
     Args:
         label: truth (*spatial), foreground above 0, 2-D or 3-D.
@@ -227,8 +227,8 @@ def score_mask(mask: np.ndarray, label: np.ndarray, spacing: Sequence[float] | N
         - ``hammoude``: 1 - IoU, in [0, 1].
         - ``xor``: symmetric difference over the truth's area, in [0, inf].
 
-        Two empty masks agree (1, 1, 0, 1, 0, 0). If only one is empty, the overlaps are 0 and ``hd95``, which is not
-        defined, is the diagonal of the image (of its outer edges); ``xor`` is inf if it is the truth.
+        Two empty masks agree (1, 1, 0, 1, 0, 0). If only one is empty, the overlaps are 0, and ``hd95``, which is then
+        undefined, is the diagonal of the image (of its outer edges); ``xor`` is inf if the truth is empty.
 
     Shape:
         (*spatial) twice, 2-D or 3-D
@@ -237,7 +237,8 @@ def score_mask(mask: np.ndarray, label: np.ndarray, spacing: Sequence[float] | N
         ValueError: the shapes differ, or ``spacing`` does not fit the axes.
 
     Source:
-        MONAI's metrics; a mask's surface are its pixels with a face neighbour outside the mask or outside the image.
+        MONAI's metrics; the surface of a mask is its pixels with a face neighbour outside the mask or outside the
+        image.
     """
     return Judge(label, spacing).score_mask(mask)
 
@@ -250,23 +251,23 @@ def score_image(
     spacing: Sequence[float] | None = None,
     objects: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[Row]:
-    """Scores what one method made of one image, a row per level.
+    """Scores the results of one method for one image, a row per level.
 
     Args:
         method: name for the table.
         mask: the method's mask, chosen without the truth, for the level ``deployed``; None leaves this level out.
-        clusters: the method's integer label map for the other levels; None leaves these out.
+        clusters: the method's integer label map, for the other levels; None leaves these out.
         label: truth, foreground above 0.
         spacing: mm per axis, or None for pixels.
-        objects: the method's objects and the true ones, label maps with 0 for background; None where there are none.
+        objects: the method's objects and the true ones, label maps with 0 for background; None if there are none.
 
     Returns:
         rows with the keys ``method``, ``level``, those of :py:func:`score_mask`, ``ari``, ``voi`` and ``boundary_f``
         (level ``partition`` only, else nan), ``clusters`` (how many; nan without a label map), ``ap50`` and ``ap75``
         (average precision of the objects at IoU 0.5 and 0.75, level ``deployed`` only, else nan) and ``collapsed``
         (1.0 if there is one cluster or, deployed, if the mask is empty or full). At the level ``partition`` the mask is
-        :py:func:`monai_fusenet.metrics.majority_mask`. Where the published rule finds nothing to choose, the row
-        ``published`` scores as an empty mask against an object does: Dice 0.
+        :py:func:`monai_fusenet.metrics.majority_mask`. If the published rule finds nothing to choose, the row
+        ``published`` has the scores of an empty mask against an object: Dice 0.
 
     Raises:
         ValueError: shapes differ, or the label map does not hold integers.
@@ -285,21 +286,21 @@ def score_baselines(
 ) -> list[Row]:
     """Scores the trivial methods of ``BASELINES`` on one image.
 
-    The whole image counts as one cluster; a mask (disk, Otsu) as two: itself and the rest. Otsu's bright mask has the
-    partition of the dark one and is scored as deployed only.
+    The whole image counts as one cluster; a mask (disk, Otsu) as two: the mask and the rest. Otsu's bright mask has the
+    same partition as the dark one, so it is scored only as deployed.
 
     Args:
         image: (C, *spatial), floats in [0, 1], on the truth's grid.
         label: truth (*spatial), foreground above 0.
-        choose_mask: ``choose_mask(clusters, image)`` returns a mask without looking at the truth; pass the rule of
-            the method under test, and k-means and SLIC are deployed by the same rule. None leaves their level
-            ``deployed`` out.
+        choose_mask: ``choose_mask(clusters, image)`` returns a mask without using the truth. Pass the rule of the
+            method under test, so that k-means and SLIC are deployed by the same rule. None leaves out their level
+            ``deployed``.
         spacing: mm per axis, or None for pixels.
-        seed: of k-means.
+        seed: seed of k-means.
         true_objects: label map (*spatial), 0 for background; the objects of a mask are then those of
             :py:func:`monai_fusenet.transforms.split_objects`. None leaves objects out.
-        field: (*spatial), bool: the field of view. k-means and SLIC see it alone, with values scaled anew, as the
-            method under test does; their label outside is 0. `None`: the whole image.
+        field: (*spatial), bool: the field of view. k-means and SLIC see only this part, with values scaled again, as
+            the method under test does; their label outside is 0. `None`: the whole image.
 
     Returns:
         rows as those of :py:func:`score_image`.

@@ -1,4 +1,4 @@
-"""What is compared: images with their truths, and what a folder of results says of them."""
+"""Loads the data to compare: images with their truths, and the results of a folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Truth(NamedTuple):
     Attributes:
         image: (C, *spatial), scaled to [0, 1]; 0 where it has no finite value.
         label: (1, *spatial), 0 or 1, on the grid of the image.
-        note: what was done to bring it there; "" for nothing.
+        note: how it was brought there; "" if nothing was done.
     """
 
     image: MetaTensor
@@ -39,13 +39,13 @@ class Truth(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What a folder of results says of an image.
+    """The results of an image in a folder.
 
     Attributes:
         mask: (*spatial), boolean, on the grid of the image.
         clusters: (*spatial), integers, on the grid of the image.
-        objects: (*spatial), whole numbers, 0 for background, on the grid of the image; `None` where there is no map.
-        note: what was done to bring them there; "" for nothing.
+        objects: (*spatial), whole numbers, 0 for background, on the grid of the image; `None` if there is no map.
+        note: how they were brought there; "" if nothing was done.
     """
 
     mask: np.ndarray
@@ -55,7 +55,7 @@ class Results(NamedTuple):
 
 
 def load_truth(item: Mapping[str, Any]) -> Truth:
-    """The image and its truth, which is brought to the grid of the image by what both files say of their place.
+    """The image and its truth, brought to the grid of the image by the geometry in both files.
 
     Args:
         item: with `image` and `label`, paths.
@@ -82,13 +82,13 @@ def load_true_objects(item: Mapping[str, Any], image: MetaTensor) -> np.ndarray:
 
 
 def load_results(folder: str | Path, name: str, image: MetaTensor) -> Results:
-    """What lies in a folder of an image, on its grid.
+    """The results of an image in a folder, on the image's grid.
 
-    Without a cluster map, the mask and its background are two; without a mask, it is where the objects are.
+    Without a cluster map, the mask and its background are the two clusters. Without a mask, the objects are the mask.
 
     Args:
-        folder: of `<name>_mask.*` or `<name>_objects.*`, and perhaps `<name>_clusters.*`.
-        name: of the image.
+        folder: folder with `<name>_mask.*` or `<name>_objects.*`, and optionally `<name>_clusters.*`.
+        name: name of the image.
         image: (C, *spatial).
 
     Raises:

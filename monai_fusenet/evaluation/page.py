@@ -99,7 +99,7 @@ def report_page(
 
     Args:
         rows: a row per image, seed, method and level.
-        summary: their `totals`.
+        summary: the `totals` of these rows.
         heading: the title, then lines about data and settings.
         not_scored: (file, reason) of the images that are missing from `rows`.
         examples: pictures to show under the deployed scores.

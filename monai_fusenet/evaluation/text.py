@@ -32,9 +32,9 @@ def format_totals(rows: Iterable[Row]) -> str:
         rows: a row per image, method and level, as for :py:func:`totals`.
 
     Returns:
-        a table per level that occurs, then, where seeds or seconds are known, a summary, then, where truths or
-        predictions had another grid than their image, of how many, separated by empty lines; numbers as in the HTML
-        report, nan as "-".
+        a table per level that occurs; then a summary if seeds or seconds are known; then the number of truths or
+        predictions whose grid differed from the image's, if any. Empty lines separate these parts. Numbers are as in
+        the HTML report, nan is "-".
     """
     rows = list(rows)
     summary = totals(rows)

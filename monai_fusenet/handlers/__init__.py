@@ -1,4 +1,4 @@
-"""What watches: when to stop, what to keep, what to show."""
+"""Handlers: checkpoints, results, logs, metrics."""
 
 from monai_fusenet.engines.stopping import StopAtFewClusters
 from monai_fusenet.handlers.checkpoint import EpochSeed, ResumableCheckpoint

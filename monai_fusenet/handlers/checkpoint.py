@@ -1,4 +1,4 @@
-"""A training that can be killed at any moment and goes on as if it had not been."""
+"""Checkpoints: a training may be killed at any moment, and goes on as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CONTENT = {"network", "optimizer", "epoch", "iteration", "settings", "finished",
 
 
 class EpochSeed:
-    """Makes every epoch's randomness a function of the seed and the epoch's number alone.
+    """Makes the random numbers of an epoch depend only on the seed and the number of the epoch.
 
-    So a resumed training draws what the uninterrupted one would have drawn.
+    So a resumed training draws the same numbers as an uninterrupted one.
 
     Args:
         seed: seed of the whole training.
-        dataset: told of each epoch by `set_epoch`.
+        dataset: its `set_epoch` is called at each epoch.
     """
 
     def __init__(self, seed: int, dataset: Any) -> None:
@@ -50,10 +50,10 @@ class EpochSeed:
 
 
 def load_tensors(path: str | Path, device: str | torch.device = "cpu") -> Any:
-    """What `torch.save` has written, if it is made of tensors, numbers, strings and collections of them.
+    """Loads what `torch.save` has written, if it consists of tensors, numbers, strings and collections of them.
 
-    Nothing in the file is executed, and no more memory is taken than the file has bytes: torch writes zip archives
-    without compression, and one that claims to unpack to more than itself is none of its own.
+    Nothing in the file is executed. No more memory is used than the file has bytes: torch writes zip archives without
+    compression, so a file that claims to unpack to more than its own size is refused.
 
     Raises:
         ValueError: when the file is anything else.
@@ -80,20 +80,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict) or not state.keys() >= CONTENT:
             raise ValueError(f"expected {sorted(CONTENT)}")
     except ValueError as error:
-        raise ValueError(f"{path} is no checkpoint of a training; --overwrite True starts anew") from error
+        raise ValueError(f"{path} is no checkpoint of a training; --overwrite True starts over") from error
     return state
 
 
 def changed_settings(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that a training of this checkpoint had another value of, or none."""
+    """The names of the settings that the training of this checkpoint lacked or had with another value."""
     return [name for name, value in settings.items() if checkpoint["settings"].get(name) != value]
 
 
 def save_tensors(state: Any, path: Path) -> None:
-    """Writes what `torch.save` takes; the file is complete or absent.
+    """Writes anything that `torch.save` accepts; the file is complete or absent.
 
     Raises:
-        CannotWriteError: as `atomic_path`; `torch.save` itself does not say what is wrong with a disk.
+        CannotWriteError: as `atomic_path`; `torch.save` itself does not report what is wrong with a disk.
     """
     content = io.BytesIO()
     torch.save(state, content)
@@ -102,20 +102,21 @@ def save_tensors(state: Any, path: Path) -> None:
 
 
 class ResumableCheckpoint:
-    """Keeps `checkpoint.pt` after each epoch, and `model.pt` at the end; starts from the former where it exists.
+    """Saves `checkpoint.pt` after each epoch, and `model.pt` at the end; continues from `checkpoint.pt` if it exists.
 
-    Both files are complete or absent at any moment. A finished training is not repeated: it runs no epoch and says
-    so. A trainer that has run before goes on with what it holds. Of several ranks the first alone reads and writes, for
-    all; another number of ranks continues a training, and says that the weights will be those of neither. Ignite's
+    Both files are complete or absent at any moment. A finished training is not repeated: it runs no epoch and says so.
+    A trainer that has run before goes on from its own state. With several ranks, only the first reads and writes, for
+    all of them. A training may continue with another number of ranks. It then warns that the weights will differ from
+    those of a training with either number throughout. Ignite's
     `Checkpoint` would not overwrite a file of the same name, and MONAI's `CheckpointSaver` does not write atomically.
 
     Args:
         output_dir: folder of both files.
         network: weights to keep.
         optimizer: state to keep.
-        settings: what the result depends on, as plain numbers, strings and lists; a checkpoint of other settings is
-            not continued.
-        overwrite: start anew, whatever lies there.
+        settings: everything that the result depends on, as plain numbers, strings and lists. A checkpoint of other
+            settings is not continued.
+        overwrite: start from the beginning and replace existing files.
 
     Raises:
         ValueError: at the start of the training, when the checkpoint is unreadable or comes from other settings.
@@ -156,7 +157,7 @@ class ResumableCheckpoint:
             self._already_finished = True
             done = state["epoch"]
             logger.info(
-                "the training in %s is finished (%d epochs); --overwrite True starts anew", self.output_dir, done
+                "the training in %s is finished (%d epochs); --overwrite True starts over", self.output_dir, done
             )
             engine.terminate()
         else:
@@ -165,7 +166,7 @@ class ResumableCheckpoint:
             if before != distributed.size():  # epochs have another number of steps now
                 engine.state.iteration = state["epoch"] * (engine.state.epoch_length or 0)
                 logger.warning(
-                    "trained in %d process%s so far, from here on in %d: the weights will be those of neither alone",
+                    "trained in %d process%s so far, from here on in %d: the weights will differ from both",
                     *(before, "" if before == 1 else "es", distributed.size()),
                 )
 

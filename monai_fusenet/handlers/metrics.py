@@ -1,4 +1,4 @@
-"""Ignite handlers of the metrics that MONAI does not have."""
+"""Ignite handlers for the metrics that MONAI does not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Something to look at while it runs."""
+"""A progress bar."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["ProgressHandler"]
 
 
 class ProgressHandler:
-    """Ignite's progress bar with chosen metrics beside it, as a handler that a config can name.
+    """Ignite's progress bar with chosen metrics beside it, as a handler for configs.
 
     Args:
-        metric_names: names in `state.metrics` to show; "all": whatever it holds at the time; `None`: none.
-        desc: what stands before the bar.
+        metric_names: names in `state.metrics` to show; "all": all that it holds at the time; `None`: none.
+        desc: text before the bar.
     """
 
     def __init__(self, metric_names: Sequence[str] | str | None = None, desc: str = "") -> None:
@@ -27,7 +27,7 @@ class ProgressHandler:
         self._is_shown = False
 
     def attach(self, engine: Engine) -> None:
-        """Shows a bar for each epoch, one for all epochs where each has a few iterations only; on the first rank."""
+        """Shows a bar for each epoch, or one for all epochs if they have few iterations; on the first rank."""
         if distributed.rank() > 0:
             return
         engine.add_event_handler(Events.STARTED, self._show)

@@ -1,4 +1,4 @@
-"""Listens to a pass through a folder, and hands what it makes on to the folder of results."""
+"""The handler that writes the results of a pass through a folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SURE = 0.7  # confidence from which on nobody needs to look
 
 
 def check_panels(panels: Any) -> None:
-    """Raises `ValueError` unless it says which images get a panel."""
+    """Raises `ValueError` unless the value is one of "all", "some" and "none"."""
     if panels not in PANELS:
         raise ValueError(f'panels must be "all", "some" or "none", got {panels!r}')
 
@@ -44,32 +44,34 @@ class _Finished(NamedTuple):
 
 
 class ResultWriter:
-    """Writes clusters, mask, objects where a sample has them, and panel of each image, and one `summary.csv` of all.
+    """Writes clusters, mask, objects (if a sample has them) and panel of each image, and one `summary.csv` for all.
 
-    In a process group all ranks make it together, and `pending` is the share of each. Until `merge`, each keeps its
-    rows in a `summary.part<rank>.csv`; of a run that was killed, the next one takes them up, with any number of ranks.
+    In a process group all ranks must create it together; `pending` is then the share of the rank. Until `merge`, each
+    rank keeps its rows in a `summary.part<rank>.csv`. After a killed run, the next run reads these files, with any
+    number of ranks.
 
-    An image whose files lie there already, and did not fail, is kept: not in `pending`, it counts as done. All
-    files are complete or absent, and the summary is up to date after each image, as the images are finished; at the end
-    it is put in their order. Its rows, and panels, carry a fingerprint of image and settings, so that results of others
-    are not taken for these.
+    An image is kept if its files are already there and it did not fail: it is not in `pending` and counts as done. All
+    files are complete or absent. The summary is up to date after each image; at the end, its rows are put in the order
+    of the images. Rows and panels carry a fingerprint of image and settings, so that results of other images or
+    settings are not reused.
 
-    Files are written where an image is done, in a worker process or in this one; its row travels in `state.report` to
-    the process that keeps the summary.
+    The process that does an image writes its files; this may be a worker process. The row of the summary goes in
+    `state.report` to the process that keeps the summary.
 
     Args:
         items: all images, each with `image`, `file` and `name`.
         output_dir: where the results go; made when the first is written.
-        overwrite: do finished images anew.
-        settings: what the results depend on besides the images, as plain numbers, strings, lists and dictionaries.
-        dicom_output: also write masks of DICOM images as DICOM, "seg" or "series", see `write_dicom_mask`. Where the
-            source does not permit it, the summary says why, and the image is done all the same.
-        panels: which images get a panel: "all", "none", or "some": the first 50, and those of which a person should
-            look at the mask: it is empty or otherwise odd, or its confidence is below 0.7.
+        overwrite: do finished images again.
+        settings: everything besides the images that the results depend on, as plain numbers, strings, lists and
+            dictionaries.
+        dicom_output: also write masks of DICOM images as DICOM, "seg" or "series", see `write_dicom_mask`. If the
+            source does not permit it, the summary says why, and the image still counts as done.
+        panels: which images get a panel: "all", "none" or "some". "some" are the first 50, and those with a mask that a
+            person should check: it is empty or otherwise odd, or its confidence is below 0.7.
 
     Attributes:
-        pending: the items that this rank is to do.
-        conflicts: files whose results lie there, but come from another image or from other settings.
+        pending: the items that this rank has to do.
+        conflicts: files whose existing results come from another image or from other settings.
     """
 
     def __init__(
@@ -130,18 +132,18 @@ class ResultWriter:
         self._summary.add_messages(messages)
 
     def merge(self) -> None:
-        """Tells all ranks of the rows of all, and lets the first write them as one `summary.csv`."""
+        """Shares the rows of all ranks with all ranks; the first writes them as one `summary.csv`."""
         self._summary.merge()
 
     def write_summary(self) -> None:
-        """Writes `summary.csv`: a row for each image met, in the order of the folder, then those of other folders.
+        """Writes `summary.csv`: a row for each image so far, in the order of the folder, then those of other folders.
 
-        Of several ranks each writes its part.
+        With several ranks, each writes its part.
         """
         self._summary.write()
 
     def attach(self, engine: SupervisedEvaluator) -> None:
-        """Writes after each image; what goes wrong in writing makes the image fail."""
+        """Writes after each image; an error in writing makes the image fail."""
         engine.add_event_handler(Events.STARTED, self._forget_pending)
         engine.add_event_handler(Events.ITERATION_STARTED, self._start_clock)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._write_results)

@@ -1,4 +1,4 @@
-"""What a training shows of itself: curves, and what it makes of the first images."""
+"""Logs of a training: curves, and results of the first images."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ CLOSING = 2.0  # seconds; a writer that can close does so within some millisecon
 class TensorBoardMetrics:
     """Writes the numbers in `state.metrics` to TensorBoard after each iteration and each epoch.
 
-    MONAI's `TensorBoardStatsHandler` opens its file when it is built, and so litters the disk whenever a config is
-    looked at; this one opens it when there is something to write.
+    MONAI's `TensorBoardStatsHandler` creates its file as soon as it is built, even if a config is only inspected. This
+    one creates the file when there is something to write.
 
     Args:
         log_dir: where the event files go.
@@ -44,7 +44,7 @@ class TensorBoardMetrics:
         self._writer: SummaryWriter | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Writes as long as the engine runs, on the first rank."""
+        """Writes while the engine runs, on the first rank."""
         if distributed.rank() > 0:
             return
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write, "iteration")
@@ -71,15 +71,15 @@ class TensorBoardMetrics:
 
 
 class ValidationPanel:
-    """Draws `panel.png` of the first images, and where they have masks, measures how well the clusters fit them.
+    """Draws `panel.png` of the first images; if they have masks, it also measures how well the clusters fit them.
 
-    Nothing of it reaches the training: masks serve for `state.metrics["majority_dice"]` (Dice of the union of the
-    clusters that lie mostly inside the mask; level "partition", feed-forward, mean over the first images) and for an
-    outline in the panel.
+    The training does not use the masks. They serve for an outline in the panel, and for
+    `state.metrics["majority_dice"]`: the Dice of the union of the clusters that lie mostly inside the mask (level
+    "partition", feed-forward, mean over the first images).
 
     Args:
-        items: images, each with `image`, `file` and perhaps `label`.
-        preprocessing: transform of an item to `image` (C, *spatial) and perhaps `label` (1, *spatial).
+        items: images, each with `image`, `file` and optionally `label`.
+        preprocessing: transform of an item to `image` (C, *spatial) and optionally `label` (1, *spatial).
         inferer: called as `inferer(image, network)` with a batch of one.
         postprocessing: transform that adds `clusters` and `pred` to a sample with `scores`.
         output_dir: where `panel.png` goes.

@@ -1,4 +1,4 @@
-"""What applies a network to an image."""
+"""Inferers, which apply a network to an image."""
 
 from monai_fusenet.inferers.fit import content_seed
 from monai_fusenet.inferers.flips import FlipAverageInferer

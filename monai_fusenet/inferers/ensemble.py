@@ -1,4 +1,4 @@
-"""Many fits at once: one network for each image of a batch, all of them evaluated in one pass."""
+"""Many fits at once: one network for each image of a batch, all evaluated in one pass."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["NetworkEnsemble", "SumOverImages", "check_ensemble", "descend_togeth
 class NetworkEnsemble(nn.Module):
     """Independent networks of one kind, one for each image of a batch, evaluated in one pass (`torch.vmap`).
 
-    In training mode each sees the batch statistics and the dropout that it would see alone.
+    In training mode each network has the same batch statistics and dropout as if it were alone.
 
     Args:
         networks: modules of one architecture that map an image, or an image and an augmented view of it, each
             (1, C, *spatial), to scores (1, K, *spatial), or to a tuple that begins with them.
         random_states: state of the random generator for each network, from which its dropout is drawn.
-        device: where they are.
+        device: device of the networks.
 
     Attributes:
-        weights: parameters of all networks by name, each (networks, *shape), to be given to an optimiser.
+        weights: parameters of all networks by name, each (networks, *shape); give these to an optimiser.
 
     Shape:
         one or two batches (networks, C, *spatial) -> what one network returns, with all outputs along the first axis
@@ -73,7 +73,7 @@ class NetworkEnsemble(nn.Module):
         return super().train(mode)
 
     def copy_weights(self, index: int, network: nn.Module) -> None:
-        """Gives a network of the same architecture the weights, and the buffers, of the one at `index`."""
+        """Copies weights and buffers of the network at `index` into a network of the same architecture."""
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(self.weights[name][index])
@@ -81,7 +81,7 @@ class NetworkEnsemble(nn.Module):
                 network.get_buffer(name).copy_(values[index])
 
     def keep(self, indices: Sequence[int], optimizer: torch.optim.Optimizer) -> None:
-        """Drops all networks but those at `indices`, from the optimiser (of one group of parameters) as well."""
+        """Drops all networks except those at `indices`, also from the optimiser (with one group of parameters)."""
         chosen = torch.as_tensor(indices, device=self.device)
         self.random_states = [self.random_states[index] for index in indices]
         self.buffers_by_name = {name: value[chosen] for name, value in self.buffers_by_name.items()}
@@ -97,7 +97,7 @@ class NetworkEnsemble(nn.Module):
         optimizer.param_groups[0]["params"] = list(self.weights.values())
 
     def draw_dropout(self, inputs: Tensor, probability: float) -> Tensor:
-        """What to multiply `inputs` (networks, ...) with; each network's draws go on from where it stopped."""
+        """Dropout factors for `inputs` (networks, ...); the draws of each network go on from where they stopped."""
         masks = []
         for index, one in enumerate(inputs):
             set_random_state(self.random_states[index], self.device)
@@ -110,13 +110,15 @@ def check_ensemble(network: nn.Module) -> None:
     """Raises `ValueError` for a network that `torch.vmap` cannot evaluate for many images at once."""
     for module in network.modules():
         if getattr(module, "use_checkpoint", False):
-            raise ValueError("at_once must be 1 for a network with use_checkpoint, which knows no torch.vmap")
+            raise ValueError("at_once must be 1 for a network with use_checkpoint, which torch.vmap cannot run")
         if isinstance(module, _DropoutNd) and not isinstance(module, nn.Dropout):
-            raise ValueError(f"at_once must be 1 for a network with {type(module).__name__}, which knows no torch.vmap")
+            raise ValueError(
+                f"at_once must be 1 for a network with {type(module).__name__}, which torch.vmap cannot run"
+            )
 
 
 class SumOverImages:
-    """A loss of a batch as the sum over its images, so that each network descends as it would alone.
+    """A loss of a batch as the sum over its images, so that each network trains as it would alone.
 
     Args:
         loss_function: loss with `terms`, each a mean over the images of a batch, see `FuseNetTrainer`.
@@ -132,7 +134,7 @@ class SumOverImages:
 
 
 def descend_together(fits: Sequence[Fit], descent: Descent) -> None:
-    """Fits all networks to their views, in one pass for each step; each ends by its own rule."""
+    """Fits all networks to their views, with one pass per step; each fit ends by its own rule."""
     ensemble = NetworkEnsemble([fit.network for fit in fits], [fit.random_state for fit in fits], fits[0].image.device)
     options = fits[0].optimizer.param_groups[0]
     optimizer = torch.optim.SGD(ensemble.weights.values(), options["lr"], options["momentum"])

@@ -1,4 +1,4 @@
-"""One fit: a network begins, descends on the views of its image, and puts out its scores."""
+"""One fit: start a network, train it on the views of its image, and return its scores."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ QUIET.disabled = True  # not by its level, which a bundle's logging.conf would r
 
 
 def content_seed(image: Tensor, seed: int = 0) -> int:
-    """A seed in [0, 2**32) from an image's shape and values: the same wherever and whenever it comes along.
+    """A seed in [0, 2**32) from an image's shape and values; an image always gets the same seed.
 
-    What counts are the mean values of its quarters (eighths of a volume), to three decimals: the last bits of an image
-    change with the machine and the number of threads that resized it, and must not change the seed.
+    It depends on the mean values of the image's quarters (eighths of a volume), to three decimals. The last bits of an
+    image depend on the machine and on the number of threads that resized it, and must not change the seed.
 
     Args:
         image: (C, *spatial), 2-D or 3-D.
-        seed: another one gives another seed for every image.
+        seed: another value gives another seed for every image.
     """
     values = image.detach().to("cpu", torch.float64)
     pool = {3: F.adaptive_avg_pool2d, 4: F.adaptive_avg_pool3d}[values.ndim]
@@ -68,14 +68,14 @@ def set_random_state(state: Tensor, device: torch.device) -> None:
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:
-    """An image (1, C, *spatial) at a spatial size, itself where it has that size."""
+    """An image (1, C, *spatial) at a spatial size; the image itself if it has that size."""
     return image if list(size) == list(image.shape[2:]) else F.interpolate(image, size=list(size), mode="area")
 
 
 def resized_scribble(scribble: Tensor, size: Sequence[int]) -> Tensor:
-    """A label map (1, 1, *spatial) of scribbles at a spatial size: each pixel is of the class that covers most of it.
+    """A label map (1, 1, *spatial) of scribbles at a spatial size: each pixel gets the class that covers most of it.
 
-    A pixel that scribbles touch at all is scribbled: the nearest one alone would lose thin strokes and clicks.
+    Every pixel that a scribble touches is scribbled. Nearest-neighbour resampling would lose thin strokes and clicks.
 
     Args:
         scribble: integers, `NO_SCRIBBLE` where there is none.
@@ -90,7 +90,7 @@ def resized_scribble(scribble: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def draw_views(augmentation: Callable, image: Tensor, size: Sequence[int], seed: int) -> dict[str, Tensor]:
-    """The views of an image at a size, with the same draws at every size.
+    """The views of an image at a size, with the same random numbers at every size.
 
     Args:
         augmentation: dictionary transform of a sample with `image` (C, *spatial), on the CPU; it stays as it is.
@@ -121,13 +121,13 @@ class Fit:
 
     Attributes:
         image: (1, C, *spatial).
-        seed: of all that is drawn for it.
-        network: its own.
+        seed: seed of all random numbers of the fit.
+        network: the network of this image.
         optimizer: of the network.
         random_state: state of the generator from which the next step draws.
         steps: optimisation steps made so far.
-        views: what the steps see, by name, each (1, ...).
-        scribble: label map (1, 1, *spatial) of what somebody has drawn on the image, see `ScribbleLoss`.
+        views: inputs of the steps, by name, each (1, ...).
+        scribble: label map (1, 1, *spatial) of the scribbles on the image, see `ScribbleLoss`.
     """
 
     image: Tensor
@@ -141,13 +141,13 @@ class Fit:
 
 
 def begin(image: Tensor, network: nn.Module, seed: int, fresh: bool, lr: float, momentum: float) -> Fit:
-    """A fit before its first step; leaves the generator of the image's device in the state of the fit.
+    """Prepares a fit before its first step; leaves the generator of the image's device in the state of the fit.
 
     Args:
         image: (1, C, *spatial).
-        network: is copied.
+        network: the network, which is copied.
         seed: of the generator.
-        fresh: draw new weights, by every module that has `reset_parameters`.
+        fresh: draw new weights, with `reset_parameters` of every module that has it.
         lr: learning rate of SGD.
         momentum: momentum of SGD.
     """
@@ -168,11 +168,11 @@ def begin(image: Tensor, network: nn.Module, seed: int, fresh: bool, lr: float, 
 
 @dataclass
 class Descent:
-    """What a fit descends, and when it ends.
+    """The loss of a fit, and the rule for its end.
 
     Attributes:
         loss_function: see `FuseNetTrainer`.
-        steps: most steps.
+        steps: largest number of steps.
         first_step: see `ends`; steps of the whole fit count.
         min_clusters: see `ends`.
         amp: mixed precision.
@@ -200,10 +200,10 @@ class Descent:
         """Makes at most `steps` steps.
 
         Args:
-            network: what is fitted.
+            network: the network that is fitted.
             optimizer: of its weights.
-            views: returns those of the next step, on the device.
-            after_step: called with the trainer after each step; may end it.
+            views: returns the views of the next step, on the device.
+            after_step: called with the trainer after each step; may end the fit.
         """
         device = views()["image"].device
         trainer = FuseNetTrainer(

@@ -1,4 +1,4 @@
-"""Directions that a network should not depend on."""
+"""An inferer that averages over mirror images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["FlipAverageInferer"]
 class FlipAverageInferer(Inferer):
     """Mean of a network's outputs over all mirror images of its input, each mirrored back: 4 in 2-D, 8 in 3-D.
 
-    Differs from MONAI's `TestTimeAugmentation`, which draws at random and works on dictionaries. Further arguments of
-    a call are taken, as by every `Inferer`, and not handed on: the network sees the image alone, with which nothing
-    else would be mirrored. MONAI Deploy gives all that the preprocessing has left.
+    Differs from MONAI's `TestTimeAugmentation`, which draws at random and works on dictionaries. Like every `Inferer`
+    it accepts further arguments of a call, but it does not pass them to the network, because they would not be
+    mirrored. (MONAI Deploy passes everything that the preprocessing returns.)
 
     Args:
         axes: spatial axes along which an image may be mirrored, counted from 0; `None`: all.
 
     Shape:
-        (B, C, *spatial) -> (B, K, *spatial), as the network's
+        (B, C, *spatial) -> (B, K, *spatial), as the network
 
     Raises:
         ValueError: when the images have no such axis.

@@ -1,4 +1,4 @@
-"""Where memory does not suffice: one image after the other, and each at a smaller size."""
+"""What to do when memory does not suffice: one image after the other, and each at a smaller size."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ def within_memory(
     """Scores at the largest size for which memory suffices, and a record of each image.
 
     Args:
-        make_scores: called with images and the longest that their shortest side may be; returns scores and records.
+        make_scores: called with images and the largest length of their shortest side; returns scores and records.
         images: (B, C, *spatial).
-        last_size: called with a spatial size and the same bound; returns the size at which scores would be made.
-        most: the bound to begin with.
-        wanted: the size that memory did not suffice for before.
+        last_size: called with a spatial size and the same largest length; returns the size at which scores would be
+            made.
+        most: the first largest length to try.
+        wanted: the size for which memory did not suffice before.
 
     Raises:
-        MemoryError: when memory does not suffice for the smallest size either, or a smaller size fails otherwise.
+        MemoryError: when memory does not suffice even for the smallest size, or a smaller size fails for another
+            reason.
     """
     size = tuple(last_size(images.shape[2:], most))
     try:

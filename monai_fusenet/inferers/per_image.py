@@ -46,69 +46,73 @@ class PerImageInferer(Inferer):
     Called as `inferer(inputs, network)` with one batch of images, also under `torch.no_grad()` and with the network
     in evaluation mode, as MONAI's evaluators do. The network, its mode and the global random state stay as they were.
     All randomness (initial weights, augmented view, dropout) comes from the image's content and `seed`, so the same
-    image gives the same scores in any company.
+    image gives the same scores in every batch.
 
     The scores are those of the fitted copy with the statistics of this image (batch norm in training mode), as
-    published. Differs from the published code: there, dropout is active in the final pass as well; here by
-    `final_dropout`.
+    published. Differs from the published code, where dropout is active in the final pass as well; here `final_dropout`
+    decides.
 
-    Where memory does not suffice, images of a batch are fitted one by one, and an image at a size whose sides are
-    shorter by 1/sqrt(2), and again until it suffices or the shortest side would have less than 32 pixels, 8 of a
-    volume; its scores are brought to the size of the image along the image's edges, and its record says so.
+    If memory does not suffice, the images of a batch are fitted one by one. If it still does not suffice, an image is
+    fitted at a size with sides shorter by 1/sqrt(2), and so on, until memory suffices or the shortest side would have
+    less than 32 pixels (8 in a volume). The scores are then brought to the size of the image along the image's edges,
+    and the record says so.
 
-    Called as `inferer(inputs, network, scribble=scribble)`, it listens to what somebody has drawn: the loss gets a term
-    that pulls pixels of class c to cluster c (of what the network's `merge` leaves, where it has one), see
-    `WithScribbles`, and the fit ends after a step that saw at most as many clusters as there are classes.
+    Called as `inferer(inputs, network, scribble=scribble)`, it uses scribbles. The loss gets a term that pulls pixels
+    of class c to cluster c (after the network's `merge`, if it has one), see `WithScribbles`. The fit then ends after a
+    step with at most as many clusters as there are classes.
 
-    With `resolutions` the fit is coarse-to-fine: it begins on a small version of the image, whose steps cost a
-    fraction, and goes on with the same weights on larger ones. With `final_steps=0` the largest one is scored by the
-    network that was fitted to the others, without a step: what a pixel looks like changes little between them.
+    With `resolutions` the fit is coarse-to-fine: it begins on a small version of the image, where a step takes a
+    fraction of the time, and goes on with the same weights on larger ones. With `final_steps=0` the network that was
+    fitted to the smaller versions scores the largest one without a further step. This works because pixels look much
+    alike at neighbouring sizes.
 
     Args:
-        steps: most optimisation steps at each resolution; 0: no fit, the network as it is, in evaluation mode, with the
-            image as both views, unless the image brings a second one.
+        steps: largest number of optimisation steps at each resolution. 0: no fit; the network is applied as it is, in
+            evaluation mode, with the image as both views, unless the image brings a second one.
         resolutions: the versions of the image that are fitted one after the other, ascending: lengths of the shortest
-            side in pixels, none longer than the image's own, or, as floats in (0, 1], parts of the image's size. Where
-            the last one is smaller, its scores are brought to the size of the image along the image's edges, see
-            `guided_upsampling`. `None`: the image as it is, as published.
-        final_steps: most steps at the last of several resolutions; `None`, or with scribbles: as many as at the others.
+            side in pixels, none longer than the image's own, or, as floats in (0, 1], fractions of the image's size. If
+            the last one is smaller than the image, its scores are brought to the size of the image along the image's
+            edges, see `guided_upsampling`. `None`: the image as it is, as published.
+        final_steps: largest number of steps at the last of several resolutions. `None`, or with scribbles: as at the
+            others.
         fresh: draw new initial weights for each image, as published; `False`: adapt the given weights.
         lr: learning rate of SGD.
         momentum: momentum of SGD.
-        min_clusters: the fit ends, at each resolution, after a step that saw at most as many clusters.
+        min_clusters: the fit ends, at each resolution, after a step with at most this many clusters.
         loss_function: see `FuseNetTrainer`, each term a mean over the images of a batch; `None`: `FuseNetLoss()`.
-        augmentation: view generator, a dictionary transform of a sample with `image` (C, *spatial). With `augmented` it
-            adds the second view, which the network sees; without, the network sees the image alone. All tensors and
+        augmentation: view generator, a dictionary transform of a sample with `image` (C, *spatial). If it adds
+            `augmented`, the network sees this second view; otherwise the network sees only the image. All tensors and
             arrays of the sample reach the loss. `None`: `AugmentPaird()`, which needs scikit-image. With
-            `AugmentPaird(second_view_channels=C)` images have twice the network's channels: a second sequence, phase
-            or modality is the second view.
-        max_refits: how often to fit an image again, with another draw and half the learning rate, when all of it has
-            become one cluster (clusters that the network's `merge` makes one are one; an image of a single value is
-            left alone).
+            `AugmentPaird(second_view_channels=C)` images have twice the network's channels: a second sequence, phase or
+            modality is the second view.
+        max_refits: how often to fit an image again, with another draw and half the learning rate, if all of it has
+            become one cluster. Clusters that the network's `merge` joins count as one. An image of a single value is
+            not fitted again.
         final_dropout: dropout in the final pass.
-        seed: another one gives another draw for every image.
-        amp: fit in mixed precision (bfloat16), as happens under an enclosing `torch.autocast`, too.
-        at_once: images of a batch that are fitted in one pass for each step, see `NetworkEnsemble`; each ends by its
-            own rule and gets the scores that it gets alone, but for rounding, which a fit of many steps amplifies.
-            Images with scribbles are fitted one by one.
-            Meant for devices on which launching work costs more than doing it (every step waits for them); on a CPU it
-            takes two to three times as long as one after the other. Not with networks that use checkpointing.
+        seed: another value gives another draw for every image.
+        amp: fit in mixed precision (bfloat16). An enclosing `torch.autocast` has the same effect.
+        at_once: number of images of a batch that are fitted together, with one pass per step, see `NetworkEnsemble`.
+            Each fit ends by its own rule. Its scores are those that the image gets alone, except for rounding, which a
+            fit of many steps amplifies. Images with scribbles are fitted one by one. Meant for devices where launching
+            work takes longer than the work itself; on a CPU it takes two to three times as long as one after the other.
+            Not for networks that use checkpointing.
         progress: show a progress bar with loss and clusters for each fit.
-        first_step: the first step of the fit, counted from 1, that may end it for `min_clusters`; six, as published.
+        first_step: the first step of the fit, counted from 1, after which `min_clusters` may end it; six, as published.
 
     Attributes:
         record: a `FitRecord` for each image of the last call.
 
     Shape:
-        (B, C, *spatial), values in [0, 1], and perhaps scribbles (B, 1, *spatial) -> scores (B, K, *spatial), float32
+        (B, C, *spatial), values in [0, 1], and optionally scribbles (B, 1, *spatial) -> scores (B, K, *spatial),
+        float32
 
     Raises:
         RuntimeError: under `torch.inference_mode()`, which forbids gradients.
-        MemoryError: when memory does not suffice for the smallest size either.
-        ValueError: when the images have no shape (B, C, *spatial), an image holds NaN or infinite values, or fits to
-            scores that do; when `at_once` meets a network with activation checkpointing; when scribbles have another
-            shape than the images or classes with a gap, or there are steps to make with none; when what is to be
-            fitted is no module, or one of TorchScript.
+        MemoryError: when memory does not suffice even for the smallest size.
+        ValueError: when the images do not have the shape (B, C, *spatial); when an image or its scores hold NaN or
+            infinite values; when `at_once` is used with a network with activation checkpointing; when scribbles have
+            another shape than the images, or classes with a gap, or `steps` is 0 with scribbles; when the network is no
+            module, or a TorchScript module.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.
@@ -293,7 +297,7 @@ class PerImageInferer(Inferer):
 def _recorded(scores: Tensor, steps: int, seconds: float, views: dict[str, Tensor]) -> FitRecord:
     """The record of scores (1, K, *spatial) that were made from these views."""
     if not scores.isfinite().all():
-        raise ValueError("the fit diverged: its scores are not finite; a smaller lr or fewer steps may mend it")
+        raise ValueError("the fit diverged: its scores are not finite; try a smaller lr or fewer steps")
     augmented = views["augmented"][0].cpu() if "augmented" in views else None
     return FitRecord(steps, int(count_clusters(scores)), seconds, augmented, size=tuple(views["image"].shape[2:]))
 

@@ -1,4 +1,4 @@
-"""At which sizes an image is fitted, one after the other."""
+"""The sizes at which an image is fitted, one after the other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["check_resolutions", "sizes_to_fit"]
 
 
 def check_resolutions(resolutions: Sequence[int] | Sequence[float] | None) -> None:
-    """Raises `ValueError` unless these are resolutions as `sizes_to_fit` takes them."""
+    """Raises `ValueError` unless these are resolutions that `sizes_to_fit` accepts."""
     if resolutions is None:
         return
     sides = list(resolutions) if isinstance(resolutions, Sequence) else []
@@ -27,10 +27,10 @@ def sizes_to_fit(
     """The spatial sizes of an image for these resolutions; each size once.
 
     Args:
-        resolutions: lengths of the shortest side in pixels, where the image's own is the longest, or, as floats in
-            (0, 1], parts of the image's size; `None`: the image as it is.
+        resolutions: lengths of the shortest side in pixels, limited to the image's own, or, as floats in (0, 1],
+            fractions of the image's size; `None`: the image as it is.
         spatial: spatial size of the image.
-        most: no shortest side becomes longer than this.
+        most: upper limit for the length of the shortest side.
 
     Example:
         >>> sizes_to_fit([12, 100], [24, 36])

@@ -2,7 +2,7 @@
 
 `monai-fusenet annotate FOLDER` is the same.
 
-Web pages of other origins may not read its answers, unless MONAI_LABEL_CORS_ORIGINS in the environment lists them.
+Web pages of other origins cannot read its answers, unless the environment variable MONAI_LABEL_CORS_ORIGINS lists them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ MAIN = "from monai_fusenet.label.app import FuseNetApp  # noqa: F401\n"
 
 
 def write_app(folder: str | Path) -> Path:
-    """Writes the `main.py` that `monailabel start_server --app` looks for into a folder, which is made if need be.
+    """Writes the `main.py` that `monailabel start_server --app` looks for into a folder, which is made if needed.
 
     Raises:
-        ValueError: when a `main.py` of somebody else is there.
+        ValueError: when the folder already holds another `main.py`.
     """
     folder = Path(folder)
     main = folder / "main.py"
@@ -57,14 +57,14 @@ def is_address(studies: str | Path) -> bool:
 
 
 def default_app(studies: str | Path) -> Path:
-    """A folder of the user's own for each folder of images."""
+    """The default app folder, in the user's home, for a folder of images."""
     place = str(studies).rstrip("/") if is_address(studies) else str(Path(studies).resolve())
     digest = hashlib.sha256(place.encode()).hexdigest()[:8]
     return Path.home() / ".monai_fusenet" / "label" / f"{Path(place).name}-{digest}"
 
 
 def instructions(studies: str | Path, host: str, port: int, token: str = "") -> str:
-    """Where to point people and clients, and what to do first."""
+    """The addresses for people and clients, and the first steps."""
     url = f"http://{socket.gethostname() if host in ANYWHERE else host}:{port}"
     page = f"{url}/annotate/" + (f"?token={token}" if token else "")
     first = ", once the page above was opened" if token else ""
@@ -75,13 +75,13 @@ MONAI Label serves it at {url}{viewer}
   3D Slicer: module MONAI Label, server {url}
   CVAT:      MONAI Label's plugin for CVAT, with MONAI_LABEL_SERVER={url} MONAI_LABEL_MODEL=fusenet_click
   a script:  monailabel.client.MONAILabelClient("{url}")
-Web pages of other origins may not read its answers, unless MONAI_LABEL_CORS_ORIGINS in the environment lists them.
-Clusters take seconds for each image, and the server waits for them; make all of them first:
+Web pages of other origins cannot read its answers, unless the environment variable MONAI_LABEL_CORS_ORIGINS lists them.
+Each image needs some seconds for its clusters. To make all of them first, so that nobody waits:
   curl -X POST {url}/batch/infer/fusenet_mask -H "Content-Type: application/json" -d '{{"multi_gpu": false}}'"""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is that of this machine alone."""
+    """Whether an address belongs to this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -89,7 +89,7 @@ def is_loopback(host: str) -> bool:
 
 
 def why_taken(host: str, port: int) -> str:
-    """Why nobody can listen there; "" where one can."""
+    """The reason why the server cannot listen there; "" if it can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does it
@@ -114,10 +114,11 @@ def open_once_served(host: str, port: int, token: str) -> None:
 
 
 def limited_server(host: str, port: int) -> Any:
-    """MONAI Label's server, whose answers web pages of its own origin alone may read.
+    """MONAI Label's server; only web pages of its own origin can read its answers.
 
-    MONAI Label's default is every page that is open in a browser on this machine. `MONAI_LABEL_CORS_ORIGINS` in the
-    environment or in a file `.env` overrules this: a JSON list of origins; `[]` brings that default back.
+    By default, MONAI Label lets every page that is open in a browser on this machine read them. The variable
+    `MONAI_LABEL_CORS_ORIGINS`, in the environment or in a file `.env`, overrides the origins: a JSON list; `[]` means
+    MONAI Label's default.
     """
     from monailabel.config import settings
     from monailabel.main import Main
@@ -144,21 +145,21 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         default="generic",
         metavar="NAME",
         show_default=True,
-        help="What kind of image it is: generic, or the name of an overlay, as skin; a wrong one names all.",
+        help="Kind of images: generic, or the name of a preset, for example skin; a wrong name lists all.",
     ),
     click.Option(
         ["--method"],
         default="fusenet",
         metavar="NAME",
         show_default=True,
-        help="How images are fitted: fusenet, or the name of an overlay, as s3net.",
+        help="Method that fits the images: fusenet, or the name of an overlay, for example s3net.",
     ),
     click.Option(
         ["--host"],
         default="127.0.0.1",
         metavar="ADDRESS",
         show_default=True,
-        help="Address to listen on; the default is for this machine alone.",
+        help="Address to listen on; by default only this machine can connect.",
     ),
     click.Option(["--port"], default=8000, type=int, metavar="NUMBER", show_default=True, help="Port to listen on."),
     click.Option(["open_page", "--open"], is_flag=True, help="Open the page in a browser."),
@@ -167,12 +168,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         nargs=2,
         multiple=True,
         metavar="NAME VALUE",
-        help="cache_dir, cache_gib or seed, and its value.",
+        help="A setting and its value: cache_dir, cache_gib or seed.",
     ),
     click.Option(
         ["--app"],
         metavar="FOLDER",
-        help="Folder for weights, clusters and logs; by default one in ~/.monai_fusenet/label for each FOLDER.",
+        help="Folder for weights, clusters and logs; by default one for each FOLDER in ~/.monai_fusenet/label.",
     ),
 )
 
@@ -190,7 +191,7 @@ def serve(
     """Serves a folder of images until the process ends; arguments are those of the command line.
 
     Raises:
-        SystemExit: with one line, where it cannot.
+        SystemExit: with one line, if it cannot.
     """
     if not is_address(studies) and not Path(studies).is_dir():
         sys.exit(f"error: there is no folder {studies}; give a folder of images, or the address of a DICOMweb server")

@@ -1,6 +1,6 @@
-"""The page at /annotate/ and what it asks for.
+"""The page at /annotate/ and its requests.
 
-Masks travel as bytes, one a pixel, in the order of the image's axes.
+Masks are sent as bytes, one per pixel, in the order of the image's axes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ router = APIRouter(prefix="/annotate", tags=["Annotate"], dependencies=[USER])
 
 
 def fusenet_app() -> FuseNetApp:
-    """The app of this server; HTTP 404 where that is another one."""
+    """The app of this server; HTTP 404 if it is another app."""
     app = app_instance()
     if not isinstance(app, FuseNetApp):
         raise HTTPException(404, "this server runs another app")
@@ -51,7 +51,7 @@ def fusenet_app() -> FuseNetApp:
 
 
 def answered(ask: Callable[[], Answer]) -> Answer:
-    """What is asked for; what is wrong with it becomes a status and one line."""
+    """Runs the request; an error becomes an HTTP status and one line."""
     try:
         return ask()
     except UnknownImageError as error:
@@ -66,7 +66,7 @@ def answered(ask: Callable[[], Answer]) -> Answer:
 
 
 def packed(mask: np.ndarray) -> Response:
-    """A mask as the page reads it."""
+    """A mask in the form that the page reads."""
     content = gzip.compress(np.ascontiguousarray(mask, dtype=np.uint8).tobytes(), compresslevel=1)
     return Response(content, media_type="application/octet-stream", headers={"Content-Encoding": "gzip"})
 
@@ -88,7 +88,7 @@ def page() -> Response:
 
 @router.get("/page/{name}", include_in_schema=False)
 def page_file(name: str) -> Response:
-    """What the page is made of."""
+    """A file of the page."""
     if name not in TYPES:
         raise HTTPException(404, f"there is no {name!r:.100}")
     return FileResponse(FILES / name, media_type=TYPES[name], headers={"Cache-Control": "no-cache"})
@@ -96,7 +96,7 @@ def page_file(name: str) -> Response:
 
 @router.get("/images")
 def images() -> dict[str, Any]:
-    """All images with their states, and where accepted masks lie."""
+    """All images with their states, and the folder of accepted masks."""
     app = fusenet_app()
     app.annotations.refresh()
     return {"folder": app.studies, "enough": ENOUGH, "images": answered(app.annotations.images)}
@@ -104,7 +104,7 @@ def images() -> dict[str, Any]:
 
 @router.get("/status")
 def status() -> dict[str, Any]:
-    """How many images have which state, and what the server is doing."""
+    """The number of images in each state, and the current work of the server."""
     app = fusenet_app()
     job = app.jobs.progress()
     if job["running"]:
@@ -121,7 +121,7 @@ def status() -> dict[str, Any]:
 
 @router.get("/image")
 def image(image: str) -> dict[str, Any]:
-    """How an image is shown: its shape, planes, and grey values."""
+    """The data to show an image: its shape, planes, and grey values."""
     found = answered(lambda: fusenet_app().annotations.shown(image))
     views = [view._asdict() for view in found.views]
     return {**found._asdict(), "views": views, "pixels": None}
@@ -153,13 +153,13 @@ def thumbnail_(image: str) -> Response:
 
 @router.get("/mask")
 def mask(image: str) -> Response:
-    """The mask of an image: that which is accepted or proposed; one is proposed where there is none."""
+    """The accepted or proposed mask of an image; if there is none, one is proposed."""
     return packed(answered(lambda: fusenet_app().annotations.mask(image)))
 
 
 @router.post("/click")
 def click(clicks: Clicks) -> Response:
-    """The mask that clicks ask for, in the order of the image's axes: rows and columns of a picture."""
+    """The mask for given clicks, in the order of the image's axes: rows and columns of a picture."""
 
     def ask() -> np.ndarray:
         foreground, background = (read_clicks(clicks.model_dump(), kind) for kind in ("foreground", "background"))
@@ -206,20 +206,20 @@ def reject(image: str) -> dict[str, str]:
 
 @router.get("/next")
 def next_(after: str = "") -> dict[str, str | None]:
-    """The image to look at next."""
+    """The next image to annotate."""
     return {"image": answered(lambda: fusenet_app().annotations.next(after))}
 
 
 @router.post("/fit")
 def fit() -> dict[str, Any]:
-    """Proposes masks of all images that have none, without any label."""
+    """Proposes masks for all images that have none, without any label."""
     answered(fusenet_app().jobs.fit_all)
     return fusenet_app().jobs.progress()
 
 
 @router.post("/propose")
 def propose() -> dict[str, Any]:
-    """Trains on the accepted masks and proposes all others."""
+    """Trains on the accepted masks and proposes masks for all other images."""
     app = fusenet_app()
     if not app.datastore().get_labeled_images():
         raise HTTPException(400, "no mask is accepted yet: accept some, then propose all others")
@@ -229,14 +229,14 @@ def propose() -> dict[str, Any]:
 
 @router.post("/stop")
 def stop() -> dict[str, Any]:
-    """Ends what runs in the background."""
+    """Ends the work in the background."""
     fusenet_app().jobs.stop()
     return fusenet_app().jobs.progress()
 
 
 @router.get("/export")
 def export(proposals: Annotated[bool, Query()] = False) -> Response:
-    """A ZIP file of the accepted masks, and if asked of the proposed ones."""
+    """A ZIP file of the accepted masks and, if wanted, of the proposed ones."""
     pieces = fusenet_app().annotations.export(proposals)
     headers = {"Content-Disposition": 'attachment; filename="masks.zip"'}
     return StreamingResponse(pieces, media_type="application/zip", headers=headers)

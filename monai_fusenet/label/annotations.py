@@ -1,4 +1,4 @@
-"""What a person does to a folder: proposals of masks, clicks that correct them, acceptance, and what is left to do."""
+"""The annotation of a folder: proposed masks, clicks that correct them, acceptance, and the images that are left."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class UnknownImageError(ValueError):
 
 
 class UnreadableLabelError(ValueError):
-    """The label map of an image that cannot be read; the message says why."""
+    """The label map of an image cannot be read; the message says why."""
 
 
 class _Pipe(io.RawIOBase):
@@ -66,12 +66,12 @@ class _Pipe(io.RawIOBase):
 class Annotations:
     """The images of a datastore with their states and masks.
 
-    A mask with the label tag `original` is proposed, one with the tag `final` accepted, as MONAI Label has them, so
-    that 3D Slicer, the trainings and the workflow `distillation` (`--accepted_dir`) see the same ones.
+    As in MONAI Label, a mask with the label tag `original` is proposed, and one with the tag `final` is accepted. So 3D
+    Slicer, the trainings and the workflow `distillation` (`--accepted_dir`) see the same masks.
 
     Args:
-        app: whose datastore and tasks are used.
-        results_dir: where label maps are written before they are saved.
+        app: the app with the datastore and the tasks.
+        results_dir: folder where label maps are written before they are saved.
     """
 
     def __init__(self, app: MONAILabelApp, results_dir: Path) -> None:
@@ -88,7 +88,7 @@ class Annotations:
         return self.app.datastore()
 
     def path(self, image: str) -> str:
-        """The file of an image; raises `UnknownImageError` where there is none."""
+        """The file of an image; raises `UnknownImageError` if there is none."""
         path = self.datastore.get_image_uri(image) if image else ""
         if not path:
             raise UnknownImageError(f"there is no image {image!r:.100} in the folder")
@@ -104,8 +104,8 @@ class Annotations:
     def images(self) -> list[dict[str, Any]]:
         """All images by name: `id`, `state`, `note` and `uncertainty`.
 
-        The note says why an image that is new has no proposal: "rejected", or "cannot be read"; else it is "".
-        Uncertainty is in [0, 1], `None` where nothing is known of it.
+        The note says why a new image has no proposal: "rejected", or "cannot be read"; otherwise it is "". Uncertainty
+        is in [0, 1], or `None` if unknown.
         """
         return [
             {"id": image, "state": self.state(image), "note": self.note(image), "uncertainty": self.uncertainty(image)}
@@ -113,23 +113,23 @@ class Annotations:
         ]
 
     def note(self, image: str) -> str:
-        """Why nothing is proposed for an image; "" where that is not known."""
+        """Why nothing is proposed for an image; "" if unknown."""
         if image in self._unreadable:
             return "cannot be read"
         return "rejected" if self.datastore.get_image_info(image).get(REJECTED) else ""
 
     def uncertainty(self, image: str) -> float | None:
-        """How unsure the network is of the mask that it proposes, or else the clusters of themselves."""
+        """The uncertainty of the network about its proposed mask, or, without one, that of the clusters."""
         info = self.datastore.get_label_info(image, DefaultLabelTag.ORIGINAL)
         confidence = info.get("params", {}).get("confidence") if isinstance(info.get("params"), dict) else None
         score = self.datastore.get_image_info(image).get(SCORE)
         return score if confidence is None else round(1 - float(confidence), 6)
 
     def next(self, after: str = "") -> str | None:
-        """The image that is not accepted and of whose mask least is sure; `None` where all others are accepted.
+        """The image with the most uncertain mask that is not accepted; `None` if all others are accepted.
 
         Args:
-            after: an image that is not meant.
+            after: an image to leave out.
         """
 
         def rank(one: Mapping[str, Any]) -> tuple[bool, bool, bool, float]:
@@ -140,7 +140,7 @@ class Annotations:
         return min(left, key=rank)["id"] if left else None
 
     def shown(self, image: str) -> Shown:
-        """What there is to see of an image, kept for its next slice; raises `ValueError` where it cannot be read."""
+        """The visible content of an image, kept for its next slice; raises `ValueError` if it cannot be read."""
         path = self.path(image)
         key = path, Path(path).stat().st_mtime
         with self._lock:
@@ -154,12 +154,12 @@ class Annotations:
             return self._shown[key]
 
     def mask(self, image: str) -> np.ndarray:
-        """The mask (*spatial) of an image, bool: the accepted one, or that which is proposed.
+        """The accepted or proposed mask (*spatial) of an image, bool.
 
-        For an image without either one is proposed now, which takes a fit, unless its mask was rejected.
+        If an image has neither, one is proposed now, which takes a fit, unless its mask was rejected.
 
         Raises:
-            ValueError: where the image or its mask cannot be read.
+            ValueError: if the image or its mask cannot be read.
         """
         path = self.path(image)
         if self._is_untouched(image):
@@ -173,16 +173,17 @@ class Annotations:
     def clicked(
         self, image: str, foreground: Sequence[Any], background: Sequence[Any], from_mask: bool = True
     ) -> np.ndarray:
-        """The mask (*spatial) that clicks ask for, bool.
+        """The mask (*spatial) for given clicks, bool.
 
         Args:
             image: its name.
             foreground: clicks on the object, each an index of the array (*spatial).
-            background: clicks on what is not.
-            from_mask: they correct the mask that `mask` shows, where it is not empty; else the first one chooses.
+            background: clicks on the background.
+            from_mask: the clicks correct the mask that `mask` returns, if it is not empty; otherwise the first click
+                chooses.
 
         Raises:
-            ValueError: for clicks that make no sense.
+            ValueError: for invalid clicks.
         """
         path, found = self.path(image), self.shown(image)
         for point in [*foreground, *background]:
@@ -206,8 +207,7 @@ class Annotations:
         """Keeps a mask (*spatial) as accepted.
 
         Raises:
-            ValueError: where it has another shape, or the label map that it would take the place of tells several
-                classes apart.
+            ValueError: if it has another shape, or would replace a label map with several classes.
         """
         path = self.path(image)
         expected = self.shown(image).shape
@@ -219,10 +219,10 @@ class Annotations:
             self.datastore.update_image_info(image, {REJECTED: False})
 
     def reject(self, image: str) -> None:
-        """Removes what was proposed or accepted of an image; nothing is proposed for it unasked.
+        """Removes the proposed or accepted mask of an image; no new mask is proposed for it unless asked.
 
         Raises:
-            ValueError: where the accepted label map tells several classes apart.
+            ValueError: if the accepted label map has several classes.
         """
         path = self.path(image)
         with self._files:
@@ -235,19 +235,19 @@ class Annotations:
             self.refresh()
 
     def label(self, image: str) -> str:
-        """The file of the mask that is shown; "" where there is none, or no such image."""
+        """The file of the mask that is shown; "" if there is none, or no such image."""
         tags = self.datastore.get_labels_by_image_id(image)
         tag = next((tag for tag in (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL) if tag in tags), None)
         return self.datastore.get_label_uri(image, tag) if tag else ""
 
     def refresh(self) -> None:
-        """Looks at the folder anew: other processes write masks, too."""
+        """Reads the folder again, because other processes write masks, too."""
         if hasattr(self.datastore, "refresh"):
             with self._files:
                 self.datastore.refresh()
 
     def export(self, with_proposals: bool = False) -> Iterator[bytes]:
-        """A ZIP file, piece by piece, of the accepted masks as `<name>_mask.*`, in `proposed/` the others if asked."""
+        """A ZIP file, in pieces, of the accepted masks as `<name>_mask.*` and, if wanted, the others in `proposed/`."""
         written = _Pipe()
         with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as archive:  # masks are compressed already
             for one in self.images():

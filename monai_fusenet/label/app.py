@@ -48,10 +48,10 @@ FILE_PATTERNS = [f"*{form}" for suffix in IMAGE_SUFFIXES for form in (suffix, su
 
 
 class FuseNetApp(MONAILabelApp):
-    """Clusters, masks, clicks and scribbles without training; trainings once there is something to train on.
+    """Clusters, masks, clicks and scribbles without training; trainings as soon as there are masks or images for them.
 
     Args:
-        app_dir: a user's folder: weights in `model/`, clusters in `cache/`, label maps on their way in `results/`.
+        app_dir: a user's folder: weights in `model/`, clusters in `cache/`, temporary label maps in `results/`.
         studies: folder of images.
         conf: `preset` (see `presets`), `method` (see `methods`), `cache_dir`, `cache_gib`, `seed`; all as strings.
     """
@@ -72,7 +72,7 @@ class FuseNetApp(MONAILabelApp):
         self.jobs = Jobs(self.annotations)
 
     def init_datastore(self) -> Datastore:
-        """The folder of images, with all files that this package reads, unless the user has said which ones."""
+        """The folder of images, with all files that this package reads, unless the user has restricted them."""
         field = "MONAI_LABEL_DATASTORE_FILE_EXT"
         if getattr(settings, field) == type(settings).model_fields[field].default:
             setattr(settings, field, FILE_PATTERNS)
@@ -126,11 +126,11 @@ class FuseNetApp(MONAILabelApp):
         }
 
     def init_strategies(self) -> dict[str, Any]:
-        """What serves the next image, the default first."""
+        """The strategies for the next image, the default first."""
         return {"uncertainty": MostUncertain(), "first": First(), "random": Random()}
 
     def init_scoring_methods(self) -> dict[str, Any]:
-        """What scores images."""
+        """The methods that score images."""
         return {"uncertainty": UncertaintyScoring(self.clusterer)}
 
     def init_batch_infer(self) -> Callable:
@@ -140,12 +140,12 @@ class FuseNetApp(MONAILabelApp):
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answers a request for a label map.
 
-        Of the machine's files, a request reaches the images of the datastore, those of a session, and what was sent
-        with it; of its folders, it writes into those of labels alone. A value that is null or empty counts as absent.
+        A request can read only images of the datastore, images of a session, and files sent with it. It can write only
+        into the folders of labels. A value that is null or empty counts as absent.
 
         Raises:
-            HTTPException: 404 for an unknown image, 400 for a request or an image that makes no sense, 507 where
-                nothing can be written; with one line that says what was expected and what came.
+            HTTPException: 404 for an unknown image, 400 for an invalid request or image, 507 if nothing can be written;
+                with one line that says what was expected and what came.
         """
         request = {name: value for name, value in request.items() if name == "image" or value not in (None, "")}
         image = request.get("image")
@@ -184,7 +184,7 @@ class FuseNetApp(MONAILabelApp):
         return is_there and any(Path(root).resolve() in path.parents for root in roots)
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Pre-annotates, and then scores what has clusters now, so that the next sample is the right one."""
+        """Pre-annotates, then scores the images that now have clusters, so that the next sample is right."""
         result = super().batch_infer(request, datastore)
         for method in self._scoring_methods.values():
             method({}, datastore or self.datastore())

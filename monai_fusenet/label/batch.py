@@ -1,4 +1,4 @@
-"""Label maps of a whole folder: pictures are fitted in processes of their own, and what fails is named."""
+"""Label maps of a whole folder: pictures are fitted in separate processes, and failed images are named."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ OF_CLUSTERS = ("fusenet_clusters", "fusenet_mask")
 
 
 class ForgivingBatch(BatchInferTask):
-    """MONAI Label's batch, on a CPU too, and to the end: an image that fails is named and the others go on.
+    """MONAI Label's batch, also for a CPU, that goes on when an image fails: it names the image and does the others.
 
-    On a CPU, pictures are fitted by as many processes as cores and memory allow. Their clusters travel through the
-    cache on disk: this process alone makes label maps of them and saves these.
+    On a CPU, as many processes as cores and memory allow fit the pictures. They pass clusters through the cache on
+    disk; only this process makes label maps of them and saves these.
 
     Args:
-        clusterer: where clusters come from.
+        clusterer: source of the clusters.
     """
 
     def __init__(self, clusterer: Clusterer) -> None:

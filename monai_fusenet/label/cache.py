@@ -26,7 +26,7 @@ LOCKS = 64  # files; of two images that share one, the second waits for the firs
 
 
 class Clusters(NamedTuple):
-    """What is kept of an image.
+    """The cached data of an image.
 
     Attributes:
         clusters: (*spatial) of the loaded image, integers 1..K by decreasing size, and 0 outside the field of view.
@@ -55,12 +55,12 @@ class Clusters(NamedTuple):
 class ClusterCache:
     """Clusters by key, as one file each; the most recently used ones also in memory.
 
-    Any number of processes may share the folder: files are complete or absent, and what one process is making the
-    others wait for. When the files exceed the bound, those that were not used for longest go. A disk that cannot be
-    written costs the saving and nothing else.
+    Any number of processes may share the folder: files are complete or absent, and the others wait for clusters that
+    one process is making. When the files exceed the bound, the least recently used ones are removed. If the disk cannot
+    be written, clusters are not saved, but all else works.
 
     Args:
-        folder: where the files lie; made if need be.
+        folder: folder of the files; made if needed.
         max_bytes: bound on their sum.
     """
 
@@ -74,7 +74,7 @@ class ClusterCache:
         return key in self._memory or self._path(key).is_file()
 
     def get(self, key: str, make: Callable[[], Clusters]) -> Clusters:
-        """What is kept under a key; where there is nothing, `make` makes it, once for all processes."""
+        """The data under a key; if there is none, `make` makes it, once for all processes."""
         found = self._memory.get(key) or self._read(key)
         if found is None:
             with self._alone(key):

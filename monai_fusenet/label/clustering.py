@@ -1,4 +1,4 @@
-"""From an image file to clusters and masks, as the bundle's configs say it."""
+"""From an image file to clusters and masks, by the bundle's configs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _check_overlay(what: str, name: str, known: Sequence[str]) -> str:
 
 
 def bundle_configs(name: str, preset: str, spatial_dims: int, *overlays: str) -> list[str]:
-    """The files of a workflow of the bundle, in the order in which later ones overrule earlier ones.
+    """The files of a workflow of the bundle, in the order in which later ones override earlier ones.
 
     Args:
         name: `inference`, `train` or `distill`.
@@ -118,10 +118,10 @@ def read_configs(files: Sequence[str], **options: Any) -> ConfigParser:
 
 
 class Conf(NamedTuple):
-    """What `--conf NAME VALUE` says to the app.
+    """The settings of the app from `--conf NAME VALUE`.
 
     Attributes:
-        cache_dir: where clusters are kept; `None`: in the app's folder.
+        cache_dir: folder of the cached clusters; `None`: in the app's folder.
         cache_gib: bound on them, in GiB.
         seed: of the fits.
         preset: what kind of image it is, see `check_preset`.
@@ -136,7 +136,7 @@ class Conf(NamedTuple):
 
 
 def read_conf(conf: Mapping[str, str]) -> Conf:
-    """The options of the app from the texts that MONAI Label hands on.
+    """The options of the app from the texts that MONAI Label passes on.
 
     Raises:
         ValueError: for an unknown name or a value out of range; it names the option, what was expected and what came.
@@ -170,7 +170,7 @@ class Clusterer:
     Args:
         cache: where clusters are kept.
         preset: what kind of image it is, see `check_preset`.
-        trained: `model.pt` of a self-supervised training, where there may be one.
+        trained: path of the `model.pt` of a self-supervised training, which may not exist.
         seed: of the fits.
         method: how images are fitted, see `check_method`.
     """
@@ -210,11 +210,10 @@ class Clusterer:
         Args:
             path: file, or folder of one DICOM series.
             device: where to fit.
-            adapt: start from the trained weights instead of from fresh ones.
+            adapt: start from the trained weights instead of new ones.
 
         Raises:
-            ValueError: when the image cannot be read or used, or trained weights are asked for and there are none that
-                fit it.
+            ValueError: when the image cannot be read or used, or trained weights are wanted and none fit it.
         """
 
         def make() -> Clusters:
@@ -241,7 +240,7 @@ class Clusterer:
         return rule.agree(clusters, np.asarray(image))
 
     def guided(self, path: str | Path, scribble: np.ndarray, device: str = "cpu", adapt: bool = False) -> np.ndarray:
-        """The object (*spatial) by a fit that listens to strokes, made anew for each request, in seconds; bool.
+        """The object (*spatial), bool, from a fit that uses strokes; each request takes a new fit of some seconds.
 
         Args:
             path: see `clusters`.
@@ -358,14 +357,14 @@ def axes_of(path: str | Path) -> int:
 
 
 def uncertainty(scores: Tensor) -> float:
-    """How undecided pixels are between the clusters that win any: mean entropy of their softmax, in [0, 1].
+    """The uncertainty of pixels between the clusters that win any: mean entropy of their softmax, in [0, 1].
 
     Args:
         scores: (K, *spatial).
 
     Returns:
-        1 where all of these clusters are equally likely everywhere; 0 where each pixel is sure, or where one
-        cluster has all pixels.
+        1 if all of these clusters are equally likely everywhere; 0 if each pixel is sure, or one cluster has all
+        pixels.
     """
     present = scores[scores.argmax(dim=0).unique()].float()
     if len(present) == 1:

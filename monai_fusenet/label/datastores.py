@@ -1,4 +1,4 @@
-"""The folder or the DICOMweb server that images come from, out of whose place no name that a client makes up leads."""
+"""The folder or the DICOMweb server of the images; no name from a client leads outside of it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class UnreadableSeriesError(ValueError):
 
 
 class ConfinedDatastore(LocalDatastore):
-    """MONAI Label's datastore of a folder, which no name that a client makes up leads out of."""
+    """MONAI Label's datastore of a folder; no name from a client leads outside of it."""
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Adds an image; HTTP 400 unless its id is a plain name."""
@@ -54,10 +54,10 @@ class ConfinedDatastore(LocalDatastore):
         return super().add_image(image_id, image_filename, image_info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Saves a label in the place of an earlier one, whatever the suffix of that.
+        """Saves a label and replaces an earlier one, whatever the suffix of that.
 
-        HTTP 400 unless its tag is a plain name, its suffix that of a file which is read and what is known of it a
-        dictionary, 404 for an unknown image.
+        HTTP 400 unless its tag is a plain name, its suffix can be read, and its information is a dictionary; 404 for an
+        unknown image.
         """
         if not isinstance(label_info, dict):
             raise HTTPException(400, f"params must be a JSON object, got {label_info!r:.100}")
@@ -88,7 +88,7 @@ class ConfinedDICOMWebDatastore(DICOMWebDatastore):
         return [uid for uid, modality in map(_series, found) if uid and modality not in NO_IMAGES]
 
     def get_image_uri(self, image_id: str) -> str:
-        """The file of a series in the cache, which is fetched if need be; "" for a series that there is not.
+        """The file of a series in the cache, which is fetched if needed; "" if the series does not exist.
 
         Raises:
             UnreadableSeriesError: when a file of the series is damaged, or its slices are not one volume.
@@ -134,7 +134,7 @@ class ConfinedDICOMWebDatastore(DICOMWebDatastore):
         return LocalDatastore.get_labeled_images(self, label_tag, labels)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Keeps what was fetched of a series; HTTP 400 unless its id is a UID."""
+        """Keeps a fetched series; HTTP 400 unless its id is a UID."""
         if not is_uid(image_id):
             raise HTTPException(400, f"image must be the UID of a series, got {image_id!r:.100}")
         return super().add_image(image_id, image_filename, image_info)
@@ -144,7 +144,7 @@ class ConfinedDICOMWebDatastore(DICOMWebDatastore):
     ) -> str:
         """Saves a label in the cache, and with the tag `final` as DICOM SEG on the server, too.
 
-        HTTP 400 unless its tag is a plain name and what is known of it a dictionary, 404 for an unknown series.
+        HTTP 400 unless its tag is a plain name and its information is a dictionary; 404 for an unknown series.
         """
         if not isinstance(label_info, dict):
             raise HTTPException(400, f"params must be a JSON object, got {label_info!r:.100}")

@@ -1,4 +1,4 @@
-"""The feed-forward network of the app: that of the workflow `distillation`, taught by masks that people accepted."""
+"""The feed-forward network of the app: that of the workflow `distillation`, trained on accepted masks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["FeedForwardModel"]
 
 
 class Known(NamedTuple):
-    """What the weights on disk are for.
+    """The purpose of the weights on disk.
 
     Attributes:
         spatial_dims: number of axes of an image.
-        classes: what label maps call the classes, ascending; (1,) where all foreground is one class.
-        objects: how many objects the accepted masks showed in an image at most; `None`: any number.
-        confidence_power: see `MaskConfidenced`; 1 where no accepted mask has told.
+        classes: values of the classes in label maps, ascending; (1,) if all foreground is one class.
+        objects: largest number of objects in an accepted mask; `None`: any number.
+        confidence_power: see `MaskConfidenced`; 1 if there was no accepted mask to compute it from.
     """
 
     spatial_dims: int
@@ -38,7 +38,7 @@ class Known(NamedTuple):
 
 
 class Predicted(NamedTuple):
-    """What the network says of an image.
+    """The prediction of the network for an image.
 
     Attributes:
         mask: (1, *spatial) on the image's own grid, 0 and 1, or 0 and the classes where there are several.
@@ -52,7 +52,7 @@ class Predicted(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A network that was read from disk, by what and since when."""
+    """A network that was read from disk, with the state of its file."""
 
     changed: float
     known: Known
@@ -64,9 +64,9 @@ class FeedForwardModel:
     """The network, its weights on disk, and how it is trained and used.
 
     Args:
-        path: where the weights are, or will be after the first training.
+        path: path of the weights, which exist after the first training.
         preset: what kind of image it is.
-        seed: of everything random in a training.
+        seed: seed of all random numbers in a training.
     """
 
     def __init__(self, path: str | Path, preset: str, seed: int = 0) -> None:
@@ -79,8 +79,8 @@ class FeedForwardModel:
         """The mask of an image, and how sure the network is of it.
 
         Raises:
-            ValueError: when there are no weights that fit, they were trained on images of another number of axes, or
-                the image cannot be read.
+            ValueError: when no weights fit, they were trained on images with another number of axes, or the image
+                cannot be read.
         """
         loaded = self._load()
         check_axes(loaded.known, axes_of(path))
@@ -111,18 +111,18 @@ class FeedForwardModel:
             items: images, each with `image`, `file` and `name`, those with an accepted mask among them.
             accepted: their masks.
             spatial_dims: number of axes of an image; others are left out.
-            output_dir: where the training keeps its state.
+            output_dir: folder for the state of the training.
             steps: optimisation steps of all rounds and of all networks that leave masks out; each training among them
                 is filled up to whole epochs.
             device: where to run.
-            pretrained: go on from the weights that are there, if any.
+            pretrained: continue from existing weights, if any.
 
         Returns:
-            `images`: how many accepted masks taught; `agreement` of the last round, see `Round`; and where they were
-            two or more, `expected_dice` and `spread`, see `Expectation`.
+            `images`: the number of accepted masks used; `agreement` of the last round, see `Round`; and for two or more
+            masks, `expected_dice` and `spread`, see `Expectation`.
 
         Raises:
-            ValueError: when the weights that are there do not fit, or as `Distiller.run`.
+            ValueError: when existing weights do not fit, or as `Distiller.run`.
         """
         known = Known(spatial_dims, accepted.classes, accepted.objects)
         weights = self._weights_to_go_on_from(known) if pretrained and self.path.is_file() else None
@@ -177,7 +177,7 @@ class FeedForwardModel:
 
 
 def read_known(path: Path) -> Known:
-    """What weights on disk are for; raises `ValueError` unless a training of this app has written them."""
+    """The purpose of weights on disk; raises `ValueError` unless a training of this app has written them."""
     state = load_tensors(path)
     try:
         return Known(state["spatial_dims"], tuple(state["classes"]), state["objects"], state["confidence_power"])
@@ -192,7 +192,7 @@ def check_axes(known: Known, axes: int) -> None:
 
 
 def read_expectation(folder: Path) -> dict[str, Any]:
-    """What `Expectation.write` has left of a training; nothing where one mask alone taught."""
+    """The values that `Expectation.write` saved for a training; none if it used a single mask."""
     try:
         return json.loads((folder / "expectation.json").read_text("utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the server lets in: its own pages, programs on this machine, and elsewhere those that know the token."""
+"""Access control of the server: its own pages, programs on this machine, and others that know the token."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PAGE = "/annotate/"
 
 @dataclass
 class Rules:
-    """What the launcher has decided.
+    """The rules that the launcher has set.
 
     Attributes:
-        hosts: names by which this machine may be asked for; none: any. A page of another origin, whose name somebody
-            points at this machine, asks for that name.
-        token: what a request must know; "": nothing.
+        hosts: names that requests may use for this machine; none: any. This stops pages of another origin whose name
+            somebody points at this machine.
+        token: token that a request must have; "": none.
     """
 
     hosts: frozenset[str] = field(default_factory=frozenset)
@@ -48,8 +48,8 @@ class _TooLargeError(Exception):
 class Guard:
     """Refuses requests before anything else sees them, in one line.
 
-    A page of another origin may not ask at all, unless MONAI Label's setting lists its origin. MONAI Label's own
-    default lets every page in; even then the page of annotations answers itself alone.
+    A page of another origin is refused, unless MONAI Label's setting lists its origin. MONAI Label's own default
+    accepts every page; even then the annotation page answers only requests of its own.
     """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""A fit that listens to what a person has drawn, and the mask that it answers with."""
+"""A fit that uses strokes of a person, and the mask from it."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def draw_points(
 def guided_mask(
     sample: Mapping[Hashable, Any], scribble: np.ndarray, network: nn.Module, inferer: PerImageInferer, device: str
 ) -> np.ndarray:
-    """The mask (*spatial) of the object in an image whose fit has listened to strokes on it; bool.
+    """The mask (*spatial), bool, of the object in an image, from a fit that uses strokes on it.
 
     Args:
-        sample: what the bundle's preprocessing makes of the image.
+        sample: the image after the bundle's preprocessing.
         scribble: label map (*spatial) of the image as it was loaded, see `draw_points`.
-        network: what is fitted.
-        inferer: what fits it.
-        device: where.
+        network: the network to fit.
+        inferer: the inferer that fits it.
+        device: where to compute.
 
     Raises:
         ValueError: when no stroke on the object lies within the field of view.

@@ -1,4 +1,4 @@
-"""The inference tasks that ask for nothing but an image: clusters, the label-free mask, the feed-forward network."""
+"""The inference tasks that need only an image: clusters, the label-free mask, the feed-forward network."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Answer(NamedTuple):
 
 
 class ClustersUser(InferTask):
-    """What the tasks share: they ask for clusters of the image and write a label map on its grid.
+    """The common part of the tasks: they get clusters of the image and write a label map on its grid.
 
     Args:
-        clusterer: where clusters come from.
+        clusterer: source of the clusters.
         results_dir: where label maps are written until the server has sent them.
         type: MONAI Label's type, by which clients choose a panel.
         labels: label names and values.
@@ -89,7 +89,7 @@ class ClustersUser(InferTask):
         return str(file), {"label_names": names, "latencies": {"total": round(seconds, 3)}}
 
     def answer(self, request: Mapping[str, Any]) -> Answer:
-        """What a request asks for; raises `ValueError` where that makes no sense."""
+        """The answer to a request; raises `ValueError` if the request is invalid."""
         path = str(request["image"])
         adapt = option("weights", request.get("weights"), WEIGHTS) == "trained"
         device = read_device(request)
@@ -98,7 +98,7 @@ class ClustersUser(InferTask):
         return Answer(*self.segment(path, found, request), found.place())
 
     def check(self, request: Mapping[str, Any]) -> None:
-        """Raises `ValueError` for what is wrong with a request, before a fit takes its seconds."""
+        """Raises `ValueError` if a request is invalid, before a fit takes its seconds."""
 
     def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
         """Labels (*spatial) of an image and their names."""
@@ -132,7 +132,7 @@ class MaskTask(ClustersUser):
         option("preset", request.get("preset"), self._config["preset"])
 
     def segment(self, path: str, found: Clusters, request: Mapping[str, Any]) -> tuple[np.ndarray, Mapping[str, int]]:
-        """The mask of the preset asked for, or else of the server's."""
+        """The mask by the preset of the request, or by that of the server."""
         preset = option("preset", request.get("preset"), self._config["preset"])
         return self.clusterer.mask(path, found.clusters, preset), label_names(request)
 
@@ -173,7 +173,7 @@ class FeedForwardTask(InferTask):
 def read_device(request: Mapping[str, Any]) -> str:
     """The device of a request, by torch's name or by the one that clients show; raises `ValueError` for a missing one.
 
-    A GPU where there is none means the CPU, as everywhere in MONAI Label.
+    If there is no GPU, a GPU means the CPU, as everywhere in MONAI Label.
     """
     value = request.get("device") or None
     if isinstance(value, list) and value == device_list():  # sent back as it was offered

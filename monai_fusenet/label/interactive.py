@@ -1,4 +1,4 @@
-"""The tasks that a person steers: clicks and strokes, which choose among clusters or take part in a fit."""
+"""The interactive tasks: clicks and strokes, which choose among clusters or guide a fit."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def _kept(store: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -
 
 
 def spread_points(mask: np.ndarray, most: int = SCRIBBLE_POINTS) -> list[tuple[int, ...]]:
-    """At most so many pixels of a mask (*spatial), evenly taken from all of them."""
+    """A limited number of pixels of a mask (*spatial), evenly chosen."""
     points = np.argwhere(mask)
     chosen = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int))
     return [tuple(int(index) for index in point) for point in points[chosen]]

@@ -1,4 +1,4 @@
-"""Work on the whole folder in the background, in processes that MONAI Label starts: what it does, and how far it is."""
+"""Background work on the whole folder, in processes that MONAI Label starts, and its progress."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class BusyError(RuntimeError):
 
 @dataclass
 class Progress:
-    """What a job does.
+    """The progress of a job.
 
     Attributes:
-        what: in words; "" where none has run.
+        what: the job in words; "" if none has run.
         running: whether it still does.
         done: how many images or steps of `total`.
-        total: 0 where that is not known.
+        total: number of images or steps; 0 if unknown.
         error: why it ended early; "" if it did not.
         seconds: since it began.
     """
@@ -53,7 +53,7 @@ class Jobs:
     """One job at a time.
 
     Args:
-        annotations: which images there are, and what is done.
+        annotations: the images and their states.
     """
 
     def __init__(self, annotations: Annotations) -> None:
@@ -64,17 +64,17 @@ class Jobs:
         self._stopped = threading.Event()
 
     def progress(self) -> dict[str, Any]:
-        """What the last job does or has done, see `Progress`."""
+        """The progress of the last job, see `Progress`."""
         if self._progress.running:
             self._progress.seconds = round(time.monotonic() - self._begun, 1)
         return asdict(self._progress)
 
     def fit_all(self) -> None:
-        """Proposes masks of all images that have none, by a fit to each; raises `BusyError`."""
+        """Proposes masks for all images that have none, by a fit to each; raises `BusyError`."""
         self._start(lambda: self._batch("fusenet_mask", self._images("new"), FITTING))
 
     def propose_all(self) -> None:
-        """Trains on the accepted masks, and proposes the masks of all other images by what was learnt.
+        """Trains on the accepted masks, and proposes masks for all other images with the trained network.
 
         Raises:
             BusyError: while another job runs.
@@ -87,7 +87,7 @@ class Jobs:
         self._start(run)
 
     def stop(self) -> None:
-        """Ends the job that runs, if any; what it has saved stays."""
+        """Ends the running job, if any; its saved results stay."""
         self._stopped.set()
         for method in ("train", "batch_infer"):
             AsyncTask.stop(method)

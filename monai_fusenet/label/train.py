@@ -82,7 +82,7 @@ class _Training(TrainTask):
 class SelfSupervisedTraining(_Training):
     """`fusenet_clusters`: one network for all images of the datastore, labelled or not, without any label.
 
-    Its weights are what fits start from when `weights` is `trained`.
+    Fits start from its weights if `weights` is `trained`.
     """
 
     def __init__(self, path: str | Path, work_dir: str | Path, preset: str, method: str = FUSENET) -> None:
@@ -125,7 +125,7 @@ class SelfSupervisedTraining(_Training):
 
 
 class AcceptedMasksTraining(_Training):
-    """`fusenet_feedforward`: the network of the workflow `distillation`, taught by accepted masks and then by itself.
+    """`fusenet_feedforward`: the network of the workflow `distillation`, trained on accepted masks and its own masks.
 
     Five masks in a folder of 60 pictures take two to three minutes on two idle cores.
     """
@@ -136,15 +136,15 @@ class AcceptedMasksTraining(_Training):
         self.model = model
 
     def train(self, datastore: Datastore, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Trains on the accepted masks, and on all other images, from which the network learns by itself.
+        """Trains on the accepted masks, and on all other images with the network's own masks.
 
         Masks of other grids are brought to those of their images. The number of axes is that of most images with an
         accepted mask. Of the others, at most 500 take part, drawn by the seed of the app.
 
         Returns:
-            `images`: how many accepted masks taught, the empty ones among them. `left_out`: how many did not, as they
-            or their image cannot be read or used, both share no place, or the image has another number of axes.
-            `steps`; and what else `FeedForwardModel.train` tells.
+            `images`: the number of accepted masks used, including empty ones. `left_out`: the number not used, because
+            they or their image cannot be read or used, do not overlap, or the image has another number of axes.
+            `steps`; and the results of `FeedForwardModel.train`.
 
         Raises:
             ValueError: when no mask is accepted yet, or none can be used; and as `FeedForwardModel.train`.

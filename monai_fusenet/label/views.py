@@ -37,7 +37,7 @@ class View(NamedTuple):
         flip_row: whether the axis runs up instead.
         flip_column: whether it runs to the left instead.
         aspect: height of a pixel by its width.
-        edges: what of a patient lies left, right, up and down, a letter each; "" where that is not known.
+        edges: the side of the patient at left, right, top and bottom, a letter each; "" if unknown.
     """
 
     name: str
@@ -51,7 +51,7 @@ class View(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a page needs to know to show an image, and the image.
+    """The data that a page needs to show an image, and the image.
 
     Attributes:
         views: see `views_of`.
@@ -59,7 +59,7 @@ class Shown(NamedTuple):
         colour: whether slices are RGB.
         low: the least value, which is sent as 0.
         high: the greatest, which is sent as 65535.
-        window: between which values to spread grey at first.
+        window: the two values between which grey is spread at first.
         is_picture: whether the first axis is the row.
         pixels: (*spatial), or (*spatial, 3) where it is in colour; as slices are cut from it.
     """
@@ -77,7 +77,7 @@ class Shown(NamedTuple):
         """A slice as it is seen: (rows, columns) uint16, or (rows, columns, 3) uint8 where it is in colour.
 
         Raises:
-            ValueError: for a view or a slice that there is not.
+            ValueError: for a view or a slice that does not exist.
         """
         return slice_of(self.pixels, self.views, view, index)
 
@@ -113,7 +113,7 @@ def views_of(meta: Mapping[str, Any], shape: Sequence[int]) -> list[View]:
 
 
 def shown(image: Tensor) -> Shown:
-    """What there is to show of an image.
+    """The visible content of an image.
 
     Args:
         image: (C, *spatial) of two or three axes, as `load_image` returns it. Three channels of a picture, beside its
@@ -149,7 +149,7 @@ def slice_of(array: np.ndarray, views: Sequence[View], view: int, index: int) ->
     """A slice of an array (*spatial, ...) as a view shows it: (rows, columns, ...).
 
     Raises:
-        ValueError: for a view or a slice that there is not.
+        ValueError: for a view or a slice that does not exist.
     """
     if not 0 <= view < len(views):
         raise ValueError(f"view must be a number from 0 to {len(views) - 1}, got {view}")

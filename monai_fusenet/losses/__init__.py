@@ -1,4 +1,4 @@
-"""What judges: pure functions of scores and tokens, each with a module that names and weighs it."""
+"""Losses: pure functions of scores and tokens, and a module with name and weight for each."""
 
 from monai_fusenet.losses.cross_modal import CrossModalLoss, CrossModalSimilarity, cross_modal_similarity
 from monai_fusenet.losses.edge_refinement import EdgeRefinementLoss, edge_disagreement, published_edge_map

@@ -37,16 +37,16 @@ def cross_modal_similarity(image_tokens: Tensor, augmented_tokens: Tensor, tempe
 
 
 class CrossModalLoss(nn.Module):
-    """CLIP's symmetric cross-entropy with the augmented view in the place of the text, and soft targets.
+    """CLIP's symmetric cross-entropy with the augmented view instead of the text, and soft targets.
 
     Args:
         temperature: tau, above 0.
         detach_targets: `True` keeps gradients out of the targets; the published code lets them through.
 
     Shape:
-        two tensors (B, patches, features) of L2-normalised tokens -> scalar, at least 0. Each image is compared with
-        itself only, so that a batch costs the mean over its images. Computed in float32 at least, whatever the tokens
-        and autocast are.
+        two tensors (B, patches, features) of L2-normalised tokens -> scalar, at least 0. Each image is compared only
+        with itself, so the loss of a batch is the mean over its images. Computed in float32 at least, whatever the type
+        of the tokens, and under autocast too.
 
     Raises:
         ValueError: when the shapes differ, or the temperature is not above 0.

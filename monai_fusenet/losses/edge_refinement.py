@@ -1,4 +1,4 @@
-"""Clusters should look the same from far away: isolated pixels and ragged edges cost."""
+"""Clusters should look the same from far away: isolated pixels and ragged edges raise the loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def resampling_matrix(size: int, new_size: int, device: torch.device | None = No
     """Weights of bilinear resampling along one axis, antialiased where it shrinks; each row sums to 1.
 
     New pixel i looks at (i + 1/2) size / new_size with a tent as wide as the scale (at least 1) to each side.
-    `F.interpolate(..., antialias=True)` has the same weights, but knows 2-D only, and torch 2.13 gives wrong values
+    `F.interpolate(..., antialias=True)` has the same weights, but works in 2-D only, and torch 2.13 gives wrong values
     where a side becomes 1.
 
     Returns:
@@ -145,10 +145,11 @@ def published_edge_map(scores: Tensor, factor: int = 16) -> Tensor:
 
 
 class EdgeRefinementLoss(_Loss):
-    """Asks each pixel to agree with its surroundings; stands beside a supervised loss as a regulariser, too.
+    """Asks each pixel to agree with its surroundings; also works as a regulariser beside a supervised loss.
 
-    Differs from the published code: its edge term is a difference of integer argmaxes, which has no gradient and
-    changes nothing but the printed loss. By default the difference is taken between soft assignments, and trains.
+    Differs from the published code. There the edge term is a difference of integer argmaxes, which has no gradient and
+    changes only the printed loss. Here, by default, the difference is taken between soft assignments, so it trains the
+    network.
 
     Args:
         factor: how far away the map is looked at: it is down-sampled by this factor and back up.
@@ -157,9 +158,9 @@ class EdgeRefinementLoss(_Loss):
         reduction: "mean" over pixels, "sum", or "none" for a map (B, *spatial).
 
     Shape:
-        input (B, K, *spatial), 2-D or 3-D, any real values: scores or logits. With K = 1 it is read as the logit of
-        a foreground against its background. Target is ignored. Computed in float32 at least, whatever the input and
-        autocast are.
+        input (B, K, *spatial), 2-D or 3-D, any real values: scores or logits. With K = 1 it is read as the logit of a
+        foreground against its background. Target is ignored. Computed in float32 at least, whatever the type of the
+        input, and under autocast too.
 
     Raises:
         ValueError: for a factor below 1, an unknown mode or reduction, or an input that is not 2-D or 3-D.

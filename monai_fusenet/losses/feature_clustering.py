@@ -1,4 +1,4 @@
-"""The weighted sum that feature clustering descends."""
+"""The weighted sum that feature clustering minimises."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FeatureClusteringTerms(NamedTuple):
 class FeatureClusteringLoss(nn.Module):
     """Weighted sum of self-labelling, spatial continuity and, where there are scribbles, agreement with them.
 
-    Pixels with a scribble have no part in the self-labelling.
+    Pixels with a scribble are left out of the self-labelling.
 
     Args:
         lambda_self: weight of the self-labelling loss.
@@ -38,8 +38,8 @@ class FeatureClusteringLoss(nn.Module):
         ignore_index: of the scribble loss.
 
     Shape:
-        a named tuple or tuple that begins with scores (B, K, *spatial), and views, perhaps with `scribble`
-        (B, 1, *spatial), see `ScribbleLoss` -> scalar, computed in float32 at least, a mean over images
+        a named tuple or tuple that begins with scores (B, K, *spatial), and views, which may hold `scribble` (B, 1,
+        *spatial), see `ScribbleLoss` -> scalar, computed in float32 at least, a mean over images
 
     Raises:
         ValueError: for a negative weight, and as the losses do.
@@ -66,7 +66,7 @@ class FeatureClusteringLoss(nn.Module):
         self.scribble = ScribbleLoss(ignore_index)
 
     def terms(self, output: tuple[Tensor, ...], batch: Mapping[str, Tensor] | None = None) -> FeatureClusteringTerms:
-        """The weighted terms and their sum, to be watched one by one."""
+        """The weighted terms and their sum, for logging."""
         scores = output[0]
         pixels = self_labeling_loss(scores)
         continuity = self.lambda_continuity * self.continuity(scores)
@@ -79,7 +79,7 @@ class FeatureClusteringLoss(nn.Module):
         return FeatureClusteringTerms(self_labeling + continuity + scribble, self_labeling, continuity, scribble)
 
     def forward(self, output: tuple[Tensor, ...], batch: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The scalar to descend."""
+        """The scalar to minimise."""
         return self.terms(output, batch).total
 
 

@@ -1,4 +1,4 @@
-"""The weighted sum that FuseNet descends."""
+"""The weighted sum that FuseNet minimises."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class FuseNetLoss(nn.Module):
         self.edge = EdgeRefinementLoss(edge_factor, edge_mode)
 
     def terms(self, output: tuple[Tensor, Tensor, Tensor], batch: Mapping[str, Tensor] | None = None) -> FuseNetTerms:
-        """The weighted terms and their sum, to be watched one by one; the views of the batch play no part."""
+        """The weighted terms and their sum, for logging; the views of the batch are not used."""
         scores, image_tokens, augmented_tokens = output
         self_labeling = self.lambda_self * self.self_labeling(scores)
         cross_modal = self.lambda_cross * self.cross_modal(image_tokens, augmented_tokens)
@@ -76,5 +76,5 @@ class FuseNetLoss(nn.Module):
         return FuseNetTerms(self_labeling + cross_modal + edge, self_labeling, cross_modal, edge)
 
     def forward(self, output: tuple[Tensor, Tensor, Tensor], batch: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The scalar to descend."""
+        """The scalar to minimise."""
         return self.terms(output, batch).total

@@ -1,4 +1,4 @@
-"""Both scales of an image should tell the same."""
+"""Both scales of an image should agree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def inter_scale_disagreement(fine_context: Tensor, coarse_context: Tensor) -> Te
 
 
 class InterScaleConsistencyLoss(nn.Module):
-    """Asks the attention of a fine and of a coarse view of an image to collect the same; mean over features.
+    """Asks the contexts of a fine and of a coarse view of an image to agree; mean over features.
 
     Shape:
         two contexts (B, d, e), see `efficient_attention` -> scalar in [0, 2]. Computed in float32 at least.

@@ -1,4 +1,4 @@
-"""A patch should resemble itself, moved by a pixel, more than any other patch."""
+"""A patch should resemble its copy moved by a pixel more than any other patch."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def patch_confusion(patch_attention: Tensor) -> Tensor:
 
 
 class IntraScaleConsistencyLoss(nn.Module):
-    """Asks for patches that can be told apart: mean `|P - I|` of the attention between patches and their like.
+    """Asks for patches that differ: mean `|P - I|` of the attention between patches and their moved copies.
 
-    As rows sum to 1 this is (2 / n) (1 - mean of the diagonal of P): in [0, 2 / n], and so by far the smallest of the
-    terms of MS-Former.
+    Rows sum to 1, so this is (2 / n) (1 - mean of the diagonal of P). It lies in [0, 2 / n] and is by far the smallest
+    of the terms of MS-Former.
 
     Shape:
         patch attention (B, n, n), see `ShiftedPatchAttention` -> scalar. Computed in float32 at least.

@@ -1,4 +1,4 @@
-"""The weighted sum that MS-Former descends."""
+"""The weighted sum that MS-Former minimises."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MSFormerLoss(nn.Module):
 
     Reference:
         Karimijafarbigloo et al. 2023, PMLR 227:680-694; the weights are those of the published demonstration, whose
-        evaluation has 1.5 and 1.3 for the two consistency losses.
+        evaluation uses 1.5 and 1.3 for the two consistency losses.
     """
 
     def __init__(self, lambda_self: float = 1.0, lambda_inter: float = 2.0, lambda_intra: float = 1.2) -> None:
@@ -59,7 +59,7 @@ class MSFormerLoss(nn.Module):
         self.intra_scale = IntraScaleConsistencyLoss()
 
     def terms(self, output: Output, batch: Mapping[str, Tensor] | None = None) -> MSFormerTerms:
-        """The weighted terms and their sum, to be watched one by one; the views of the batch play no part."""
+        """The weighted terms and their sum, for logging; the views of the batch are not used."""
         if len(output) != 4:
             raise ValueError(
                 "MSFormerLoss needs scores, two contexts and a patch attention, which MSFormer returns for "
@@ -73,5 +73,5 @@ class MSFormerLoss(nn.Module):
         return MSFormerTerms(total, self_labeling, inter_scale, intra_scale)
 
     def forward(self, output: Output, batch: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The scalar to descend."""
+        """The scalar to minimise."""
         return self.terms(output, batch).total

@@ -1,4 +1,4 @@
-"""Masks that nobody has checked teach most where they are sure, and an outlier among them costs little."""
+"""A loss for masks that nobody has checked: sure pixels count most, and an outlier costs little."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def generalised_cross_entropy(probability: Tensor, target: Tensor, exponent: flo
 
     Args:
         probability: of the foreground, any shape, values in [0, 1].
-        target: of the same shape, values in [0, 1]; between 0 and 1 both answers are right in that proportion.
+        target: of the same shape, values in [0, 1]; a value between 0 and 1 is the probability of the foreground.
         exponent: q, above 0 and at most 1.
 
     Returns:
@@ -50,7 +50,7 @@ def soft_dice_distance(probability: Tensor, target: Tensor, weight: Tensor) -> T
         weight: of the same shape, not negative.
 
     Returns:
-        (B,), float32 at least, values in [0, 1]; 0 for an image in which neither has anything.
+        (B,), float32 at least, values in [0, 1]; 0 for an image where both are empty.
     """
     probability, target, weight = (at_least_float32(values) for values in (probability, target, weight))
     overlap = (weight * probability * target).flatten(1).sum(1)
@@ -79,10 +79,10 @@ class NoisyMaskTerms(NamedTuple):
 class NoisyMaskLoss(_Loss):
     """Generalised cross-entropy and soft Dice against uncertain masks, with the edge term as a regulariser.
 
-    The target is the mean of several masks, or a probability. A pixel counts by how sure the target is of it,
-    `|2 t - 1|`: nothing where the masks are evenly divided. Of K classes, background among them, a pixel counts by
-    (K max t - 1) / (K - 1), which is the same for K = 2; the Dice distance is the mean over the foreground classes that
-    an image shows, and the edge term sees the foreground as a whole.
+    The target is the mean of several masks, or a probability. The weight of a pixel is how sure the target is of it,
+    `|2 t - 1|`: 0 where the masks are evenly divided. With K classes, background included, the weight is (K max t - 1)
+    / (K - 1), which is the same for K = 2. The Dice distance is then the mean over the foreground classes that an image
+    shows, and the edge term uses the foreground as a whole.
 
     Args:
         exponent: see `generalised_cross_entropy`.
@@ -91,14 +91,14 @@ class NoisyMaskLoss(_Loss):
         edge_factor: see `EdgeRefinementLoss`.
 
     Shape:
-        input (B, 1, *spatial), logits of the foreground, or (B, K, *spatial), logits of classes of which the first is
-        background, 2-D or 3-D; target of the same shape, values in [0, 1], of any type; of K classes they sum to 1, or
-        to 0 where nothing is known. Computed in float32 at least, whatever both and autocast are. The values are not
-        checked, as a GPU would have to wait for that: masks of 0 and 255 must be divided by 255 first, and a NaN makes
-        the loss NaN.
+        input (B, 1, *spatial), logits of the foreground, or (B, K, *spatial), logits of classes with the background
+        first, 2-D or 3-D; target of the same shape, values in [0, 1], of any type. With K classes its values sum to 1,
+        or to 0 where nothing is known. Computed in float32 at least, whatever the types of both, and under autocast
+        too. The values are not checked, because a GPU would have to wait for the check. Masks of 0 and 255 must be
+        divided by 255 first. A NaN makes the loss NaN.
 
     Raises:
-        ValueError: for an exponent or a weight out of range, or when input and target have not that shape.
+        ValueError: for an exponent or a weight out of range, or when input and target have other shapes.
     """
 
     def __init__(

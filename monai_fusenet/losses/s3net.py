@@ -1,4 +1,4 @@
-"""The weighted sum that S3-Net descends."""
+"""The weighted sum that S3-Net minimises."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class S3NetLoss(nn.Module):
         greys: of the spatial continuity loss.
 
     Shape:
-        an `S3NetOutput`, or any (scores, auxiliary_scores), and a batch with `correspondence` (B, 1, *spatial) unless
-        `transform_mode` is "published" -> scalar, computed in float32 at least
+        an `S3NetOutput`, or any (scores, auxiliary_scores), and a batch -> scalar, computed in float32 at least. The
+        batch needs `correspondence` (B, 1, *spatial), unless `transform_mode` is "published".
 
     Raises:
         ValueError: for a negative weight, an output without auxiliary scores, and as the three losses do.
@@ -69,7 +69,7 @@ class S3NetLoss(nn.Module):
         self.spatial_continuity = SpatialContinuityLoss(on=spatial_on, mode=spatial_mode, greys=greys)
 
     def terms(self, output: tuple[Tensor, Tensor], batch: Mapping[str, Tensor] | None = None) -> S3NetTerms:
-        """The weighted terms and their sum, to be watched one by one."""
+        """The weighted terms and their sum, for logging."""
         if len(output) != 2:
             raise ValueError(
                 "expected scores of the image and auxiliary scores of a second view, which the augmentation must add, "
@@ -83,5 +83,5 @@ class S3NetLoss(nn.Module):
         return S3NetTerms(self_labeling + transform + spatial, self_labeling, transform, spatial)
 
     def forward(self, output: tuple[Tensor, Tensor], batch: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The scalar to descend."""
+        """The scalar to minimise."""
         return self.terms(output, batch).total

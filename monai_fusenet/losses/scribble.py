@@ -1,4 +1,4 @@
-"""What somebody has drawn: pixels of a class should be of its cluster."""
+"""The scribble loss: pixels that somebody has drawn as a class should belong to its cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_SCRIBBLE = 255
 
 
 def scribbled_classes(scribble: Tensor, ignore_index: int = NO_SCRIBBLE) -> list[int]:
-    """The classes that are drawn in a label map, ascending.
+    """The classes that a label map contains, ascending.
 
     Args:
         scribble: label map of any shape.
@@ -48,7 +48,7 @@ def check_scribble(scribble: Tensor, scores: Tensor, ignore_index: int = NO_SCRI
 
 
 def scribble_loss(scores: Tensor, scribble: Tensor, ignore_index: int = NO_SCRIBBLE) -> Tensor:
-    """Cross-entropy of scribbled pixels against the clusters of their classes, a mean over them.
+    """Cross-entropy of scribbled pixels against the clusters of their classes, averaged over these pixels.
 
     Args:
         scores: (B, K, *spatial), any real values.
@@ -56,7 +56,7 @@ def scribble_loss(scores: Tensor, scribble: Tensor, ignore_index: int = NO_SCRIB
         ignore_index: the value of pixels without scribble.
 
     Returns:
-        (B,), float32 at least: what each image costs; 0 for one without scribbles.
+        (B,), float32 at least: the loss of each image; 0 for one without scribbles.
     """
     classes = scribble[:, 0].long()
     drawn = classes != ignore_index
@@ -67,17 +67,18 @@ def scribble_loss(scores: Tensor, scribble: Tensor, ignore_index: int = NO_SCRIB
 
 
 class ScribbleLoss(_Loss):
-    """Asks scribbled pixels to be of the cluster that bears the number of their class.
+    """Asks scribbled pixels to belong to the cluster with the number of their class.
 
     Args:
-        ignore_index: the value of pixels without scribble; no class.
+        ignore_index: the value of pixels without scribble; it cannot be a class.
 
     Shape:
         input (B, K, *spatial), any real scores; target (B, 1, *spatial), whole numbers 0 to n - 1, n at most K, or
-        `ignore_index`. A mean over images, of which one without scribbles costs 0. Computed in float32 at least.
+        `ignore_index`. The result is the mean over images; an image without scribbles has loss 0. Computed in float32
+        at least.
 
     Raises:
-        ValueError: when the target has another shape, or classes with a gap, or more of them than there are clusters.
+        ValueError: when the target has another shape, its classes have a gap, or there are more classes than clusters.
 
     Reference:
         Kim, Kanezaki, Tanaka 2020, arXiv 2007.09990, section 3 (scribbles).
@@ -89,6 +90,6 @@ class ScribbleLoss(_Loss):
         self.ignore_index = ignore_index
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """The loss of scores `input`, scribbled over with `target`."""
+        """The loss of scores `input` with scribbles `target`."""
         check_scribble(target, input, self.ignore_index)
         return scribble_loss(input, target, self.ignore_index).mean()

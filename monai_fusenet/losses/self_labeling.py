@@ -38,8 +38,8 @@ class SelfLabelingLoss(_Loss):
         reduction: "mean" over pixels, "sum", or "none" for a map (B, *spatial).
 
     Shape:
-        input (B, K, *spatial), any real values; target is ignored, so that it can stand beside supervised losses.
-        Computed in float32 at least, whatever the input is.
+        input (B, K, *spatial), any real values; target is ignored, so that the loss can be used beside supervised
+        losses. Computed in float32 at least, whatever the type of the input.
 
     Raises:
         ValueError: when the input has no spatial axis, or `reduction` is unknown.

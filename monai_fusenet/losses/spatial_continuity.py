@@ -1,4 +1,4 @@
-"""Neighbours should be alike: each difference between two of them costs."""
+"""Neighbours should be alike: each difference between two of them raises the loss."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ GREY_WEIGHTS = (3735, 19235, 9798)  # of blue, green and red, in 32768ths
 def spatial_continuity(maps: Tensor) -> Tensor:
     """Mean absolute difference of neighbours, summed over the axes.
 
-    c = sum over the axes of mean `|x[i + 1] - x[i]|`, the mean over all neighbours along that axis and all channels. An
-    axis of a single pixel has no neighbours and costs nothing.
+    c = sum over the axes of mean `|x[i + 1] - x[i]|`, where the mean is over all neighbours along that axis and over
+    all channels. An axis of a single pixel has no neighbours and adds nothing.
 
-    Differs from the published code: that compares the differences with a map of zeros, which it keeps in memory.
+    Differs from the published code, which compares the differences with a map of zeros that it keeps in memory.
 
     Args:
         maps: (B, K, *spatial), finite values.
 
     Returns:
-        (B,), float32 at least: what each image costs.
+        (B,), float32 at least: the value of each image.
     """
     return _NeighbourDifferences.apply(at_least_float32(maps))
 
@@ -113,26 +113,27 @@ def published_continuity(scores: Tensor, greys: Tensor) -> Tensor:
 
 
 class SpatialContinuityLoss(_Loss):
-    """Asks neighbours to have like scores; stands beside a supervised loss as a regulariser, too.
+    """Asks neighbours to have similar scores; also works as a regulariser beside a supervised loss.
 
-    Differs from S3-Net's published code, whose spatial term is computed of painted labels: it has no gradient, changes
-    nothing but the printed loss, and its value depends on the colours drawn. That is `mode="published"`.
+    Differs from S3-Net's published code. There the spatial term is computed from painted labels: it has no gradient,
+    changes only the printed loss, and its value depends on the random colours. `mode="published"` gives this term.
 
     Args:
-        on: what is compared: "scores" as they are (published; meant for scores that a norm has brought to one scale),
-            or "probabilities", their softmax, which no scale of the scores can cheapen.
-        reduction: "mean" over images, "sum", or "none" for one value an image.
+        on: what is compared: "scores" as they are (published; meant for normalised scores), or "probabilities", their
+            softmax, where the loss cannot be lowered by scaling the scores down.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
         mode: "soft" (differentiable, see `spatial_continuity`), or "published" (S3-Net's printed number, in 2-D, see
             `published_continuity`), which trains nothing.
-        greys: for "published", grey values in [0, 255] that labels are painted in; `None`: those of 100 colours, drawn
-            once and for all.
+        greys: for "published", grey values in [0, 255] that labels are painted with; `None`: those of 100 fixed random
+            colours.
 
     Attributes:
         greys: those values, divided by 255.
 
     Shape:
         input (B, K, *spatial), 2-D or 3-D, finite scores or logits. With K = 1, probabilities are those of a foreground
-        against its background. Target is ignored. Computed in float32 at least, whatever the input and autocast are.
+        against its background. Target is ignored. Computed in float32 at least, whatever the type of the input, and
+        under autocast too.
 
     Raises:
         ValueError: for an unknown `on`, mode or reduction, for grey values out of range, or an input that is not 2-D or

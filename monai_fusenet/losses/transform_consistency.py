@@ -41,10 +41,10 @@ def equivariance(scores: Tensor, auxiliary_scores: Tensor, correspondence: Tenso
         auxiliary_scores: of the second view, of the same shape.
         correspondence: (B, 1, *spatial), whole numbers: for each pixel of the second view the number of the pixel of
             the image that it came from, in row-major order, or -1 where it came from outside. Values are not checked,
-            as a GPU would have to wait for that.
+            because a GPU would have to wait for the check.
 
     Returns:
-        (B,), the mean over the pixels of each image that came from inside; 0 where there are none
+        (B,), for each image the mean over the pixels that came from inside; 0 where there are none
     """
     where = correspondence.flatten(1)
     inside = where >= 0
@@ -54,14 +54,15 @@ def equivariance(scores: Tensor, auxiliary_scores: Tensor, correspondence: Tenso
 
 
 def published_consistency(scores: Tensor, auxiliary_scores: Tensor) -> Tensor:
-    """The printed number: both maps turned by a quarter about the centre, on the same grid, with zeros from outside.
+    """The number that the published code prints: both maps are turned by 90 degrees, with zeros from outside.
 
-    What turns is the middle square, in both maps alike, so that the turn cancels: its pixels cost the cross-entropy of
-    the auxiliary scores against the labels of the others, and a pixel that is zero in both costs log(K).
+    The turn is about the centre and keeps the grid. The middle square is turned alike in both maps, so the turn
+    cancels. The loss of its pixels is the cross-entropy of the auxiliary scores against the labels of the other map. A
+    pixel that is zero in both maps has loss log(K).
 
     Args:
-        scores: (B, K, height, width), both sides even or both odd: else all samples of the turn fall between two
-            pixels, and rounding decides. Their labels have no gradient.
+        scores: (B, K, height, width), both sides even or both odd. Otherwise all samples of the turn fall between two
+            pixels, and rounding decides. The labels have no gradient.
         auxiliary_scores: of the same shape.
 
     Returns:
@@ -92,19 +93,19 @@ def _labels(scores: Tensor) -> Tensor:
 class TransformConsistencyLoss(nn.Module):
     """Asks the auxiliary head to give each pixel of a second view the cluster that it has in the image.
 
-    Differs from the published code: there the image is never transformed. Prediction and target are both turned by
-    the same permutation of pixels, which cancels: on a square image the term is the cross-entropy of the auxiliary
-    head against the labels of the main head, and no transform is tested. By default the auxiliary head sees a
-    transformed image here (see `RandQuarterTurnViewd`), and pixels from outside do not count.
+    Differs from the published code, which never transforms the image. There, prediction and target are both turned by
+    the same permutation of pixels, which cancels. On a square image the term is then the cross-entropy of the auxiliary
+    head against the labels of the main head, and no transform is tested. Here, by default, the auxiliary head sees a
+    transformed image (see `RandQuarterTurnViewd`), and pixels from outside do not count.
 
     Args:
-        mode: "equivariant" (see `equivariance`), or "published", the printed number (see
+        mode: "equivariant" (see `equivariance`), or "published", the number that the published code prints (see
             `published_consistency`), in 2-D only.
 
     Shape:
         scores and auxiliary_scores, both (B, K, *spatial); correspondence (B, 1, *spatial) for "equivariant", see
-        `equivariance` -> scalar, a mean over images, computed in float32 at least. Its gradient reaches the auxiliary
-        scores alone.
+        `equivariance` -> scalar, a mean over images, computed in float32 at least. Its gradient reaches only the
+        auxiliary scores.
 
     Raises:
         ValueError: for an unknown mode, when the shapes do not fit together, or without a correspondence.

@@ -1,4 +1,4 @@
-"""Scribbles beside the terms of any method."""
+"""A scribble term for the loss of any method."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ __all__ = ["WithScribbles", "with_scribbles"]
 
 
 class WithScribbles(nn.Module):
-    """Adds to the terms of a loss how far scribbled pixels are from the clusters of their classes.
+    """Adds the scribble loss to the terms of a loss: scribbled pixels should belong to the clusters of their classes.
 
     Args:
-        loss_function: loss with `terms(output, batch)`, none of which is named scribble.
-        lambda_scribble: weight of the scribble loss. Differs from the published code, whose 0.5 stands beside a
-            self-labelling of weight 1: that of other methods weighs up to 3.5.
-        merge: what scores (B, K, *spatial) become before scribbles judge them; for clusters that come in twins, such
-            as those of a `FuseNet`, its `merge`, so that class c is the pair of twins c. `None`: they stay.
+        loss_function: loss with `terms(output, batch)`; no term may be named `scribble`.
+        lambda_scribble: weight of the scribble loss. Differs from the published code, which uses 0.5 beside a
+            self-labelling loss of weight 1. In other methods that loss has a weight of up to 3.5.
+        merge: function that is applied to the scores (B, K, *spatial) before the scribble loss. For clusters that come
+            in twins, such as those of a `FuseNet`, give its `merge`: class c is then the pair of twins c. `None`: no
+            change.
         ignore_index: of the scribble loss.
 
     Shape:
-        a named tuple that begins with scores (B, K, *spatial), and views -> scalar. Where the views hold `scribble`
-        (B, 1, *spatial), see `ScribbleLoss`, the terms have a last field `scribble`, and `total` holds it; otherwise
-        they are those of the loss.
+        a named tuple that begins with scores (B, K, *spatial), and views -> scalar. Where the views hold `scribble` (B,
+        1, *spatial), see `ScribbleLoss`, the terms have a last field `scribble`, which `total` includes. Otherwise they
+        are the terms of the loss.
 
     Raises:
         ValueError: for a negative weight, and as `ScribbleLoss` does.
@@ -53,7 +54,7 @@ class WithScribbles(nn.Module):
         self.scribble = ScribbleLoss(ignore_index)
 
     def terms(self, output: Any, batch: Mapping[str, Tensor] | None = None) -> Any:
-        """The terms of the loss and, where something is scribbled, one more."""
+        """The terms of the loss and, where there are scribbles, the scribble term."""
         terms = self.loss_function.terms(output, batch)
         if batch is None or "scribble" not in batch:
             return terms
@@ -63,7 +64,7 @@ class WithScribbles(nn.Module):
         return _with_one_more(terms._fields)(total + scribble, *others, scribble)
 
     def forward(self, output: Any, batch: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The scalar to descend."""
+        """The scalar to minimise."""
         return self.terms(output, batch).total
 
 
@@ -80,7 +81,7 @@ def _made(fields: tuple[str, ...], values: tuple[Tensor, ...]) -> Any:
 
 
 def with_scribbles(loss_function: Any, merge: Callable[[Tensor], Tensor] | None = None) -> Any:
-    """A loss that listens to scribbles: itself where it has a weight for them (`lambda_scribble`), wrapped otherwise.
+    """A loss that uses scribbles: the loss itself if it has a `lambda_scribble`, otherwise wrapped in `WithScribbles`.
 
     Args:
         loss_function: loss with `terms(output, batch)`.

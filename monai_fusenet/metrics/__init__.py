@@ -1,4 +1,4 @@
-"""What measures: mask against mask, objects against objects, and partition against mask."""
+"""Metrics: mask against mask, objects against objects, and partition against mask."""
 
 from monai_fusenet.metrics.hammoude import HammoudeMetric, compute_hammoude
 from monai_fusenet.metrics.object_precision import ObjectPrecisionMetric, compute_object_precision

@@ -1,4 +1,4 @@
-"""What the metrics of two masks, or of two label maps, share."""
+"""The common part of the metrics of two masks, or of two label maps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_pair(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def binary_pair(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Checks two binary masks and returns them as booleans, whose sums neither round nor overflow.
+    """Checks two binary masks and returns them as booleans, so that sums neither round nor overflow.
 
     Args:
         y_pred: prediction, values 0 and 1 of any type, a tensor or an array.
@@ -46,7 +46,7 @@ def binary_pair(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class PairMetric(CumulativeIterationMetric):
-    """Collects one value per item and channel; subclasses say in ``_compute_tensor`` which.
+    """Collects one value per item and channel; subclasses compute it in ``_compute_tensor``.
 
     Args:
         reduction: how ``aggregate`` reduces items and channels: ``"none"``, ``"mean"``, ``"sum"``, ``"mean_batch"``,

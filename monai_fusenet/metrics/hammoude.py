@@ -9,7 +9,7 @@ from monai_fusenet.metrics.binary import PairMetric, binary_pair
 
 
 def compute_hammoude(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Hammoude distance: the part of the union on which two masks disagree, which is 1 - IoU.
+    """Hammoude distance: the part of the union where two masks disagree, which is 1 - IoU.
 
     `HM = (|A or B| - |A and B|) / |A or B|`, in [0, 1]: 0 for equal masks (also when both are empty), 1 for disjoint
     ones (also when one is empty).

@@ -1,4 +1,4 @@
-"""Average precision of objects: how many were found, one to one."""
+"""Average precision of objects, matched one to one."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def compute_object_precision(y_pred: Tensor, y: Tensor, thresholds: Sequence[flo
     """Average precision of objects, AP = TP / (TP + FP + FN), in [0, 1], at each threshold of IoU.
 
     Objects of prediction and truth are matched one to one, so that as many pairs as possible reach the threshold; each
-    of these is a TP. What is left of the prediction is FP, of the truth FN. Two maps without objects agree (1); if only
-    one has none, AP is 0.
+    such pair is a TP. Unmatched predicted objects are FP, unmatched true objects FN. Two maps without objects agree (AP
+    1); if only one has none, AP is 0.
 
     Args:
-        y_pred: predicted objects, whole numbers from 1; 0 is background. Numbers need not follow each other, and the
-            pixels of an object need not touch.
+        y_pred: predicted objects, whole numbers from 1; 0 is background. The numbers may have gaps, and the pixels of
+            an object need not touch.
         y: true objects, of the same shape.
-        thresholds: IoU from which on a pair matches, above 0 and at most 1.
+        thresholds: smallest IoU at which a pair matches, above 0 and at most 1.
 
     Returns:
         one value per item and threshold, float32.
@@ -63,10 +63,10 @@ def compute_object_precision(y_pred: Tensor, y: Tensor, thresholds: Sequence[flo
 
 
 class ObjectPrecisionMetric(PairMetric):
-    """Cumulative :py:func:`compute_object_precision` over batches; a threshold is what a channel is to other metrics.
+    """Cumulative :py:func:`compute_object_precision` over batches, with thresholds in the place of channels.
 
     Args:
-        thresholds: IoU from which on a pair matches.
+        thresholds: smallest IoU at which a pair matches.
         reduction: how ``aggregate`` reduces items and thresholds, as in :py:class:`monai.metrics.MeanIoU`:
             ``"mean_batch"`` gives one value per threshold, ``"mean"`` the mean of these.
         get_not_nans: whether ``aggregate`` returns (value, count of values) instead of the value.

@@ -1,4 +1,4 @@
-"""How a label map that knows nothing of the truth agrees with it.
+"""Agreement of a label map with a truth that was not used to make it.
 
 All functions take the label map ``clusters`` (integers, any values) and the truth ``label`` (foreground above 0) as
 arrays, or tensors, of one shape with any number of axes.
@@ -145,7 +145,7 @@ def boundary_f_score(
 
 
 def majority_mask(clusters: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Union of the clusters of which more than half lies inside the truth: what a perfect choice could deliver.
+    """Union of the clusters that lie more than half inside the truth: the result of a perfect choice of clusters.
 
     Args:
         clusters: integer label map.
@@ -163,8 +163,8 @@ def majority_mask(clusters: np.ndarray, label: np.ndarray) -> np.ndarray:
 def oracle_mask(clusters: np.ndarray, label: np.ndarray) -> np.ndarray:
     """The single cluster with the highest Dice against the truth, as it is (ties: the smallest label).
 
-    The choice uses the truth, so the score of this mask bounds from above what choosing one cluster can reach. Every
-    label takes part, 0 too. Against an empty truth all clusters score 0 and the smallest label is returned.
+    The choice uses the truth, so no choice of a single cluster can have a higher score. Label 0 takes part like every
+    other label. Against an empty truth all clusters score 0 and the smallest label is returned.
 
     Args:
         clusters: integer label map.

@@ -1,4 +1,4 @@
-"""The ground-truth-guided mask of the published evaluation helpers."""
+"""The mask of the published evaluation helpers, which use the ground truth."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ MARGIN = 8  # pixels; the published 5 x 5 square, 4 times
 def published_mask(clusters: np.ndarray, label: np.ndarray, margin: int = MARGIN) -> np.ndarray:
     """Chooses and clips a cluster with the ground truth, as the evaluation helpers of the published code do.
 
-    Among the labels other than 0 the one with the largest overlap with the truth is taken (ties: the smallest label),
-    and its mask is multiplied with the truth dilated by a square (in 3-D a cube) of ``margin`` pixels.
+    It takes the label other than 0 that overlaps most with the truth (ties: the smallest label). It then multiplies its
+    mask with the truth, dilated by a square (in 3-D a cube) of ``margin`` pixels.
 
     **A score of this mask supports no claim.** The truth chooses the cluster and removes every error farther than
     ``margin`` from the object: on PH2 at 256 x 256 the whole image as one cluster scores Dice 0.85 under this rule.
-    It serves to compare with numbers that were made with it, and for nothing else.
+    Use it only to compare with numbers that were made with it.
 
     Args:
         clusters: integer label map; label 0 is never chosen, so add 1 to the argmax of scores.
         label: truth, foreground above 0.
-        margin: pixels of dilation in every direction; the published 5 x 5 square, 4 times, makes 8.
+        margin: pixels of dilation in every direction; the published code dilates 4 times with a 5 x 5 square, which is
+            8.
 
     Returns:
         boolean mask of the same shape.

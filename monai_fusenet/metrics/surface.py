@@ -1,6 +1,6 @@
-"""Surfaces of masks and boundaries of label maps, and how far many of them lie from those of one truth.
+"""Surfaces of masks and boundaries of label maps, compared with those of one truth.
 
-What depends on the truth alone is worked out once, when a `TrueSurface` or `TrueBoundary` is made. All arrays are
+The part that depends only on the truth is computed once, when a `TrueSurface` or `TrueBoundary` is made. All arrays are
 (*spatial), 2-D or 3-D; `spacing` has one value per axis, for example in mm, and is `None` for pixels.
 """
 
@@ -35,8 +35,8 @@ def boundary_of(labels: np.ndarray) -> np.ndarray:
 class TrueSurface:
     """The surface of a truth, from which the surfaces of masks are measured.
 
-    Figures are those of `compute_hausdorff_distance` and `compute_surface_dice` of MONAI, which work out the truth's
-    part anew for each mask and each figure.
+    The values are those of MONAI's `compute_hausdorff_distance` and `compute_surface_dice`, which compute the truth's
+    part again for each mask and each value.
 
     Args:
         label: truth, bool, not empty.

@@ -8,7 +8,7 @@ from monai_fusenet.metrics.binary import PairMetric, binary_pair
 
 
 def compute_xor(y_pred: Tensor, y: Tensor) -> Tensor:
-    """XOR error: the area on which prediction and truth disagree, in parts of the truth's area.
+    """XOR error: the area where prediction and truth disagree, divided by the truth's area.
 
     `XOR = |A xor B| / |B|` with prediction A and truth B, in [0, inf): 0 for equal masks (also when both are empty), 1
     for an empty prediction, above 1 where the prediction spills over; inf when the truth is empty and the prediction
@@ -45,8 +45,8 @@ def compute_xor(y_pred: Tensor, y: Tensor) -> Tensor:
 class XorMetric(PairMetric):
     """Cumulative :py:func:`compute_xor` over batches, used as :py:class:`monai.metrics.MeanIoU` is.
 
-    One item with an empty truth and a prediction makes every mean and sum that holds it infinite; ``"none"`` shows
-    which.
+    One item with an empty truth and a non-empty prediction makes every mean and sum with it infinite. The reduction
+    ``"none"`` shows which item it is.
 
     Args:
         reduction: how ``aggregate`` reduces items and channels, as in :py:class:`monai.metrics.MeanIoU`.

@@ -1,4 +1,4 @@
-"""What describes: whole networks, and the blocks that they are made of."""
+"""Networks, and the blocks that they are made of."""
 
 from monai_fusenet.networks.blocks.attention import efficient_attention
 from monai_fusenet.networks.blocks.deformable import DeformableConv, deform_conv

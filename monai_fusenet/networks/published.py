@@ -1,4 +1,4 @@
-"""Weights under the names that the authors of a method gave them."""
+"""Weights under the parameter names of a method's authors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rename = Callable[[str], str | None]
 
 
 def by_module(names: Mapping[str, str]) -> Rename:
-    """From an author's name of a parameter to ours, by a table of modules; `None` for a module that is not in it."""
+    """Translates an author's parameter name to ours with a table of modules; `None` if the table lacks the module."""
 
     def rename(published: str) -> str | None:
         module, _, parameter = published.rpartition(".")
@@ -31,16 +31,16 @@ def load_published(
     title: str,
     hints: Mapping[str, str] | None = None,
 ) -> None:
-    """Loads a state dict of the published code into a network; into none of it where something is wrong.
+    """Loads a state dict of the published code into a network; if anything is wrong, nothing is loaded.
 
     Args:
         network: gets copies of the weights.
-        state_dict: the authors' names and values; 1x1 convolutions may stand for the linear or affine maps that they
-            are.
+        state_dict: the authors' names and values; 1x1 convolutions are accepted for linear or affine maps.
         rename: from an author's name to the network's own; `None` where the published network has no such parameter,
-            `IGNORED` for what is left out.
+            `IGNORED` for a parameter that is left out.
         title: name of the published network.
-        hints: by a part of the network's own names, what to add where a parameter so named has another shape.
+        hints: text added to the error when a parameter has another shape, by a part of the network's own parameter
+            name.
 
     Raises:
         ValueError: names the parameter that is unknown, missing or of another shape than the network's.

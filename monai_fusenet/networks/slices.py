@@ -18,14 +18,14 @@ class SlicewiseNetwork(nn.Module):
 
     Args:
         network: of 2-D images with (2 * neighbours + 1) times the channels of the volume, such as a `FuseNet`.
-        neighbours: slices at either side that are further channels, in the order of the slices; beyond the first and
-            the last slice, these are repeated.
+        neighbours: slices at either side that are added as channels, in the order of the slices. Beyond the ends, the
+            first and the last slice are repeated.
 
     Shape:
         `forward(volume)`: (B, C, X, Y, Z), with slices along Z -> scores (B, K, X, Y, Z).
-        `forward(volume, augmented)`: two such volumes -> the named tuple of the 2-D network, with its maps (the scores,
-        and others of four axes) as those of the volume; the rest is that of B * Z slices, such as the tokens
-        (B * Z, patches, features) of a `FuseNetOutput`. A script knows `FuseNetOutput` alone.
+        `forward(volume, augmented)`: two such volumes -> the named tuple of the 2-D network. Its maps (scores and
+        others of four axes) are put back on the volume. The rest is per slice, such as the tokens (B * Z, patches,
+        features) of a `FuseNetOutput`. TorchScript supports only `FuseNetOutput`.
 
     Raises:
         ValueError: when `neighbours` is no whole number of at least 0.
@@ -39,7 +39,7 @@ class SlicewiseNetwork(nn.Module):
 
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, volume: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, FuseNetOutput]:  # noqa: UP007, UP045
-        """Scores alone for one volume; all that the 2-D network puts out for a pair."""
+        """Scores for one volume; the whole output of the 2-D network for a pair."""
         if augmented is None:
             scores = self.network(self._slices(volume))
             assert isinstance(scores, Tensor)
@@ -52,7 +52,7 @@ class SlicewiseNetwork(nn.Module):
 
     @torch.jit.export
     def merge(self, scores: Tensor) -> Tensor:
-        """Scores (B, K, *spatial) with clusters merged as by the 2-D network; themselves where it merges none."""
+        """Merges clusters of scores (B, K, *spatial) as the 2-D network does; without `merge` they stay as they are."""
         if hasattr(self.network, "merge"):
             return self.network.merge(scores)  # type: ignore[operator]
         return scores
@@ -73,5 +73,5 @@ class SlicewiseNetwork(nn.Module):
 
 
 def by_slices(network: nn.Module, neighbours: Optional[int] = None) -> nn.Module:  # noqa: UP045
-    """A 2-D network as one of volumes, see `SlicewiseNetwork`; the network itself where `neighbours` is `None`."""
+    """A 2-D network for volumes, see `SlicewiseNetwork`; the network itself where `neighbours` is `None`."""
     return network if neighbours is None else SlicewiseNetwork(network, neighbours)

@@ -1,6 +1,6 @@
-"""What the values of options may be.
+"""The kinds of values that options may have.
 
-Checks import what they need when they are called: the table of options is read by a command that answers at once.
+Checks import what they need when they are called, because the command reads the table of options and must start fast.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ Config = Mapping[str, Any]
 
 
 class Kind(NamedTuple):
-    """What an option's value may be.
+    """The values that an option may have.
 
     Attributes:
-        text: as users read it.
+        text: description for users.
         check: called with the option's name, its value and the whole config; raises `ValueError`.
     """
 
@@ -58,7 +58,7 @@ def whole(least: int) -> Kind:
 
 
 def number(text: str) -> Kind:
-    """A finite number of at least 0; tighter bounds are those of the part that takes it, which says so itself."""
+    """A finite number of at least 0; the part that uses it checks tighter bounds itself."""
     return Kind(text, lambda name, value, _: check_number(name, value, 0))
 
 
@@ -122,7 +122,7 @@ def _check_axes(name: str, axes: Any, config: Config) -> None:
         return
     known = isinstance(axes, list | tuple) and all(_is_whole(axis, 0) and axis < dims for axis in axes)
     if not known or len(set(axes)) < len(axes):
-        raise ValueError(f"{name} must be a list of different ones of {list(range(dims))}, got {axes}")
+        raise ValueError(f"{name} must be a list of distinct axes from {list(range(dims))}, got {axes}")
 
 
 def _check_working_size(name: str, size: Any, config: Config) -> None:

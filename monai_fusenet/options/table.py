@@ -1,4 +1,4 @@
-"""The options of the configs in one table, in the groups in which the command shows them."""
+"""The options of the configs in one table, in the groups that the command shows."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class Option:
 
     Attributes:
         name: after `--` on the command line.
-        kind: what its value may be.
-        workflows: those that know it.
-        help: what it does, in one sentence.
-        shapes_results: whether results depend on it, so that those of another value are not taken for these.
-        part: "fit" or "student" where presets bring it: workflows that do not know it pass it over, and the masks that
-            teach do not depend on a student's options.
-        overlays: those that bring it, where the workflows' own configs do not have it.
+        kind: the values that it may have.
+        workflows: the workflows that have it.
+        help: its purpose in one sentence.
+        shapes_results: whether results depend on it; results of another value are then not reused.
+        part: "fit" or "student" if presets bring it. Workflows without it then ignore it, and the teachers' masks do
+            not depend on a student's options.
+        overlays: the overlays that bring it, if the workflows' own configs do not have it.
     """
 
     name: str
@@ -72,82 +72,88 @@ class Option:
 
 OPTIONS = (
     Option("bundle_root", FOLDER, WORKFLOWS, "The bundle; by default the folder above that of the config file.", False),
-    Option("dataset_dir", FOLDER, WORKFLOWS, "Images, and masks where there are any; null: samples.", False),
+    Option("dataset_dir", FOLDER, WORKFLOWS, "Images, and masks if there are any; null: samples.", False),
     Option(
         "sequences",
         Kind("null, or list of texts"),
         WORKFLOWS,
-        "Endings of the files that are channels of one image, as ['_t1','_t2'].",
+        "Endings of files that are the channels of one image, for example ['_t1','_t2'].",
     ),
-    Option("output_dir", FOLDER, WORKFLOWS, "Where the results go.", False),
+    Option("output_dir", FOLDER, WORKFLOWS, "Folder for the results.", False),
     Option(
         "accepted_dir",
         ACCEPTED,
         ("distillation",),
-        "Masks <name>.* or <name>_mask.* that a person accepted, of any number of images: they teach, too.",
+        "Masks <name>.* or <name>_mask.* that a person accepted, for any number of images; the student uses them.",
         False,
     ),
     Option(
         "predictions_dir",
         FOLDER,
         ("evaluation",),
-        "Masks <name>_mask.*, and objects <name>_objects.*, to score instead of making them.",
+        "Folder of masks <name>_mask.* and objects <name>_objects.* to score; no masks are made then.",
         False,
     ),
     Option("checkpoint", FILE, WORKFLOWS, "Weights to start from: the model.pt of a training."),
     Option("device", TEXT, WORKFLOWS, "Where to compute, as cpu or cuda:1; by default a GPU if there is one.", False),
     Option("amp", SWITCH, WORKFLOWS, "Mixed precision (bfloat16); by default on a GPU."),
-    Option("seed", whole(0), WORKFLOWS, "Seed of everything random, below 2**32.", part="student"),
-    Option("seeds", SEEDS, ("evaluation",), "Make masks with each of these seeds and score all, as [0,1,2].", False),
-    Option("overwrite", SWITCH, WORKFLOWS, "Do again what is finished.", False),
-    Option("dicom_output", DICOM, ("inference", "evaluation"), "Masks of DICOM images as DICOM, too.", False),
+    Option("seed", whole(0), WORKFLOWS, "Seed of all random numbers, below 2**32.", part="student"),
+    Option(
+        "seeds",
+        SEEDS,
+        ("evaluation",),
+        "Make masks with each of these seeds and score all, for example [0,1,2].",
+        False,
+    ),
+    Option("overwrite", SWITCH, WORKFLOWS, "Do finished work again.", False),
+    Option("dicom_output", DICOM, ("inference", "evaluation"), "Also write masks of DICOM images as DICOM.", False),
     Option(
         "workers",
         whole(0),
         MASKS,
-        "Processes of one thread each that share the images; results are the same for any number from 1. By default as "
-        "many as cores and memory allow. 0: this one alone, with all threads: the default for volumes and on a GPU.",
+        "Processes of one thread each that share the images; from 1 on, each number gives the same results. By default "
+        "as many as cores and memory allow. 0: only this process, with all threads (default for volumes and on a GPU).",
         False,
     ),
     Option(
         "panels",
         PANELS,
         MASKS,
-        "Which images that are done now get a panel; some: the first 50 and doubtful ones.",
+        "Which images of this run get a panel; some: the first 50 and the doubtful ones.",
         False,
     ),
-    Option("num_workers", whole(0), WORKFLOWS, "Processes that load images, where workers is 0; 0: none.", False),
-    Option("spatial_dims", whole(2)._replace(text="2 or 3"), WORKFLOWS, "Axes of the images."),
-    Option("in_channels", whole(1), WORKFLOWS, "Channels of the images; grey is repeated."),
+    Option("num_workers", whole(0), WORKFLOWS, "Processes that load images if workers is 0; 0: none.", False),
+    Option("spatial_dims", whole(2)._replace(text="2 or 3"), WORKFLOWS, "Number of spatial axes."),
+    Option("in_channels", whole(1), WORKFLOWS, "Number of channels of the images; a single grey channel is repeated."),
     Option(
         "nan_value",
         NAN_VALUE,
         WORKFLOWS,
-        "What takes the place of NaN and infinite values of an image; null: such an image is refused.",
+        "Value that replaces NaN and infinite values of an image; null: such an image is refused.",
     ),
     Option(
         "field",
         FIELD,
         WORKFLOWS,
-        "The field of view that is worked on: what the device exposes, or the body in it; null: the whole image.",
+        "The part of the image to use: what the device exposes, or the body in it; null: the whole image.",
     ),
     Option(
         "second_view_channels",
         SECOND_VIEW,
         WORKFLOWS,
-        "The last channels of an image that are its second view; 0: the image is augmented.",
+        "How many of the last channels of an image are its second view; 0: the second view is an augmented copy.",
     ),
     Option(
         "working_size",
         WORKING_SIZE,
         WORKFLOWS,
-        "The size that images are brought to, in pixels; with volume and slices, the number of voxels.",
+        "Size in pixels to which images are resized; with volume and slices only its number of voxels counts.",
     ),
     Option(
         "working_spacing",
         Kind("null, number, or list of numbers"),
         WORKFLOWS,
-        "Sides of a voxel of the working grid in mm, one number or one for each axis; null: by working_size.",
+        "Voxel size of the working grid in mm, one number or one per axis; null: set by working_size.",
         overlays=("volume", "slices"),
     ),
     Option(
@@ -161,65 +167,65 @@ OPTIONS = (
         "neighbours",
         NEIGHBOURS,
         WORKFLOWS,
-        "Volumes go slice by slice through a 2-D network, each slice beside so many on either side; null: not.",
+        "Run a 2-D network on each slice of a volume, with this many slices on either side; null: do not.",
     ),
     Option(
         "features",
         WHOLE_OR_NULL,
         WORKFLOWS,
-        "Width of the network; null: that of the method.",
+        "Width of the network; null: the method's own.",
     ),
-    Option("patch_grid", whole(1), WORKFLOWS, "Patches along each axis, for losses that compare patches."),
+    Option("patch_grid", whole(1), WORKFLOWS, "Number of patches along each axis, for losses that compare patches."),
     Option(
         "merge_twins",
         SWITCH,
         WORKFLOWS,
-        "Clusters that the network calls twins count as one; of a training, in its panel.",
+        "Count twin clusters of the network as one; in a training, only in its panel.",
     ),
     Option(
         "split_objects",
         SWITCH,
         MASKS,
-        "Whether masks are cut into objects that touch, as nuclei; they go to <name>_objects.*.",
+        "Cut masks into touching objects, for example nuclei, and write these to <name>_objects.*.",
         part="student",
     ),
-    Option("edge_factor", whole(1), WORKFLOWS, "How much smaller maps are seen by FuseNet's edge term."),
+    Option("edge_factor", whole(1), WORKFLOWS, "Factor by which FuseNet's edge term shrinks maps."),
     Option(
-        "fit_steps", whole(0), MASKS, "The method's own steps of a fit; FuseNet's are 8, in volumes 12.", part="fit"
+        "fit_steps", whole(0), MASKS, "The method's own steps of a fit; FuseNet has 8, and 12 in volumes.", part="fit"
     ),
     Option(
         "steps",
         whole(0),
         MASKS,
-        "Most steps of a fit at each resolution but the last; 0: none.",
+        "Largest number of steps of a fit at each resolution except the last; 0: no fit.",
         part="fit",
     ),
     Option(
         "final_steps",
         STEPS_OR_NULL,
         MASKS,
-        "Most steps at the last of several resolutions; null: as many as at the others.",
+        "Largest number of steps at the last of several resolutions; null: as at the others.",
         part="fit",
     ),
     Option(
         "resolutions",
         RESOLUTIONS,
         MASKS,
-        "Shortest sides in pixels, or parts of the image's size, at which an image is fitted one after the other.",
+        "Sizes at which an image is fitted in turn: shortest sides in pixels, or fractions of the image's size.",
         part="fit",
     ),
     Option(
         "partitions",
         PARTITIONS,
         ("inference", "evaluation"),
-        "Numbers of clusters of k-means whose masks vote beside that of the fit; []: the fit alone.",
+        "Numbers of clusters of k-means whose masks vote together with the mask of the fit; []: only the fit.",
         part="fit",
     ),
     Option("lr", number("number, at least 0"), WORKFLOWS, "Learning rate of the method."),
-    Option("min_clusters", whole(0), WORKFLOWS, "A step that sees at most so many clusters is the last."),
-    Option("first_step", whole(1), WORKFLOWS, "The first step that may be the last, counted from 1."),
+    Option("min_clusters", whole(0), WORKFLOWS, "A fit or training ends after a step with at most this many clusters."),
+    Option("first_step", whole(1), WORKFLOWS, "First step, counted from 1, after which min_clusters counts."),
     Option("max_epochs", whole(1), ("training",), "Epochs of a training.", False),
-    Option("val_interval", whole(1), ("training",), "Epochs from one panel of the first images to the next.", False),
+    Option("val_interval", whole(1), ("training",), "Epochs between two panels of the first images.", False),
     Option("batch_size", whole(1), ("training", "distillation"), "Images in a step.", part="student"),
     Option(
         "learning_rate",
@@ -232,21 +238,21 @@ OPTIONS = (
         "teacher_seeds",
         Kind("list of whole numbers"),
         ("distillation",),
-        "Seeds of fits that teach; []: k-means alone.",
+        "Seeds of the fits whose masks the student learns from; []: only those of k-means.",
         part="student",
     ),
     Option(
         "student_size",
         STUDENT_SIZE,
         ("distillation",),
-        "The size at which the student sees images, in pixels.",
+        "Size in pixels of the images that the student gets.",
         part="student",
     ),
     Option(
         "student_amp",
         SWITCH,
         ("distillation",),
-        "Mixed precision (bfloat16) of the student's training; by default where it is fast.",
+        "Mixed precision (bfloat16) for the student's training; by default on if it is fast.",
         part="student",
     ),
     Option("student_norm", TEXT, ("distillation",), "Normalisation of the student, as MONAI names it.", part="student"),
@@ -263,28 +269,28 @@ OPTIONS = (
         "min_confidence",
         number("number, 0 to 1"),
         ("distillation",),
-        "Agreement from which on an image teaches.",
+        "The student learns from an image if its masks agree at least this well.",
         part="student",
     ),
     Option(
         "confidence_power",
         number("number, at least 0"),
         ("distillation",),
-        "Power that the student's confidence in a mask is raised to; where there are accepted masks, they tell it.",
+        "Exponent of the student's confidence in a mask; if there are accepted masks, it is computed from them.",
         part="student",
     ),
     Option(
         "agreement",
         number("number, 0 to 1"),
         ("distillation",),
-        "Agreement from which on masks are unchanged.",
+        "Masks that agree at least this well between two rounds count as unchanged; the rounds then end.",
         part="student",
     ),
     Option(
         "objects",
         WHOLE_OR_NULL,
         ("distillation",),
-        "Objects that a mask of the student keeps; null: any.",
+        "Largest number of objects in a mask of the student; null: any number.",
         part="student",
     ),
     Option(
@@ -321,13 +327,13 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the configs that is no option, but has a part in the checks or the fingerprint.
+    """A block of the configs that is no option, but takes part in the checks or the fingerprint.
 
     Attributes:
         name: its key, nested ones with `#`.
         is_built_first: whether it needs no data, so that a wrong value is found before anything is read or written.
-        shapes_results: whether results depend on what it says.
-        part: as that of `Option`.
+        shapes_results: whether results depend on its content.
+        part: as for `Option`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What lies in an output folder: label maps, panels, the summary, masks as DICOM."""
+"""The files of an output folder: label maps, panels, the summary, masks as DICOM."""
 
 from monai_fusenet.results.dicom import (
     UnfitSourceError,

@@ -57,11 +57,11 @@ PALETTES_AND_OVERLAYS = (0x5000, 0x6000)  # repeating groups: curves and overlay
 
 
 class UnfitSourceError(ValueError):
-    """An image of which no DICOM mask can be made; the message says why, in one line."""
+    """No DICOM mask can be made for an image; the message says why, in one line."""
 
 
 def check_dicom_output(value: Any) -> None:
-    """Raises `ValueError` unless `value` is `None`, "seg" or "series", and what writes these is installed."""
+    """Raises `ValueError` unless `value` is `None`, "seg" or "series", and the libraries for these are installed."""
     if value is None:
         return
     if value not in KINDS:
@@ -71,17 +71,17 @@ def check_dicom_output(value: Any) -> None:
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
-    """Whether an image is a DICOM file or a folder, which holds a DICOM series."""
+    """Whether an image is a DICOM file or the folder of a DICOM series."""
     return os.path.isdir(path) or is_dicom_file(path)
 
 
 def dicom_mask_path(folder: Path, stem: str, kind: str) -> Path:
-    """Where `write_dicom_mask` writes: the file `<stem>.dcm`, or the folder `<stem>_dicom` of a series."""
+    """The path that `write_dicom_mask` writes: the file `<stem>.dcm`, or the folder `<stem>_dicom` of a series."""
     return folder / (f"{stem}.dcm" if kind == "seg" else f"{stem}_dicom")
 
 
 def remove_dicom_masks(folder: Path, stem: str) -> None:
-    """Removes what an earlier run may have left, of either kind."""
+    """Removes DICOM masks of either kind from an earlier run."""
     dicom_mask_path(folder, stem, "seg").unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(dicom_mask_path(folder, stem, "series"))
@@ -95,19 +95,19 @@ def write_dicom_mask(
     kind: str,
     classes: Sequence[int] = (1,),
 ) -> Path:
-    """Writes a mask as DICOM, on the grid and with patient and study of the DICOM image that it was made of.
+    """Writes a mask as DICOM, with grid, patient and study of the DICOM image that it belongs to.
 
     "seg" is one binary DICOM-SEG object that refers to each source image, with a frame for each slice, empty ones
-    included. "series" is a series of the source's own kind, each slice a copy of its source's attributes but for
-    those that tell of its pixels: 0 and 1 in as many bits as the source has, with a window that shows them black and
-    white. Both have new UIDs each time. Of several classes, "seg" has a segment for each, in their order, and "series"
-    holds their values, in 16 bits where 8 do not suffice.
+    included. "series" is a series of the source's own kind. Each slice copies the attributes of its source slice,
+    except those about its pixels. The pixels are 0 and 1 in as many bits as the source has, with a window that shows
+    them black and white. Both kinds get new UIDs each time. With several classes, "seg" has a segment for each, in
+    their order, and "series" holds their values, in 16 bits if 8 are not enough.
 
     Args:
         mask: (1, *spatial), foreground above 0, or of several classes 0 and their values, with the `meta` of the image
             as `load_image` left it.
         source: the image: a file, or the folder of a series.
-        folder: where to.
+        folder: the output folder.
         stem: name without suffix, see `dicom_mask_path`.
         kind: "seg" or "series".
         classes: values of the classes, ascending, up to 65535.
@@ -116,8 +116,8 @@ def write_dicom_mask(
         the path of the file, or of the folder, which are complete or absent.
 
     Raises:
-        UnfitSourceError: where the source does not permit it, with several frames in one file, or attributes that are
-            missing or wrong; in one line that says which.
+        UnfitSourceError: if the source does not permit it, because it has several frames in one file, or attributes
+            that are missing or wrong; one line says which.
         OSError: when a file cannot be read or written.
     """
     import pydicom

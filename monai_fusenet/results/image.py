@@ -1,4 +1,4 @@
-"""The files that one image leaves in a folder of results, and the fingerprint that tells whose they are."""
+"""The files of one image in a folder of results, and the fingerprint that says which image and settings made them."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ NO_DICOM = "no DICOM {}: "
 
 
 class ImageResult(NamedTuple):
-    """What was made of one image.
+    """The results of one image.
 
     Attributes:
-        image: what was segmented (C, *spatial), values in [0, 1].
+        image: the segmented image (C, *spatial), values in [0, 1].
         clusters: (1, *spatial), integers from 1, with the `meta` of the image as `load_image` left it.
         mask: (1, *spatial), 0 and 1, or of several classes 0 and their values, with the same `meta`.
         augmented: second view (C, *any spatial of as many axes), values in [0, 1].
-        regions: candidates for the mask, best first; `None` where no rule chose among candidates.
-        objects: (1, *spatial), the objects 1..n of the mask, 0 elsewhere, with the same `meta`; `None` where nobody
-            cut the mask into objects.
-        objects_wanted: how many objects the mask should hold; 0 where nobody has said.
+        regions: candidates for the mask, best first; `None` if no rule chose among candidates.
+        objects: (1, *spatial), the objects 1..n of the mask, 0 elsewhere, with the same `meta`; `None` if the mask was
+            not cut into objects.
+        objects_wanted: how many objects the mask should hold; 0 if unknown.
         field: (*spatial), bool: the field of view; `None`: the whole image.
-        confidence: how sure the mask is, in [0, 1]; `None` where nobody has said.
-        classes: what values the mask may hold, ascending.
+        confidence: how sure the mask is, in [0, 1]; `None` if unknown.
+        classes: the values that the mask may hold, ascending.
     """
 
     image: np.ndarray
@@ -77,16 +77,16 @@ class ImageResult(NamedTuple):
 
     @property
     def object_count(self) -> int | str:
-        """How many objects the mask was cut into; "" where it was not."""
+        """How many objects the mask was cut into; "" if it was not cut."""
         return "" if self.objects is None else int(self.objects.max())
 
     @property
     def choice(self) -> str:
-        """Why this mask, see `describe_choice`; "" where no rule chose among candidates."""
+        """Why this mask was chosen, see `describe_choice`; "" if no rule chose among candidates."""
         return "" if self.regions is None else describe_choice(self.regions)
 
     def oddities(self) -> list[str]:
-        """What a user should know of clusters and mask, a few words each."""
+        """Warnings for the user about clusters and mask, a few words each."""
         found = sum(region.chosen for region in self.regions or ())
         oddities = []
         if self.cluster_count == 1:
@@ -100,7 +100,7 @@ class ImageResult(NamedTuple):
         return oddities
 
     def panel_row(self) -> PanelRow:
-        """What the panel shows: the outline of the mask, or those of its objects or classes."""
+        """The row of the panel, with the outline of the mask, or of its objects or classes."""
         note = self.choice
         mask = places_of_classes(self.mask.cpu().numpy()[0], self.classes)
         sure = "" if self.confidence is None else f"confidence {self.confidence:.2f}"
@@ -119,15 +119,16 @@ class ImageResult(NamedTuple):
 
 
 class ImageFiles:
-    """Writes clusters, mask and panel of an image, and knows again what an earlier run has written.
+    """Writes clusters, mask and panel of an image, and recognises the files of an earlier run.
 
-    All files are complete or absent. An image is finished where its row in `summary.csv`, or its panel, carries a
+    All files are complete or absent. An image is finished if its row in `summary.csv`, or its panel, carries a
     fingerprint of image and settings. The panel is written last, and the row after it; the panel (as the PNG text
     `objects`) says whether there are objects.
 
     Args:
         folder: where the files go; made when the first is written.
-        settings: what the results depend on besides the images, as plain numbers, strings, lists and dictionaries.
+        settings: everything besides the images that the results depend on, as plain numbers, strings, lists and
+            dictionaries.
         dicom_output: also write masks of DICOM images as DICOM, "seg" or "series", see `write_dicom_mask`.
     """
 
@@ -138,11 +139,11 @@ class ImageFiles:
         self.dicom_output = dicom_output
 
     def finished(self, items: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, str]]) -> dict[str, bool]:
-        """The items, by file, of which all files lie there, and whether they were made of this image and settings.
+        """The items with all files present, by file, and whether this image and these settings made them.
 
         Args:
             items: each with `image`, `file` and `name`.
-            rows: of an earlier summary, by file.
+            rows: rows of an earlier summary, by file.
         """
         there = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
         found = {}
@@ -159,7 +160,7 @@ class ImageFiles:
         return found
 
     def have_dicom(self, item: Mapping[str, Any], message: str) -> bool:
-        """Whether the mask lies there as DICOM, too, or need not; `message` is that of its row in the summary."""
+        """Whether the mask is present as DICOM, or need not be; `message` comes from its row in the summary."""
         if self.dicom_output is None or not is_dicom(_source(item)):
             return True
         path = dicom_mask_path(self.folder, f"{item['name']}_mask", self.dicom_output)
@@ -172,12 +173,12 @@ class ImageFiles:
 
         Args:
             item: with `image`, `file` and `name`.
-            result: what was made of it.
-            content: digest of the image as it was read, see `content_digest`; `None` where nobody knows it.
-            panel: whether to draw one; one from earlier goes in any case.
+            result: the results of this item.
+            content: digest of the image as it was read, see `content_digest`; `None` if unknown.
+            panel: whether to draw a panel; an earlier panel is removed in any case.
 
         Returns:
-            the fingerprint of image and settings, and why there is no DICOM mask where there should be one, else "".
+            the fingerprint of image and settings, and the reason why a wanted DICOM mask is missing, otherwise "".
 
         Raises:
             ValueError: when the image has changed since it was read.
@@ -223,7 +224,7 @@ class ImageFiles:
         return ""
 
     def fingerprint(self, content: str) -> str:
-        """Of an image, by the digest of its content, and of the settings."""
+        """The fingerprint of the settings and of an image, given by the digest of its content."""
         return hashlib.sha256(f"{self.settings} {content}".encode()).hexdigest()
 
     def _text_of_panel(self, item: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which files lie in a folder of results, and label maps on the grid of their image."""
+"""The names of files in a folder of results, and label maps on the grid of their image."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def label_map_in(names: Container[str], name: str, kind: str) -> bool:
 def write_label_map(labels: MetaTensor, folder: Path, stem: str, foreground: int = 1) -> Path:
     """Writes integer labels on the grid of the file that the image came from.
 
-    Those of the working copy of a large picture are repeated for all pixels of a block, tile by tile.
+    For a large picture, the labels of the working copy are repeated for all pixels of a block, tile by tile.
 
     Args:
         labels: (1, *spatial), integers from 0 to 2**31 - 1, with the `meta` of the image as `load_image` left it.
-        folder: where to.
+        folder: the output folder.
         stem: name of the file without its suffix.
-        foreground: what to multiply labels with in a picture: 255 makes a 0/1 mask visible.
+        foreground: factor for the labels in a picture: 255 makes a 0/1 mask visible.
 
     Returns:
-        the path: PNG for pictures, a TIFF of compressed tiles for large ones, NIfTI for all others; uint8, or uint16
-        where a label is above 255, or above 65535 uint32, which a PNG does not hold: the picture is a TIFF (int32)
-        then. A NIfTI image hands on both forms of its place (sform and qform) with their codes, so that every reader
-        shows it where it shows the image; from other formats, both state the affine.
+        the path: PNG for pictures, a TIFF of compressed tiles for large ones, NIfTI for all others. The type is uint8,
+        uint16 if a label is above 255, and uint32 above 65535. A PNG cannot hold uint32, so the picture is then a TIFF
+        (int32). The labels of a NIfTI image keep its sform and qform with their codes, so every reader shows them in
+        the place of the image. For other formats, both forms state the affine.
     """
     array = labels.cpu().numpy()[0]
     array = array.astype(np.min_scalar_type(int(array.max())))
@@ -93,9 +93,9 @@ def _write_tiles(array: np.ndarray, path: Path, block: int, shape: Sequence[int]
 
 
 def placement_note(labels: MetaTensor) -> str:
-    """Which readers cannot open the NIfTI file of labels; "" where all can, or where they go to a PNG.
+    """Names the readers that cannot open the NIfTI file of labels; "" if all can, or if the labels go to a PNG.
 
-    ITK knows turned and flipped grids alone. Where no qform states one, it refuses a sheared sform (a tilted gantry).
+    ITK supports only turned and flipped grids. If no qform states one, it refuses a sheared sform (a tilted gantry).
 
     Args:
         labels: as for `write_label_map`.

@@ -1,4 +1,4 @@
-"""Results as pictures."""
+"""Panels: results as pictures."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ TILE, TITLE, NOTE, GAP = 3.0, 0.25, 0.13, 0.06  # inches: a picture's width, a l
 
 
 class PanelRow:
-    """One image and what was made of it, cut to the plane that is shown.
+    """One image and its results, cut to the plane that is shown.
 
-    A volume is shown in the plane of its last axis in which most of the mask lies (the middle one where the mask is
-    empty). Images with a geometry are turned and mirrored as radiologists see them: the head or the front up, the
-    patient's right at the left, in sagittal planes the front at the left.
+    A volume is shown in the plane of its last axis with most of the mask (the middle one if the mask is empty). Images
+    with a geometry are turned and mirrored as radiologists see them: the head or the front up, the patient's right at
+    the left, in sagittal planes the front at the left.
 
     Args:
         image: (C, *spatial), values in [0, 1]; up to three channels are shown.
         clusters: (*spatial), integers from 1; 0, outside the field of view, is black.
-        mask: (*spatial), foreground above 0; whole numbers 1..n are classes, each outlined in a colour of its own.
+        mask: (*spatial), foreground above 0; whole numbers 1..n are classes, each with its own colour.
         augmented: second view (C, *any spatial of as many axes), values in [0, 1].
         label: ground truth (*spatial), foreground above 0.
         affine: 4 x 4, from indices to mm (RAS); `None`: a picture, whose first axis points down.
-        note: a few words to stand under the mask.
+        note: a few words under the mask.
         field: (*spatial), bool: the field of view, which is drawn as a thin line; `None`: the whole image.
     """
 
@@ -104,7 +104,7 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> Figure:
     """Draws a row for each image: image | augmented view | clusters | contour of the mask over the image.
 
     Args:
-        rows: what to show; the column of the augmented view is left out where no row has one.
+        rows: what to show; the column of the augmented view is left out if no row has one.
         titles: a name for each row.
 
     Returns:

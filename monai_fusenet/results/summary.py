@@ -1,4 +1,4 @@
-"""`summary.csv`: a row for each image, the parts of it that ranks keep, and what it says of a choice."""
+"""`summary.csv`: a row for each image, its parts in a process group, and the text about a choice."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Row = dict[str, Any]
 class Summary:
     """The rows of a folder's images, on disk after each change.
 
-    A row is appended as it comes; `write` puts all in order. In a process group each rank keeps its rows in a
+    Rows are appended as they come; `write` puts them in order. In a process group each rank keeps its rows in a
     `summary.part<rank>.csv`, until `merge` makes one `summary.csv`.
 
     Args:
         folder: where `summary.csv` goes; made when it is written.
-        files: of all images, in the order of the rows.
-        rows: what is known of them, by file.
-        others: rows of images that are none of these, to stand behind them.
+        files: the files of all images, in the order of the rows.
+        rows: the known rows, by file.
+        others: rows of other images, which come last.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Summary:
         return Counter(self._counts)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Adds the row of an image, in the place of an earlier one; what it lacks is "".
+        """Adds the row of an image, or replaces an earlier one; missing values are "".
 
-        Of two rows of an image in the file, the later counts.
+        If the file has two rows of an image, the later counts.
         """
         self._put({**dict.fromkeys(SUMMARY_COLUMNS, ""), **row})
         path = self._path()
@@ -84,14 +84,14 @@ class Summary:
             self.write()
 
     def merge(self) -> None:
-        """Tells all ranks of the rows of all, and lets the first write them as one `summary.csv`."""
+        """Shares the rows of all ranks with all ranks; the first writes them as one `summary.csv`."""
         for rows in distributed.gather(self.rows):
             for row in rows.values():
                 self._put(row)
         distributed.from_first(self.write)
 
     def write(self) -> None:
-        """Writes a row for each image met, in the order of `files`, and then the others."""
+        """Writes a row for each image so far, in the order of `files`, and then the others."""
         with (
             atomic_path(self._path()) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -121,14 +121,14 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def describe_choice(regions: Sequence[Region], most: int = 3) -> str:
-    """Why these regions and no others, in a few words: the scores of the chosen and of the best rejected ones.
+    """Why these regions were chosen, in a few words: the scores of the chosen and of the best rejected ones.
 
-    Between them stands what the score of the best is the product of, weights aside. A star marks a rejected one that
-    overlaps with a chosen one.
+    Between them are the factors of the best score, without the weights. A star marks a rejected region that overlaps
+    with a chosen one.
 
     Args:
         regions: candidates, best first, as `choose_foreground` returns them.
-        most: how many scores of either kind are told.
+        most: how many scores of either kind to give.
 
     Example:
         >>> best = Region(0.2, 0.1, 0.4, 0, 0.5, chosen=True)
@@ -149,9 +149,9 @@ def describe_choice(regions: Sequence[Region], most: int = 3) -> str:
 
 
 def read_summary(path: str | Path) -> dict[str, dict[str, str]]:
-    """The rows of a `summary.csv`, or of the one in a folder, by file; empty where there is none to read.
+    """The rows of a `summary.csv`, or of the one in a folder, by file; empty if there is none.
 
-    What is missing in a row is "".
+    Missing values of a row are "".
     """
     path = Path(path)
     try:
@@ -165,7 +165,7 @@ def read_summary(path: str | Path) -> dict[str, dict[str, str]]:
 
 
 def read_summary_and_parts(folder: Path) -> dict[str, dict[str, str]]:
-    """As `read_summary`, with the rows that the ranks of a run that was killed have left in parts."""
+    """As `read_summary`, but also with the rows in the parts that the ranks of a killed run have left."""
     rows = read_summary(folder)
     for part in _parts(folder):  # later than the summary
         rows |= read_summary(part)

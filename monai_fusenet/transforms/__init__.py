@@ -1,4 +1,4 @@
-"""What prepares an image and what finishes a result."""
+"""Transforms that prepare an image or finish a result."""
 
 from monai_fusenet.transforms.acquisition import (
     FIELD_SHAPES,

@@ -1,4 +1,4 @@
-"""Images of a batch and their masks, moved, bent and lit otherwise: all at once, on the device that they are on."""
+"""Random changes of shape and light for the images of a batch and their masks, all at once, on their device."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ OFTEN, SELDOM = 0.5, 0.3  # share of the images to which a change is made that n
 
 
 class AugmentBatch:
-    """Draws for each image of a batch how it is moved and lit, and moves its mask with it.
+    """Changes position, shape and light of each image of a batch at random, and moves its mask in the same way.
 
-    Images are mirrored, turned, scaled, shifted and bent, in one interpolation; what comes in from outside repeats the
-    border. Then their gamma, brightness, contrast, colours, shade and noise change; values may leave [0, 1]. All
-    draws are from torch's own generators, which the caller seeds. One image after the other, as MONAI's dictionary
-    transforms do it, augmentation takes half as long as the step of a small network on two cores; at once, a tenth.
+    Images are mirrored, turned, scaled, shifted and bent, in one interpolation; pixels from outside repeat the border.
+    Then their gamma, brightness, contrast, colours, shade and noise change; values may leave [0, 1]. All draws use
+    torch's own generators, which the caller seeds. On two cores, this takes a tenth of the time of a step of a small
+    network. MONAI's dictionary transforms, which handle one image after the other, take half of it.
 
     Args:
         flip_axes: spatial axes along which images may be mirrored, counted from 0.
         rotation: largest angle, in radians, in each plane.
-        scaling: images become up to 1 + `scaling` times as large, or as small, along all axes alike.
-        stretch: largest logarithm of the ratio of two axes' scales, beside that.
+        scaling: images become up to 1 + `scaling` times larger or smaller, along all axes alike.
+        stretch: largest logarithm of the ratio of two axes' scales, in addition to `scaling`.
         translation: largest shift along an axis, as a share of the side.
         bending: standard deviation of the shift of a knot of a grid of five along each axis, as a share of half the
             side; half of the images are bent.
         gamma: largest logarithm of the exponent.
-        contrast: largest change of the contrast, as a share; likewise the next three.
-        brightness: of all channels alike, by a factor, and half as much by a summand.
-        colour: of each channel for itself.
-        shading: of a shade that is smooth over the image, its standard deviation.
-        noise: standard deviation.
+        contrast: largest change of the contrast, as a share; the next three are shares, too.
+        brightness: change of all channels alike, by a factor, and half as much by an added value.
+        colour: change of each channel on its own.
+        shading: standard deviation of a shade that is smooth over the image.
+        noise: standard deviation of the noise.
 
     Raises:
-        ValueError: when a number is negative, or an axis is none.
+        ValueError: when a number is negative, or an axis does not exist.
 
     Example:
         >>> image, target = torch.rand(2, 3, 32, 24), torch.zeros(2, 1, 32, 24)

@@ -18,19 +18,20 @@ __all__ = ["AugmentPaird"]
 class AugmentPaird(Randomizable, MapTransform):
     """Adds an augmented view beside the image and leaves the image untouched.
 
-    A sample that already brings `augmented_key` (a second phase, sequence or modality) keeps it as it is, and one whose
-    last channels are that view is taken apart.
+    A sample that already has `augmented_key` (a second phase, sequence or modality) keeps it as it is. If the last
+    channels of the image are the second view, they are split off, see `second_view_channels`.
 
     Args:
         keys: key of the image (C, *spatial), values in [0, 1].
         augmented_key: key of the second view.
         transform: dictionary transform that makes the copy under `augmented_key` differ; `None`: the published one,
             brightness and hue, then blur. Its draws follow this transform's random state.
-        second_view_channels: the second half of the image's channels, which become the second view; 0: all are image.
+        second_view_channels: number of last channels, half of all, which become the second view; 0: all belong to the
+            image.
 
     Raises:
-        KeyError: when the sample lacks the image.
-        ValueError: when an image has not twice as many channels as the second view.
+        KeyError: when the sample has no image.
+        ValueError: when an image does not have twice as many channels as the second view.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2.

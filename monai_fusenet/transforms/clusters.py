@@ -42,20 +42,20 @@ class ScoresToClustersd(MapTransform):
         clusters_key: where the map goes: (1, *spatial of the loaded image), integers 1..n by decreasing size, and 0
             outside the field.
         image_key: key of the image, a `MetaTensor` whose `meta` still has `spatial_shape` and `loaded_affine` (or
-            `original_affine`) as they were when it was loaded; both MONAI's and this package's loaders leave them.
-            Without them the map gets the shape of the image under `guide_key`, or else its present shape with a
-            warning, and no metadata.
-        merge_twins: merge the clusters that the network takes for one, see `network`.
+            `original_affine`) as they were when it was loaded; MONAI's and this package's loaders write them. Without
+            them the map has no metadata. It then gets the shape of the image under `guide_key`, or else the current
+            shape, with a warning.
+        merge_twins: merge the clusters that belong together for the network, see `network`.
         guide_key: key of the loaded image before it was resized, (C, *spatial), values in [0, 1], whose edges the map
             follows, see `guided_upsampling`; `None`: plain interpolation.
-        network: what the scores come from, which says by its `merge` which clusters are one, see `merged`; `None`:
-            clusters c and c + K/2, as in a `FuseNet`.
-        field_key: key of the field (1, *spatial of the loaded image) to whose box the image was cropped, see
-            `CropToFieldd`; `None`: it was not.
+        network: the network that made the scores. Its `merge` says which clusters belong together, see `merged`.
+            `None`: clusters c and c + K/2, as in a `FuseNet`.
+        field_key: key of the field (1, *spatial of the loaded image) if the image was cropped to its box, see
+            `CropToFieldd`; `None`: it was not cropped.
 
     Raises:
-        ValueError: when a score is not finite, when K is odd where twins are to be merged without a network, when
-            the image was turned, mirrored, cropped or resampled to another extent since it was loaded.
+        ValueError: when a score is not finite; when twins are to be merged without a network and K is odd; when the
+            image was turned, mirrored, cropped or resampled to another extent since it was loaded.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ScoresToClustersd(MapTransform):
         for key in self.key_iterator(sample):
             scores = plain(tensor_of(sample[key])).unsqueeze(0)
             if not scores.isfinite().all():
-                raise ValueError("the scores are not finite: the fit diverged; a smaller lr or fewer steps may mend it")
+                raise ValueError("the scores are not finite: the fit diverged; try a smaller lr or fewer steps")
             if self.merge_twins:
                 scores = merge_twin_scores(scores) if self.network is None else merged(self.network, scores)
             guide = None if self.guide_key is None else plain(tensor_of(sample[self.guide_key])).unsqueeze(0)

@@ -1,4 +1,4 @@
-"""What turns an image into its augmented view: brightness, hue and blur."""
+"""The changes that make an augmented view: brightness, hue and blur."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def shift_hue(image: np.ndarray, shift: float) -> np.ndarray:
 
 
 def blur(image: np.ndarray, kernel_size: Sequence[int], sigma: float) -> np.ndarray:
-    """Gaussian blur with a kernel of fixed size, renormalised, and reflection at the border (edges not repeated).
+    """Gaussian blur with a renormalised kernel of fixed size; the border is reflected without repeating the edge.
 
     Args:
         image: (C, *spatial).
@@ -72,11 +72,11 @@ def _as_range(value: float | Sequence[float], name: str) -> tuple[float, float]:
 
 
 class RandColorJitter(Randomizable, Transform):
-    """Changes brightness and hue, in an order drawn at random (clamping makes it matter).
+    """Changes brightness and hue, in random order; the order matters because values are clamped.
 
-    The defaults are the published ones, which draw nothing but the order. Hue is shifted in images of two spatial
-    dimensions and three channels only, taken as R, G, B; others keep their colours. (The published shift is -0.06 on
-    channels in the order B, G, R: +0.06 here.)
+    The defaults are the published values; with them, only the order is random. Hue is shifted only in 2-D images of
+    three channels, taken as R, G, B; others keep their colours. (The published shift is -0.06 on channels in the order
+    B, G, R, which is +0.06 here.)
 
     Args:
         brightness: factor, or range to draw it from.
@@ -86,7 +86,7 @@ class RandColorJitter(Randomizable, Transform):
         (C, *spatial), values in [0, 1] -> the same
 
     Raises:
-        ValueError: when a range is the wrong way round, or an image holds whole numbers.
+        ValueError: when the ends of a range are swapped, or an image holds whole numbers.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.
@@ -129,7 +129,7 @@ class RandFixedKernelBlur(Randomizable, Transform):
         (C, *spatial) -> the same
 
     Raises:
-        ValueError: when a kernel size is even, the range is the wrong way round, or an image holds whole numbers.
+        ValueError: when a kernel size is even, the ends of the range are swapped, or an image holds whole numbers.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.

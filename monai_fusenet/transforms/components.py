@@ -1,4 +1,4 @@
-"""Masks and label maps of probabilities."""
+"""Masks and label maps from probabilities."""
 
 from __future__ import annotations
 
@@ -22,30 +22,32 @@ NEXT = 0.2  # of the weight of the first object: what each further one must have
 
 
 def channels_of(classes: Sequence[int]) -> int:
-    """How many channels tell classes apart: one of a single class, else one of each and one of the background."""
+    """The number of channels: one for a single class, else one for each class and one for the background."""
     return 1 if len(classes) == 1 else len(classes) + 1
 
 
 class ProbabilitiesToMaskd(MapTransform):
-    """Makes a mask of the probability of a foreground, or a label map of those of several classes.
+    """Makes a mask from the probability of a foreground, or a label map from those of several classes.
 
-    One probability is cut at a half, and so many of its connected components are kept as there are objects. The sum of
-    a component's probability counts, and the border speaks against it: what a network takes for an object by mistake,
-    rulers and colour charts, mostly lies there. Holes of less than a fifth of what is kept are filled.
+    A single probability is cut at 0.5. The best connected components are kept, as many as there are objects. A
+    component ranks by the sum of its probability, and lower if it touches the border: rulers and colour charts, which a
+    network may take for objects, mostly lie there. Holes smaller than a fifth of the kept pixels are filled.
 
-    Of several classes, each pixel belongs to the likeliest; to the background where nothing is known and all are 0.
+    With several classes, each pixel gets the likeliest class, or the background where all probabilities are 0
+    (unknown).
 
     Args:
-        keys: of probabilities (1, *spatial), or (n + 1, *spatial) of background and n classes, 2-D or 3-D, values in
-            [0, 1]; a mask (1, *spatial), 0 or 1, or a label map, 0 and the values of the classes, takes their place.
-        objects: how many components are kept at most of one probability; `None`: all, as they are.
+        keys: keys of probabilities (1, *spatial), or (n + 1, *spatial) of background and n classes, 2-D or 3-D, values
+            in [0, 1]. They are replaced by a mask (1, *spatial) of 0 and 1, or by a label map of 0 and the values of
+            the classes.
+        objects: largest number of components to keep from a single probability; `None`: all, unchanged.
         classes: the values of n classes in a label map, whole numbers above 0.
-        classes_key: where the classes go if there are several, so that writers know what a mask may hold.
+        classes_key: where the classes go if there are several, so that writers know which values a mask may have.
         allow_missing_keys: see `MapTransform`.
 
     Raises:
-        ValueError: when `objects` is no whole number of at least 1, `classes` are not different whole numbers above 0,
-            or probabilities are not of so many classes.
+        ValueError: when `objects` is no whole number of at least 1, `classes` are not distinct whole numbers above 0,
+            or the probabilities have another number of classes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How sure a network is of the mask that was cut from its probability."""
+"""How sure a network is of a mask that was made from its probability."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["MaskConfidenced"]
 
 
 class MaskConfidenced(MapTransform):
-    """Puts the soft Dice of a mask with the probability that it was cut from beside it: a float in [0, 1].
+    """Adds the confidence of a mask: its soft Dice with the probability that it was made from, a float in [0, 1].
 
-    1 where the network is certain of every pixel. The probability of what the mask leaves out, such as a smaller part,
-    lowers it. `None` for an empty mask, of which nothing can be said.
+    It is 1 if the network is certain of every pixel. Probability outside the mask, such as that of a smaller part that
+    was left out, lowers it. An empty mask has no confidence: `None`.
 
     Args:
         keys: key of the mask (C, *spatial), or of a label map (1, *spatial); foreground above 0.
-        probability_key: key of the probability, of the shape of the mask, in [0, 1]; or, of n classes,
-            (n + 1, *spatial), the first of which is background: then how sure the foreground is.
+        probability_key: key of the probability, of the shape of the mask, in [0, 1]; or, with n classes, (n + 1,
+            *spatial) with the background first; the confidence is then that of the foreground.
         confidence_key: where the number goes.
-        power: that the number is raised to: of a network that is surer than it is right, one above 1.
+        power: exponent of the number; use one above 1 for a network that is too sure of itself.
 
     Raises:
         ValueError: for a negative power, and when mask and probability differ in shape.

@@ -51,7 +51,7 @@ def kmeans_clusters(image: np.ndarray, k: int, seed: int = 0, field: np.ndarray 
 def kmeans_partitions(
     image: np.ndarray, counts: Sequence[int], seed: int = 0, field: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:
-    """`kmeans_clusters` for several numbers of clusters, one after the other; the colours are found once."""
+    """`kmeans_clusters` for several numbers of clusters, one after the other; the colours are computed once."""
     check_image(image)
     if min(counts, default=1) < 1:
         raise ValueError(f"k must be at least 1, got {min(counts)}")
@@ -101,14 +101,14 @@ def colours_of(image: np.ndarray) -> np.ndarray:
 
 
 class KMeansClustersd(MapTransform):
-    """k-means clusters of an image as it was loaded, see `kmeans_clusters`: the classical teacher of a distillation.
+    """k-means clusters of an image at its loaded size, see `kmeans_clusters`: the classical teacher of a distillation.
 
     Args:
         keys: key of the image (C, *spatial), values in [0, 1].
         clusters_key: where the clusters go: (1, *spatial), integers 1..clusters by decreasing size, where the image is.
         clusters: how many.
-        field_key: key of a field (1, *spatial), whose pixels alone are clustered, and outside which the label is 0;
-            `None`: all are.
+        field_key: key of a field (1, *spatial): only its pixels are clustered, and the label outside is 0. `None`: all
+            pixels.
     """
 
     def __init__(

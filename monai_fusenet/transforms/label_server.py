@@ -1,4 +1,4 @@
-"""What MONAI Label's own app for bundles expects of a mask, where it differs from everybody else."""
+"""The mask layout that MONAI Label's own app for bundles expects."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["ForLabelServerd"]
 
 
 class ForLabelServerd(MapTransform):
-    """Lays out a 2-D mask for the writer of MONAI Label; leaves all samples that come from elsewhere alone.
+    """Lays out a 2-D mask for the writer of MONAI Label; samples from elsewhere stay as they are.
 
-    That writer takes masks of pictures without a channel and with the column first, as MONAI's own readers load
-    pictures. It writes a flat mask without its place, so that a slice becomes a volume of one slice. It knows no
-    default type of pixels that fits a mask, and writes a mask of a JPEG as a JPEG, which is lossy.
+    That writer expects masks of pictures without a channel and with the column first, as MONAI's own readers load
+    pictures. It writes a flat mask without its geometry; therefore a slice becomes a volume of one slice. Its default
+    pixel type does not fit a mask. It writes the mask of a JPEG as a JPEG, which is lossy.
 
     Args:
         keys: key of the mask (1, *spatial).
-        image_key: key of the image, by whose `meta` the writer checks the mask's shape.
-        path_key: what MONAI Label adds to a sample, and nobody else.
+        image_key: key of the image; the writer checks the mask's shape with its `meta`.
+        path_key: a key that only MONAI Label adds to a sample.
 
     Shape:
         a picture (1, H, W) -> (W, H); other 2-D images (1, X, Y) -> (X, Y, 1), or where else the file has the axis of

@@ -1,4 +1,4 @@
-"""Masks as shapes: their surroundings, connected parts, holes, cuts at thin bridges, and convex hulls."""
+"""Shape operations on masks: distances, connected parts, holes, cuts at thin bridges, and convex hulls."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Box = tuple[slice, ...]
 
 
 def within_distance(mask: np.ndarray, radius: float) -> np.ndarray:
-    """Where a pixel of a mask (*spatial) is at most so many pixels away, bool.
+    """The pixels at most `radius` pixels away from a mask (*spatial), bool.
 
-    The same as `ndimage.distance_transform_edt(~mask) <= radius` of a mask that is not empty, in less time where the
-    radius is small beside the image; near an empty mask there is nothing.
+    For a mask that is not empty, this is `ndimage.distance_transform_edt(~mask) <= radius`, in less time if the radius
+    is small compared with the image. For an empty mask, no pixel is near.
     """
     far = len(mask) + math.ceil(radius) + 1
     places = np.arange(len(mask), dtype=np.int16 if far < 2**14 else np.int32).reshape(-1, *[1] * (mask.ndim - 1))
@@ -41,13 +41,13 @@ def within_distance(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """A mask (*spatial) and what it surrounds: pixels from which no way along faces leads out of the image."""
+    """A mask (*spatial) with its holes filled; from a hole, no path along faces leads out of the image."""
     around = ndimage.label(np.pad(~mask, 1, constant_values=True))[0]  # half the time of ndimage.binary_fill_holes
     return around[(slice(1, -1),) * mask.ndim] != around.flat[0]
 
 
 def parts(components: np.ndarray, least: float) -> Iterator[tuple[Box, np.ndarray]]:
-    """Each label from 1 on that has at least so many pixels: its bounding box, and where it is therein."""
+    """Yields bounding box and mask in it of each label from 1 on with at least `least` pixels."""
     sizes = np.bincount(components.ravel())
     for label, box in enumerate(ndimage.find_objects(components), start=1):
         if box is not None and sizes[label] >= least:
@@ -55,7 +55,7 @@ def parts(components: np.ndarray, least: float) -> Iterator[tuple[Box, np.ndarra
 
 
 def opened_components(mask: np.ndarray, radius: float) -> np.ndarray:
-    """Connected components of a mask, cut where they are thinner than two radii, from 1 on; 0: what is thin."""
+    """Connected components of a mask, cut where they are thinner than two radii, from 1 on; thin places are 0."""
     if radius == 0:
         return connected_components(mask, connectivity=1)
     cores, count = connected_components(mask & ~within_distance(~mask, radius), connectivity=1, return_num=True)
@@ -73,13 +73,12 @@ def opened_components(mask: np.ndarray, radius: float) -> np.ndarray:
 def convex_hull(mask: np.ndarray, of_centres: bool = False) -> np.ndarray:
     """The pixels whose centres lie in the convex hull of a mask (*spatial), bool.
 
-    The same as scikit-image's `convex_hull_image`, whose time for pictures goes into asking for each pixel whether it
-    lies in a polygon: here the two sides of the hull say for each row where it begins and ends.
+    The same as scikit-image's `convex_hull_image`, but faster for pictures: that function tests for each pixel whether
+    it lies in a polygon. Here the two sides of the hull give begin and end of each row.
 
     Args:
         mask: bool, at least one pixel; volumes go to scikit-image.
-        of_centres: the hull is that of the pixels' centres, not of the middles of their sides
-            (`offset_coordinates=False`).
+        of_centres: use the hull of the pixels' centres, not of the middles of their sides (`offset_coordinates=False`).
     """
     if mask.ndim != 2:
         return convex_hull_image(mask, offset_coordinates=not of_centres)

@@ -1,4 +1,4 @@
-"""A mask cut into its objects, nuclei or cells that touch: a watershed of the distance to the background."""
+"""Cuts a mask into touching objects, such as nuclei or cells, by a watershed of the distance to the background."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ FRAGMENT = 1 / 3  # of the typical width
 def split_objects(mask: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
     """Cuts a mask into objects at its necks.
 
-    Two parts are two objects where the neck between them is less than 0.8 times as wide as the thinner one, by the
-    distance map of the mask, smoothed by a tenth of the typical radius, or a pixel. A watershed of the distance draws
-    the cut. A fragment, less than a third as wide as is typical (a ninth of the area), joins the larger neighbour with
-    which it shares most of its border; alone, it is debris and belongs to no object. Radius and size are typical where
-    half of the mask lies in objects that are larger. So nothing depends on the size of an object in pixels, and a shape
-    without a neck stays whole, however long it is.
+    Two parts are two objects if the neck between them is less than 0.8 times as wide as the thinner part. Widths come
+    from the distance map of the mask, smoothed by a tenth of the typical radius, or by a pixel. A watershed of the
+    distance draws the cut. A fragment is less than a third as wide as is typical (a ninth of the area). It joins the
+    larger neighbour with which it shares most of its border. Without a neighbour it is debris and belongs to no object.
+    The typical radius and size are those where half of the mask lies in larger objects. So the result does not depend
+    on the size of objects in pixels, and a shape without a neck stays whole, however long it is.
 
-    Brightness takes no part: weighed into the distance, it was as often misled by the texture of nuclei as it helped.
+    Brightness is not used: combined with the distance, it did harm as often as it helped, because nuclei have texture.
 
     Args:
         mask: (*spatial), foreground above 0, 2-D or 3-D.
         spacing: sides of a pixel, in any unit; `None`: equal ones.
 
     Returns:
-        (*spatial), int32: objects 1..n in the order in which they come along the axes, 0 elsewhere.
+        (*spatial), int32: objects 1..n in their order along the axes, 0 elsewhere.
 
     Raises:
         ValueError: `spacing` does not fit the axes, or a side is not above 0.
@@ -120,7 +120,7 @@ def _borders(objects: np.ndarray) -> dict[int, dict[int, int]]:
 
 
 class MaskToObjectsd(MapTransform):
-    """Puts the objects of a mask beside it, see `split_objects`; of an image with a geometry, by its millimetres.
+    """Puts the objects of a mask beside it, see `split_objects`; it uses the millimetres of an image with a geometry.
 
     Args:
         keys: key of the mask (1, *spatial), foreground above 0, with the `meta` of the image if it has any.

@@ -1,4 +1,4 @@
-"""Values as an 8-bit picture can hold them."""
+"""Values as in an 8-bit picture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class From8Bitd(MapTransform):
 class QuantizeTo8Bitd(MapTransform):
     """Rounds to multiples of 1/255 and saturates to [0, 1], as resampling an 8-bit picture does.
 
-    The published loader resamples 8-bit pictures (bicubic, which overshoots) and divides by 255 afterwards.
+    The published loader resamples 8-bit pictures (bicubic, which overshoots) and then divides by 255.
 
     Args:
         keys: keys of tensors of any shape, nominally in [0, 1].

@@ -1,4 +1,4 @@
-"""A second view that is turned and mirrored, and where each of its pixels came from."""
+"""A second view that is turned and mirrored, and the origin of each of its pixels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def turned(image: Tensor, axes: tuple[int, ...], flips: tuple[bool, ...], outsid
 
     Args:
         image: (C, *spatial).
-        axes: which axis of the image comes to lie where, a permutation of 0, 1 and so on.
-        flips: which axes are mirrored then.
-        outside: value of pixels that come from outside, where sides are unequal. The middle one of an odd number of
-            pixels stays in the middle of an even number or beside it.
+        axes: for each axis of the result the axis of the image, a permutation of 0, 1 and so on.
+        flips: the axes that are mirrored after that.
+        outside: value of pixels that come from outside, if sides are unequal. If one side is odd and the other even,
+            the middle pixel of the odd side falls on one of the two middle pixels of the even side.
 
     Returns:
         the same shape
@@ -41,21 +41,21 @@ def turned(image: Tensor, axes: tuple[int, ...], flips: tuple[bool, ...], outsid
 
 
 class RandQuarterTurnViewd(RandomizableTransform, MapTransform):
-    """Adds a second view that is turned by quarters and mirrored, about all axes, and leaves the image untouched.
+    """Adds a second view that is turned by multiples of 90 degrees and mirrored; leaves the image untouched.
 
-    All 8 such views of a picture are as likely, and all 48 of a volume; the image itself is one of them. Each is an
-    exact copy of pixels on the grid of the image, so that no interpolation comes between the two. Where sides are
-    unequal, pixels come from outside: they are 0, and have no correspondence.
+    All 8 such views of a picture are equally likely, and all 48 of a volume; the image itself is one of them. Each is
+    an exact copy of pixels on the grid of the image, without interpolation. Where sides are unequal, some pixels come
+    from outside: they are 0, and have no correspondence.
 
     Args:
         keys: key of the image (C, *spatial), 2-D or 3-D.
         augmented_key: key of the second view.
         correspondence_key: key of a map (1, *spatial), int64: for each pixel of the second view the number of the pixel
             of the image that it came from, in row-major order; -1 where it came from outside.
-        prob: how often the view is turned at all; otherwise it is the image.
+        prob: probability that the view is turned; otherwise it is the image.
 
     Raises:
-        KeyError: when the sample lacks the image.
+        KeyError: when the sample has no image.
         ValueError: when the sample has a second view already, or the image is not 2-D or 3-D.
     """
 
@@ -81,7 +81,7 @@ class RandQuarterTurnViewd(RandomizableTransform, MapTransform):
         self.flips: tuple[bool, ...] = ()
 
     def randomize(self, data: int) -> None:
-        """Draws turn and mirror images for so many axes."""
+        """Draws turn and mirror images for `data` axes."""
         super().randomize(None)
         axes, flips = self.R.permutation(data).tolist(), self.R.randint(2, size=data).tolist()
         self.axes = tuple(axes) if self._do_transform else tuple(range(data))

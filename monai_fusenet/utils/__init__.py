@@ -1,1 +1,1 @@
-"""Leaves: checks, files, arrays, memory and the like, which import nothing else of this package."""
+"""Utilities: checks, files, arrays, memory and similar, which import nothing else of this package."""

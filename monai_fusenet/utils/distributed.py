@@ -1,6 +1,6 @@
 """Processes that share one piece of work, as torchrun starts them: its ranks.
 
-A single process makes no process group, and for it every function here does what one rank alone would do.
+A single process makes no process group; every function here then acts as for a single rank.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _destroy() -> None:
 
 
 def gather(value: Item) -> list[Item]:
-    """What all ranks bring, in their order; all of them must call it."""
+    """The values of all ranks, in their order; all of them must call it."""
     if size() == 1:
         return [value]
     values: list[Any] = [None] * size()
@@ -93,7 +93,7 @@ def gather(value: Item) -> list[Item]:
 
 
 def from_first(function: Callable[[], Result]) -> Result:
-    """Lets the first rank alone do something for all, who wait for what it returns, or raise what it raises.
+    """Lets only the first rank do something; all others wait for its result or raise its error.
 
     Meanwhile the first rank is a single process to everything here.
 
@@ -119,7 +119,7 @@ def from_first(function: Callable[[], Result]) -> Result:
 
 
 def share(items: Sequence[Item]) -> list[Item]:
-    """What of the items is for this rank: every `size()`-th. All ranks must hold the same items."""
+    """The items for this rank: every `size()`-th. All ranks must hold the same items."""
     return list(items[rank() :: size()])
 
 
@@ -133,7 +133,7 @@ def mean(values: Tensor) -> Tensor:
 
 
 def parallel(network: Module) -> Module | DistributedDataParallel:
-    """The network so that each step of a training averages the gradients of all ranks; itself in a single process.
+    """Wraps a network so that each step averages the gradients of all ranks; unchanged in a single process.
 
     On GPUs batch norm takes its statistics from all ranks; on CPUs, where torch has no such layer, each rank from its
     own part of the batch.

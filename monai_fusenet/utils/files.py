@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class CannotWriteError(OSError):
-    """A folder into which nothing can be written any more; its message says which one, why, and how to mend it."""
+    """A folder cannot be written any more; the message says which one, why, and what to do."""
 
     def __str__(self) -> str:
         return str(self.strerror)  # without a number in brackets
@@ -30,15 +30,15 @@ REMEDIES = {
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """What goes wrong in the block with a disk that is full, or a folder that may not be written, gets one clear line.
+    """Gives one clear line for errors in the block from a full disk or a folder that may not be written.
 
-    Such a fault is none of the image that is just being worked on: the next one would meet it, too.
+    Such an error does not belong to the current image: the next one would fail, too.
 
     Args:
         path: the file that is being written.
 
     Raises:
-        CannotWriteError: in the place of such an error; all others pass.
+        CannotWriteError: instead of such an error; all others pass.
     """
     try:
         yield
@@ -56,9 +56,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path to write to, which becomes ``path`` when the block ends without an error.
 
     The temporary file lies in the same folder (a rename within one file system is atomic) and has the same suffixes
-    (writers such as nibabel and Pillow choose their format by them). An error in the block removes it and leaves a
-    ``path`` from earlier as it was; what a killed process leaves, the next attempt overwrites. A power cut is another
-    matter: nothing waits for the disk, which would cost each small file more time than writing it.
+    (writers such as nibabel and Pillow choose their format by them). An error in the block removes it and leaves an
+    earlier ``path`` unchanged. The next attempt overwrites the rest of a killed process. This does not protect against
+    a power cut: nothing waits for the disk, because that would take more time per small file than writing it.
 
     Args:
         path: the file to write; its folder is made if need be.
@@ -86,8 +86,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yields a new folder to write into, which becomes ``path`` when the block ends without an error.
 
-    As `atomic_path`, but that a folder cannot take the place of another in one step: a process that is killed just
-    then leaves none.
+    As `atomic_path`, but a folder cannot replace another in one step: a process that is killed in that moment leaves
+    none.
 
     Args:
         path: the folder to write; the one above it is made if need be.

@@ -1,4 +1,4 @@
-"""Scores of clusters: how many win, which are one, and their size brought to that of an image; nothing but torch."""
+"""Scores of clusters: count winners, merge twins, and upsample to the size of an image; needs only torch."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def merge_twin_scores(scores: Tensor) -> Tensor:
 
 
 def merged(network: nn.Module, scores: Tensor) -> Tensor:
-    """Scores in which the clusters that a network takes for one are one.
+    """Merges the clusters in scores that belong together for a network.
 
     Args:
-        network: with a method `merge(scores)` where its clusters come in twins, as those of a `FuseNet`; the scores of
-            any other network stay as they are.
+        network: with a method `merge(scores)` if its clusters come in twins, as those of a `FuseNet`; scores of any
+            other network do not change.
         scores: (B, K, *spatial).
 
     Returns:
@@ -67,7 +67,7 @@ def merged(network: nn.Module, scores: Tensor) -> Tensor:
 
 
 def is_one_cluster(network: nn.Module, scores: Tensor) -> bool:
-    """Whether all pixels of an image are of one cluster, or of clusters that the network takes for one.
+    """Whether all pixels of an image belong to one cluster, or to clusters that belong together for the network.
 
     Args:
         network: see `merged`.
@@ -141,11 +141,10 @@ def upsampled_argmax(
 ) -> Tensor:
     """Argmax over channels of the scores at `size`: interpolated (bilinear or trilinear), or led by an image.
 
-    Works through a few channels at a time: all of them at the size of a large image would not fit into memory. Of an
-    image larger than `values_at_once`, it works through slabs of its first axis, of which the last bits of what is
-    interpolated may differ.
-    Only clusters that win a pixel of `scores` take part: between the others' pixels nobody wins but the blurred
-    remains of clusters that were given up.
+    Works through a few channels at a time, because all of them at the size of a large image would not fit into memory.
+    For an image larger than `values_at_once`, it works through slabs of its first axis; the last bits of interpolated
+    values may then differ. Only clusters that win a pixel of `scores` take part; others could win only by blurred
+    remains.
 
     Args:
         scores: (1, K, *spatial).

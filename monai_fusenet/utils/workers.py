@@ -34,7 +34,7 @@ _worker = False  # in the processes of a `spread`
 
 
 class Lost(NamedTuple):
-    """In the place of the result of an item that has cost two processes their lives."""
+    """Replaces the result of an item that crashed two processes."""
 
     reason: str = "the process that worked on it was killed, twice; perhaps memory does not suffice"
 
@@ -61,14 +61,14 @@ def spread(
 ) -> Iterator[tuple[Item, Result | Lost]]:
     """Calls a function for each item in one of several processes, and yields results as they come.
 
-    The processes are copies of this one (fork), so that the function may be anything; each computes with one thread.
-    Each gets one item after the other. Where one is killed, the others go on without it; what it worked on is done at
-    the end, by one process alone, which needs least memory. An item that costs two processes their lives is `Lost`.
-    They end with the thread that asked for the first result, wait for ever for an item that takes for ever, and cannot
-    start processes of their own.
+    The processes are copies of this one (fork), so the function need not be picklable; each computes with one thread.
+    Each gets one item after the other. If one is killed, the others go on without it; its item is done at the end, by a
+    single process, which needs the least memory. An item that crashes two processes is `Lost`. The processes end with
+    the thread that asked for the first result. They have no time limit for an item, and cannot start processes of their
+    own.
 
     Args:
-        function: its results travel by pickle; what it raises ends everything and is raised here.
+        function: its results travel by pickle; an error in it ends all processes and is raised here.
         items: what to call it with.
         workers: how many processes; 1: none but this one, with one thread.
 

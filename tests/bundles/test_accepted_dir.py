@@ -136,7 +136,7 @@ def test_accepted_masks_may_lie_beside_their_images(data, tmp_path):
         ({"accepted_dir": "{base}/no"}, "accepted_dir must be a folder of masks, got {base}/no, which does not exist"),
         (
             {"accepted_dir": "{base}/out/masks"},
-            "accepted_dir {base}/out/masks lies in output_dir, whose masks are written anew: copy it elsewhere",
+            "accepted_dir {base}/out/masks lies in output_dir, whose masks are overwritten: copy it elsewhere",
         ),
         ({"accepted_dir": " "}, "accepted_dir must be a folder of masks, got an empty name"),
         ({"accepted_dirr": "x"}, "unknown option accepted_dirr; did you mean accepted_dir?"),

@@ -132,7 +132,7 @@ def test_more_rounds_continue(done, tmp_path, caplog):
     hear(caplog)
     assert distil(done[0], tmp_path / "out", rounds=1, logging_file=False) == 0
     assert distil(done[0], tmp_path / "out", logging_file=False) == 0
-    assert "a network that sees 3 images learns these by heart: give it more" in caplog.messages
+    assert "a network that sees 3 images memorises them: use more images" in caplog.messages
     assert any(message.startswith("round 2: 3 of 3 images taught, mean agreement ") for message in caplog.messages)
     assert "masks still changed in the last round by more than agreement (1) allows" in caplog.messages
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
@@ -152,7 +152,7 @@ def test_another_distillation_is_not_mixed_in(done, tmp_path):
     shutil.rmtree(teacher)
     assert distil(done[0], tmp_path / "out", learning_rate=0.5) == (
         f"error: {rounds} comes from a training with another learning_rate; choose another --output_dir, "
-        "or delete that folder to train anew: teachers' masks that are there are kept"
+        "or delete that folder to train again: existing teachers' masks are kept"
     )
     assert not teacher.exists()
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
@@ -298,9 +298,9 @@ def test_a_broken_image_is_named_and_the_others_go_on(done, tmp_path):
         ({"student_size": [16, 16]}, "distiller cannot be built: student_def does not run at student_size [16, 16]"),
         ({"student_size": 32}, "student_size must be a list of 2 whole numbers of at least 1, got 32"),
         ({"student_size": [30]}, "student_size must be a list of 2 whole numbers of at least 1, got [30]"),
-        ({"flip_axes": 1}, "flip_axes must be a list of different ones of [0, 1], got 1"),
-        ({"flip_axes": [2]}, "flip_axes must be a list of different ones of [0, 1], got [2]"),
-        ({"flip_axes": [0, 0]}, "flip_axes must be a list of different ones of [0, 1], got [0, 0]"),
+        ({"flip_axes": 1}, "flip_axes must be a list of distinct axes from [0, 1], got 1"),
+        ({"flip_axes": [2]}, "flip_axes must be a list of distinct axes from [0, 1], got [2]"),
+        ({"flip_axes": [0, 0]}, "flip_axes must be a list of distinct axes from [0, 1], got [0, 0]"),
         ({"roundz": 3}, "unknown option roundz; did you mean rounds?"),
         ({"student#loss_function#exponent": 0}, "student#loss_function cannot be built: exponent must be"),
         ({"dataset_dir": "nowhere"}, "the dataset folder does not exist"),

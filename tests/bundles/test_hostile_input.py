@@ -204,7 +204,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, kind):
 
 def test_code_in_a_checkpoint_of_a_training_does_not_run(tmp_path):
     torch.save({"network": Payload(tmp_path / "pwned")}, tmp_path / "checkpoint.pt")
-    with pytest.raises(ValueError, match="is no checkpoint of a training; --overwrite True starts anew"):
+    with pytest.raises(ValueError, match="is no checkpoint of a training; --overwrite True starts over"):
         load_checkpoint(tmp_path / "checkpoint.pt")
     assert not (tmp_path / "pwned").exists()
 

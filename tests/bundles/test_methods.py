@@ -57,7 +57,7 @@ def test_a_misspelt_option_of_a_method():
 def test_published_forms_say_which_overlays_they_replace(method):
     """They prepare images as published, and leave nothing of how a preset for other images does."""
     for other, option in (("volume", "working_spacing"), ("slices", "working_spacing"), ("ct", "window")):
-        message = f"{option} has no effect: another overlay replaces what reads this option of .*; leave one of the two"
+        message = f"{option} has no effect: another overlay replaces the part of .* that uses it; leave one of the two"
         with pytest.raises(ValueError, match=f"^{message} overlays out$"):
             load_method(other, method)
 

@@ -104,7 +104,7 @@ def test_a_wrong_value_is_told_by_the_kind_of_its_option(name, value, message):
 
 @pytest.mark.parametrize("name", ["field", "resolutions", "checkpoint"])
 def test_null_is_none_on_a_command_line(name):
-    told = f"{name} is the word null; the null of a command line is None: --{name} None"
+    told = f"{name} is the word null; on a command line, null is written None: --{name} None"
     with pytest.raises(ValueError, match=f"^{told}$"):
         check_values({**config_of("inference"), name: "null"})
     check_values({**config_of("inference"), name: None})

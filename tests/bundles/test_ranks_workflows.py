@@ -232,7 +232,7 @@ def test_a_process_that_is_killed_ends_the_other_and_nothing_is_lost(base, kille
 
 def test_another_number_of_processes_continues_and_says_so(base, statuses, caplog, tmp_path):
     assert statuses["continued"] == (0, 0)
-    line = "trained in 1 process so far, from here on in 2: the weights will be those of neither alone"
+    line = "trained in 1 process so far, from here on in 2: the weights will differ from both"
     assert statuses["said"].count(line) == 1
     assert torch.load(base / "continued" / "checkpoint.pt", weights_only=True)["epoch"] == 3
 

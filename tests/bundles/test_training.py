@@ -86,7 +86,7 @@ def test_a_finished_training_says_so(done, tmp_path, caplog):
     shutil.copytree(done[1], tmp_path / "out")
     hear(caplog)
     assert train(done[0], tmp_path / "out", max_epochs=6, logging_file=False) == 0
-    assert f"the training in {tmp_path / 'out'} is finished (6 epochs); --overwrite True starts anew" in caplog.messages
+    assert f"the training in {tmp_path / 'out'} is finished (6 epochs); --overwrite True starts over" in caplog.messages
     assert_same_weights(weights(tmp_path / "out"), weights(done[1]))
 
 

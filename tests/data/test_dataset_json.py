@@ -160,7 +160,7 @@ def test_a_list_below_the_data_set_is_named(tmp_path, caplog):
     inner.write_text('{"channel_names": {"0": "T1", "1": "T2"}}')
     with caplog.at_level(logging.WARNING, "monai_fusenet"):
         find_images(tmp_path)
-    assert caplog.messages == [f"not read: {inner}; give its folder as the data set, and its cases count"]
+    assert caplog.messages == [f"not read: {inner}; give its folder as the dataset to use its cases"]
 
 
 def test_labels_of_missing_cases_are_named(tmp_path):

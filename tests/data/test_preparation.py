@@ -127,8 +127,8 @@ def test_values_that_are_no_numbers():
     image[0, 0, 0], image[1, 2, 3], image[1, 4, 4] = float("nan"), float("inf"), -float("inf")
     assert complaint(image) == (
         "scan 1.png: 3 of 70 pixel values are NaN or infinite; "
-        "with --nan_value 0, or another number, that number takes their place; a label server takes the line "
-        "nan_value: 0 in a file .yaml, given as --preset"
+        "--nan_value 0, or another number, replaces them; for a label server, write "
+        "nan_value: 0 into a .yaml file and give it as --preset"
     )
 
 

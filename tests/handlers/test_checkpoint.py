@@ -192,7 +192,7 @@ def test_a_finished_training_is_not_repeated(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="monai_fusenet"):
         trainer = run(tmp_path)
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("monai_fusenet")]
-    assert messages == [f"the training in {tmp_path} is finished (3 epochs); --overwrite True starts anew"]
+    assert messages == [f"the training in {tmp_path} is finished (3 epochs); --overwrite True starts over"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert trainer.state.output is None  # no step was taken
     assert_same_weights(trainer.network.state_dict(), weights(tmp_path))
@@ -321,7 +321,7 @@ def saved(value):
 )
 def test_a_broken_checkpoint(tmp_path, content):
     (tmp_path / "checkpoint.pt").write_bytes(content)
-    message = f"{tmp_path / 'checkpoint.pt'} is no checkpoint of a training; --overwrite True starts anew"
+    message = f"{tmp_path / 'checkpoint.pt'} is no checkpoint of a training; --overwrite True starts over"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         run(tmp_path, epochs=1)
     assert (tmp_path / "checkpoint.pt").read_bytes() == content

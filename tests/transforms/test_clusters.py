@@ -302,6 +302,6 @@ def test_scores_that_are_not_finite(value):
     scores = torch.zeros(3, 4, 5)
     scores[1, 2, 3] = value
     with pytest.raises(
-        ValueError, match=r"^the scores are not finite: the fit diverged; a smaller lr or fewer steps may mend it$"
+        ValueError, match=r"^the scores are not finite: the fit diverged; try a smaller lr or fewer steps$"
     ):
         ScoresToClustersd()({"image": loaded_image((4, 5)), "scores": scores})

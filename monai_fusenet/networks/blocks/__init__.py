@@ -1,1 +1,1 @@
-"""What networks are made of."""
+"""The blocks that networks are made of."""

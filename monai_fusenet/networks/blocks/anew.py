@@ -1,4 +1,4 @@
-"""Activations that are cheaper to compute once more than to keep."""
+"""Activations that are computed again in the backward pass, because that is cheaper than keeping them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Checkpointing", "anew", "linear_of_anew"]
 
 
 class Checkpointing(nn.Module):
-    """A block that may keep nothing but its inputs for the backward pass, and compute the rest once more there.
+    """A block that can keep only its inputs for the backward pass, and compute the rest again there.
 
     Args:
-        use_checkpoint: whether it does.
+        use_checkpoint: whether the block does this.
 
     Raises:
         ValueError: unless that is `True` or `False`.
@@ -43,20 +43,20 @@ class Checkpointing(nn.Module):
 
 
 def anew(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-    """`function(*inputs)`, of which nothing is kept for the backward pass but the inputs.
+    """Computes `function(*inputs)` and keeps only the inputs for the backward pass.
 
     Unlike `torch.utils.checkpoint` it works under `torch.vmap`, and so in an ensemble.
 
     Args:
-        function: from tensors to a tuple of tensors; all that needs a gradient must be among its inputs, weights
-            included, and it draws nothing at random.
+        function: from tensors to a tuple of tensors. Everything that needs a gradient must be among its inputs, weights
+            included. It must not use random numbers.
         inputs: its arguments.
     """
     return _Anew.apply(function, *inputs) if _has_backward() else function(*inputs)
 
 
 def linear_of_anew(function: Callable[..., Tensor], weight: Tensor, bias: Tensor, *inputs: Tensor) -> Tensor:
-    """A linear map of `function(*inputs)`, of which nothing is kept but the inputs; the map is not computed again.
+    """A linear map of `function(*inputs)` that keeps only the inputs; the map itself is not computed again.
 
     Args:
         function: see `anew`, but with one tensor (..., in) as its result.

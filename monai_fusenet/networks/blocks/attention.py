@@ -1,4 +1,4 @@
-"""Attention whose cost is linear in the number of pixels: what all pixels have to say passes through a small matrix."""
+"""Attention whose cost is linear in the number of pixels: all information passes through a small matrix."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["collected", "context_of", "efficient_attention"]
 
 
 def collected(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the keys of some of the pixels collect of their values.
+    """The weighted values that the keys of a part of the pixels collect.
 
     Args:
-        keys: (..., N, d), float32 at least, as sums over so many pixels need it.
+        keys: (..., N, d), float32 at least: sums over many pixels need this precision.
         values: (..., N, e), of the same type.
 
     Returns:
@@ -26,7 +26,7 @@ def collected(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def context_of(parts: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Values of all pixels together, as the softmax of the keys over all pixels weighs them: (..., d, e).
+    """The values of all pixels, weighted by the softmax of the keys over the pixels: (..., d, e).
 
     Args:
         parts: what `collected` returns for each part of the pixels.
@@ -39,7 +39,7 @@ def context_of(parts: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
 
 
 def efficient_attention(keys: Tensor, queries: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Lets each pixel collect what all pixels have to say, by way of a context of fixed size.
+    """Lets each pixel collect information from all pixels, through a context of fixed size.
 
     G = softmax(K)^T V with the softmax over pixels; A = softmax(Q) G with the softmax over features.
 
@@ -49,8 +49,8 @@ def efficient_attention(keys: Tensor, queries: Tensor, values: Tensor) -> tuple[
         values: V, (B, N, e).
 
     Returns:
-        attended A, (B, N, e), and context G, (B, d, e): row i is a mean of the values, as feature i of the keys weighs
-        the pixels; both of the type of the values
+        attended A, (B, N, e), and context G, (B, d, e). Row i of G is a mean of the values over the pixels, weighted by
+        feature i of the keys. Both have the type of the values.
 
     Reference:
         Shen et al. 2021, "Efficient Attention: Attention with Linear Complexities", arXiv 1812.01243.

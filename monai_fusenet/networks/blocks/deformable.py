@@ -1,4 +1,4 @@
-"""Convolutions whose taps look where the features tell them to."""
+"""Convolutions whose taps are moved by offsets, which are usually predicted from the features."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,12 @@ GPU_VALUES = 2**26
 
 
 def deform_conv(image: Tensor, weight: Tensor, offset: Tensor, modulation: Tensor) -> Tensor:
-    """Convolution with a 3x3 (3x3x3) kernel, each tap of which is moved and weighed anew at every pixel.
+    """Convolution with a 3x3 (3x3x3) kernel whose taps have their own shift and weight at every pixel.
 
     out[o, p] = sum over taps k and channels c of W[o, c, k] M[k, p] X[c, p + k + offset[k, p]], with X interpolated
-    linearly between pixels, of which those outside the image are 0. Time and memory are linear in the pixels; what
-    autograd keeps are the arguments, whatever the number of taps: samples are taken once more in the backward pass.
-    Where a tap lies on a pixel, as all do at zero offsets, the gradient of its offset is that towards the next one.
+    linearly between pixels. Pixels outside the image are 0. Time and memory are linear in the pixels. Autograd keeps
+    only the arguments, whatever the number of taps: the samples are taken again in the backward pass. Where a tap lies
+    exactly on a pixel, as all do at zero offsets, the gradient of its offset is the difference to the next pixel.
 
     Args:
         image: X, (B, C, *spatial), 2-D or 3-D.
@@ -202,9 +202,9 @@ def _corners(strip: slice, offset: Tensor, modulation: Tensor, spatial: Sequence
 
 
 class OffsetPrediction(nn.Module):
-    """Reads from the features where each tap shall look, and how much it shall count.
+    """Predicts the shift and the weight of each tap from the features.
 
-    A 3x3 convolution that starts at zero: every tap in its place, and half its weight.
+    A 3x3 convolution that starts at zero: at first no tap is moved, and each has half its weight.
 
     Args:
         spatial_dims: 2 or 3.
@@ -227,7 +227,7 @@ class OffsetPrediction(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Puts every tap in its place."""
+        """Sets weights and bias to zero, so that no tap is moved."""
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 
@@ -243,17 +243,18 @@ class OffsetPrediction(nn.Module):
 
 
 class DeformableConv(nn.Module):
-    """Convolution without bias, each tap of which is moved and weighed anew at every pixel (see `deform_conv`).
+    """Convolution without bias whose taps have their own shift and weight at every pixel (see `deform_conv`).
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels in.
         out_channels: channels out.
-        offsets: "predicted" (default): offsets and modulation are read from the features (see `OffsetPrediction`), for
-            images of any size; weights start as those of any convolution. "free": both are parameters, one for each
-            pixel and tap, and the modulation is used as it is. They start uniform in [0, 1), as the weights do. This
-            is the published form, in 2-D only. Of a mean over all pixels each such number sees the share of one, so
-            that they hardly move: in a published fit, the layer stays the random filter that it begins as.
+        offsets: "predicted" (default): offsets and modulation are predicted from the features (see `OffsetPrediction`),
+            for images of any size. The weights start as those of an ordinary convolution. "free": both are parameters,
+            one for each pixel and tap, and the modulation is used as it is. They start uniform in [0, 1), as the
+            weights do. This is the published form, in 2-D only. The gradient of each such parameter comes from a single
+            pixel of a mean over all pixels, so it is tiny: in a published fit, the layer stays about the random filter
+            that it starts as.
         img_size: spatial size of all images, for free offsets; `None` for predicted ones.
 
     Shape:
@@ -261,7 +262,7 @@ class DeformableConv(nn.Module):
 
     Raises:
         ValueError: for unknown `offsets`, for free ones in 3-D or without `img_size`, for predicted ones with it, and
-            for images of another size.
+            for images of a size other than `img_size`.
 
     Reference:
         Karimijafarbigloo et al. 2023, "S3-Net", arXiv 2309.00143; after Zhu et al. 2019, arXiv 1811.11168.
@@ -298,7 +299,7 @@ class DeformableConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the weights, and free offsets and modulation; predicted ones start anew with their own module."""
+        """Draws the weights, and free offsets and modulation. Predicted ones are reset by their own module."""
         if self.offset is None or self.modulation is None:
             nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # torch's initial values for a convolution
             return
@@ -306,7 +307,7 @@ class DeformableConv(nn.Module):
             nn.init.uniform_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Convolves the features with taps that are moved."""
+        """Convolves the features with the moved taps."""
         if self.prediction is not None:
             offset, modulation = self.prediction(features)
             return deform_conv(features, self.weight, offset, modulation)

@@ -1,4 +1,4 @@
-"""Large depthwise convolutions at the price of small ones."""
+"""Large depthwise convolutions that cost about as much as small ones."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ __all__ = ["DepthwiseConv", "depthwise_conv", "gradient_of_weight"]
 
 
 class DepthwiseConv(nn.Module):
-    """A convolution of each channel with a kernel of its own (see `depthwise_conv`), with torch's initial values.
+    """Convolves each channel with its own kernel (see `depthwise_conv`), with torch's initial values.
 
     Args:
         spatial_dims: 2 or 3.
@@ -35,7 +35,7 @@ class DepthwiseConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws both from U(-r, r) with r = 1 / sqrt(taps)."""
+        """Draws weight and bias from U(-r, r) with r = 1 / sqrt(taps)."""
         reach = self.weight[0].numel() ** -0.5
         nn.init.uniform_(self.weight, -reach, reach)
         nn.init.uniform_(self.bias, -reach, reach)
@@ -48,10 +48,10 @@ class DepthwiseConv(nn.Module):
 def depthwise_conv(image: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1) -> Tensor:
     """Convolves each channel with a kernel of its own, padded with zeros to the same size.
 
-    On a CPU torch's own kernels are fast for some shapes only: not for gradients of kernels wider than 3, and not for
-    those of dilated kernels, which take up to fifty times as long as the convolution itself. A dilated convolution is
-    therefore taken apart into the `dilation ** spatial_dims` interleaved images that it sees, and the gradient of a
-    wide kernel in 2-D into windows of 3 x 3.
+    On a CPU torch's own kernels are fast for some shapes only. They are slow for gradients of kernels wider than 3 and
+    of dilated kernels, which take up to fifty times as long as the convolution itself. A dilated convolution is
+    therefore split into the `dilation ** spatial_dims` interleaved images that it sees. The gradient of a wide kernel
+    in 2-D is split into windows of 3 x 3.
 
     Args:
         image: (B, C, *spatial), 2-D or 3-D.
@@ -165,9 +165,8 @@ def gradient_of_weight(image: Tensor, weight: Tensor, gradient: Tensor, neighbou
     Args:
         image: (B, C, *spatial), what was convolved.
         weight: (C, 1, *kernel), of odd sides.
-        gradient: of what came out.
-        neighbours: the image has half a kernel of rows more than the gradient at either end of its first axis, in the
-            place of zeros.
+        gradient: of the output.
+        neighbours: whether the image has half a kernel of extra rows at either end of its first axis, instead of zeros.
     """
     channels = image.shape[1]
     reach = [side // 2 for side in weight.shape[2:]]

@@ -1,4 +1,4 @@
-"""A transformer block for whole images: attention that is linear in the pixels, and a look at the neighbours."""
+"""A transformer block for whole images: attention that is linear in the pixels, and a mix with the neighbours."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ WIDTH = 4  # of the feed-forward, in widths of a token
 
 
 class EfficientTransformerBlock(Checkpointing):
-    """Efficient attention over all pixels, then a feed-forward with a look at the neighbours, each added to its input.
+    """Efficient attention over all pixels, then a feed-forward that mixes neighbours; each is added to its input.
 
     t + W_r A(K, Q, V) with keys, queries and values from LN1(t); then t + MixFeedForward(LN2(t)). One head.
-    Differs from the published code, which evaluates the feed-forward's first map twice, and values and reprojection
-    for each pixel: both are linear and weights over pixels and over features sum to 1, so that here they are applied
-    to the small context.
+    Differs from the published code, which evaluates the feed-forward's first map twice, and computes values and
+    reprojection for each pixel. Both are linear, and the weights over pixels and over features sum to 1. So here they
+    are applied to the small context, with the same result.
 
     Args:
         spatial_dims: 2 or 3.
         features: channels in and out.
-        use_checkpoint: keep nothing but the input for the backward pass, and compute the rest once more there.
+        use_checkpoint: keep only the input for the backward pass, and compute the rest again there.
 
     Shape:
         (B, features, *spatial) -> (B, features, *spatial), and the context of the attention (B, features, features):
-        row i holds the mean value as feature i of the keys weighs the pixels
+        row i holds the mean value over the pixels, weighted by feature i of the keys
 
     Reference:
         Karimijafarbigloo et al. 2023, "MS-Former: Multi-Scale Self-Guided Transformer for Medical Image Segmentation",
@@ -53,7 +53,7 @@ class EfficientTransformerBlock(Checkpointing):
         self.feed_forward = MixFeedForward(spatial_dims, features, WIDTH * features)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Lets each pixel look at the whole image and at its neighbours."""
+        """Mixes each pixel with the whole image and with its neighbours."""
         spatial = list(features.shape[2:])
         if torch.jit.is_scripting():
             tokens = to_tokens(features)

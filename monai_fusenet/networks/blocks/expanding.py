@@ -11,7 +11,7 @@ __all__ = ["PatchExpanding"]
 
 
 class PatchExpanding(nn.Module):
-    """Makes 2 x 2 pixels of each, 2 x 2 x 2 in a volume: a linear map without bias, then depth to space.
+    """Turns each pixel into 2 x 2 pixels, 2 x 2 x 2 in a volume: a linear map without bias, then depth to space.
 
     The channels of the linear map run (row offset, column offset, feature), which is not the order of torch's
     `PixelShuffle`.
@@ -39,8 +39,8 @@ class PatchExpanding(nn.Module):
 
         Args:
             coarse: (B, features, *spatial).
-            projection: (out, features), a linear map that each new pixel goes through: it is applied to the weights,
-                of which there are fewer than pixels, and the result has `out` channels.
+            projection: (out, features), a linear map for each new pixel, so that the result has `out` channels. It is
+                applied to the weights, because there are fewer weights than pixels.
         """
         weight = self.linear.weight
         channels = self.features

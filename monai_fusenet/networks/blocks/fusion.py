@@ -25,7 +25,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class MixFeedForward(nn.Module):
-    """Feed-forward with a look at the neighbours: W_b GELU(LN(DWConv3x3(h) + h)) with h = W_a z.
+    """Feed-forward that mixes in the neighbours: W_b GELU(LN(DWConv3x3(h) + h)) with h = W_a z.
 
     Args:
         spatial_dims: 2 or 3.
@@ -56,22 +56,22 @@ class MixFeedForward(nn.Module):
 
     @torch.jit.unused
     def kernel(self) -> Tensor:
-        """A kernel that adds the pixel itself: h is neither read nor kept once more for the sum DWConv3x3(h) + h."""
+        """A kernel that also adds the pixel itself, so that DWConv3x3(h) + h needs no second read or copy of h."""
         dims = self.depthwise.weight.ndim - 2
         itself = torch.ones_like(self.depthwise.bias).view(-1, *[1] * (dims + 1))
         return self.depthwise.weight + F.pad(itself, [1, 1] * dims)
 
     @torch.jit.unused
     def inner_rows(self, hidden: Tensor, spatial: list[int], spare: bool) -> Tensor:
-        """All that follows the first map, for all rows of the grid but the first and the last.
+        """Everything after the first map, for all rows of the grid except the first and the last.
 
         Args:
-            hidden: what the first map returned, (B, N, hidden).
+            hidden: result of the first map, (B, N, hidden).
             spatial: the grid of the tokens.
-            spare: keep nothing but `hidden` for the backward pass, and compute the rest once more there.
+            spare: keep only `hidden` for the backward pass, and compute the rest again there.
 
         Returns:
-            tokens (B, those of the inner rows, features)
+            tokens of the inner rows (B, number of tokens, features)
         """
         function = linear_of_anew if spare else _linear_of
         return function(
@@ -97,17 +97,17 @@ def _look_around(
 class FusionBlock(Checkpointing):
     """Fuses two views of one image in both directions and sums: F(w1 a, w2 b) + F(w2 b, w1 a).
 
-    F(a, b) first lets a's pixels collect what b has to say, by efficient attention (softmax of a's channels against
-    softmax of a's pixels, values from b; cost linear in the number of pixels), adds this to [a, b], and mixes the
-    result once more with its neighbourhood. The residual [a, b] is not normalised: clusters c and c + features start
-    as near twins.
+    F(a, b) first lets a's pixels collect information from b by efficient attention: softmax of a's channels against
+    softmax of a's pixels, values from b; the cost is linear in the number of pixels. It adds this to [a, b] and then
+    mixes each pixel with its neighbours. The residual [a, b] is not normalised, so clusters c and c + features start
+    nearly alike (twins).
 
     Args:
         spatial_dims: 2 or 3.
-        features: channels of each view; the block puts out twice as many.
+        features: channels of each view; the output has twice as many.
         weights: factors w1 and w2 of the two views.
-        use_checkpoint: keep nothing but the two views for the backward pass, and compute the rest once more there:
-            about half more time, and memory that hardly exceeds that of the scores.
+        use_checkpoint: keep only the two views for the backward pass, and compute the rest again there. Takes about
+            half more time, and little more memory than the scores.
 
     Shape:
         two maps (B, features, *spatial) -> scores (B, 2 * features, *spatial)
@@ -132,7 +132,7 @@ class FusionBlock(Checkpointing):
         self.feed_forward = MixFeedForward(spatial_dims, 2 * features, 4 * features)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Scores each pixel for 2 * features clusters; of two views of equal weight the order does not matter."""
+        """Scores each pixel for 2 * features clusters; with equal weights the order of the views does not matter."""
         spatial = list(first.shape[2:])
         if torch.jit.is_scripting():
             views = self._weigh(to_tokens(first), to_tokens(second))

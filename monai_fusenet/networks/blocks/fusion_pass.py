@@ -1,4 +1,4 @@
-"""The wide part of a fusion on a CPU, with a backward pass written by hand: few copies, and no row computed twice."""
+"""The wide part of a fusion on a CPU, with a hand-written backward pass: few copies, and no row is computed twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["FusionWeights", "Layout", "fuse_by_hand"]
 
 
 class FusionWeights(NamedTuple):
-    """The weights that follow the context: of two norms, of the mix feed-forward, and of the norm in it."""
+    """The weights after the context: of two norms, of the mix feed-forward, and of its inner norm."""
 
     attention_gain: Tensor
     attention_shift: Tensor
@@ -58,13 +58,13 @@ class Layout(NamedTuple):
 
 
 def fuse_by_hand(views: Tensor, normalized: Tensor, context: Tensor, layout: Layout, weights: FusionWeights) -> Tensor:
-    """What both directions of a fusion make of two views, given the context of each.
+    """The result of both directions of a fusion of two views, given the context of each.
 
     With z = [view, other view] + LN(softmax(normalized) context), each direction is z + W_b GELU(LN(K * h)) with
     h = W_a LN(z), where the kernel K adds the pixel itself; the result is their sum.
 
     Args:
-        views: (2, B, N, d), weighed.
+        views: (2, B, N, d), multiplied by their weights.
         normalized: of the same shape, the views after their norm.
         context: (2, B, d, 2d).
         layout: of the N pixels, 2-D or 3-D.

@@ -1,4 +1,4 @@
-"""What a network says of images that it cannot take."""
+"""The check that a network can take its images."""
 
 from typing import Optional
 
@@ -13,12 +13,12 @@ def check_images(image: Tensor, augmented: Optional[Tensor], spatial_dims: int, 
 
     Args:
         image: (B, in_channels, *spatial).
-        augmented: a second view, of the same shape; `None` where there is none, or where it plays no part.
+        augmented: a second view, of the same shape; `None` where there is none or it is not used.
         spatial_dims: 2 or 3.
         in_channels: image channels.
 
     Raises:
-        ValueError: for another number of axes or channels, or views that differ in shape.
+        ValueError: when the number of axes or channels is wrong, or the views differ in shape.
     """
     if image.ndim != 2 + spatial_dims or image.shape[1] != in_channels:
         raise ValueError(

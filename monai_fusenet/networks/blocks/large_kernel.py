@@ -18,13 +18,13 @@ CPU_CHANNELS = 16  # whose maps are made together on a CPU: as many as its vecto
 
 
 class InceptionLargeKernelAttention(nn.Module):
-    """Weighs the channels of each pixel by what large kernels see around it: x + P2 (u * gate) with u = GELU(P1 x).
+    """Weights the channels of each pixel by a gate with large kernels: x + P2 (u * gate) with u = GELU(P1 x).
 
     gate = P3 [a1, a2, a3]: three depthwise convolutions of a, with kernels of side 3, 5 and 7 and dilations 1, 2 and
     3, where a is a depthwise convolution of u with a kernel of side 5. P1 to P3 are linear maps of each pixel.
 
-    In 3-D the four kernels have 620 taps a channel, where they have 108 in 2-D: on one core, a step of a block of 32
-    channels takes 0.34 s for 32 x 32 x 32 voxels, where it takes 0.14 s for as many pixels.
+    The four kernels have 620 taps per channel in 3-D, and 108 in 2-D. On one core, a step of a block of 32 channels
+    takes 0.34 s for 32 x 32 x 32 voxels, and 0.14 s for as many pixels in 2-D.
 
     Args:
         spatial_dims: 2 or 3.
@@ -49,7 +49,7 @@ class InceptionLargeKernelAttention(nn.Module):
         self.output = nn.Linear(features, features)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Adds to each pixel what its surroundings let through."""
+        """Adds to each pixel what the gate lets through."""
         tokens, spatial = to_tokens(features), list(features.shape[2:])
         projected = F.gelu(self.projection(tokens))
         if torch.jit.is_scripting() or not self._in_parts(features):

@@ -24,5 +24,5 @@ def to_map(tokens: Tensor, spatial: list[int]) -> Tensor:
 
 
 def row_strips(features: Tensor, rows: int) -> tuple[Tensor, ...]:
-    """A map (B, C, *spatial) in strips of so many rows, slices of a volume: views (B, rows, pixels of a row, C)."""
+    """Views of a map (B, C, *spatial) in strips of rows (slices in a volume): (B, rows, pixels of a row, C)."""
     return to_tokens(features).unflatten(1, [features.shape[2], -1]).split(rows, dim=1)

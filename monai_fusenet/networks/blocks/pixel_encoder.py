@@ -1,4 +1,4 @@
-"""What a pixel looks like from its neighbourhood."""
+"""The description of each pixel by its neighbourhood."""
 
 import torch
 from monai.networks.layers.factories import Conv
@@ -28,7 +28,7 @@ class ChannelAffine(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws both from U(-1, 1), torch's initial values for a convolution that sees a single number."""
+        """Draws weight and bias from U(-1, 1), torch's initial values for a convolution with a single input."""
         nn.init.uniform_(self.weight, -1.0, 1.0)
         nn.init.uniform_(self.bias, -1.0, 1.0)
 
@@ -40,14 +40,14 @@ class ChannelAffine(nn.Module):
 class PixelEncoder(nn.Module):
     """Describes every pixel by its neighbourhood and keeps the image size.
 
-    3x3 convolution, ReLU, batch norm, affine map per channel, batch norm. In training mode the statistics are those
-    of the tensor at hand, so two views must be encoded one after the other, not as one batch.
+    3x3 convolution, ReLU, batch norm, affine map per channel, batch norm. In training mode the statistics are those of
+    the given tensor. So two views must be encoded one after the other, not as one batch.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: image channels.
         features: channels of the description.
-        use_checkpoint: keep nothing but the image for the backward pass, and compute the rest once more there.
+        use_checkpoint: keep only the image for the backward pass, and compute the rest again there.
 
     Shape:
         (B, in_channels, *spatial) -> (B, features, *spatial)

@@ -1,4 +1,4 @@
-"""Batch norm of maps whose gradients are right on every device."""
+"""Batch norm of maps, with correct gradients on every device."""
 
 from torch import Tensor, nn
 
@@ -10,8 +10,9 @@ __all__ = ["PixelNorm"]
 class PixelNorm(nn.Module):
     """Batch norm of each channel over the pixels of a batch; its values are of the type of its weights.
 
-    It sees pixels one by one, (B * N, C). From a map of one image whose gradient arrives in an unusual layout, torch
-    2.13 computes wrong gradients on the CPU, without a word; networks that end in a norm cannot choose that layout.
+    It works on pixels, (B * N, C). Applied to the map of a single image, torch 2.13 computes wrong gradients on the CPU
+    when the gradient arrives in an unusual layout, and gives no warning. A network that ends in a norm cannot choose
+    that layout.
 
     Args:
         features: channels.

@@ -21,7 +21,7 @@ class ProjectionHead(nn.Module):
     Args:
         features: channels in and out.
         dropout: probability of dropping a value of the inner branch, in [0, 1).
-        use_checkpoint: keep nothing but the input for the backward pass, and compute the rest once more there.
+        use_checkpoint: keep only the input for the backward pass, and compute the rest again there.
 
     Shape:
         (B, features, *spatial) -> (B, features, *spatial), 2-D or 3-D
@@ -64,14 +64,14 @@ def pooling_windows(side: int, patches: int, device: torch.device) -> Tensor:
 
 
 class PatchGrid(nn.Module):
-    """What all cuts of a map into patches share: a batch norm, and a linear map of a patch to its token.
+    """The common part of all cuts of a map into patches: a batch norm, and a linear map of a patch to its token.
 
     Args:
         spatial_dims: 2 or 3.
         features: channels in and out.
         patch_grid: patches along each axis.
         img_size: spatial size of all images, for the published projection; `None`: any size.
-        shift: by how many pixels what is cut into patches is smaller than the image.
+        shift: how many pixels smaller than the image the map is that is cut into patches.
     """
 
     # TorchScript reads the types of lists that may be empty here (and would not, were annotations kept as strings).
@@ -96,7 +96,7 @@ class PatchGrid(nn.Module):
         self.projection = nn.Linear(features * math.prod(self.patch_size), features)
 
     def normalized(self, features: Tensor) -> Tensor:
-        """The map after batch norm, channels last: (B, C, *spatial) -> (B, *spatial, C); checks its size."""
+        """Checks the size of a map and applies batch norm: (B, C, *spatial) -> (B, *spatial, C)."""
         spatial = list(features.shape[2:])
         if min(spatial) < self.patch_grid:
             raise ValueError(f"images must have at least {self.patch_grid} pixels along each axis, got {spatial}")
@@ -136,15 +136,15 @@ class PatchGrid(nn.Module):
 
 
 class PatchTokens(PatchGrid):
-    """Summarises an embedding in a grid of patches: one L2-normalised token for each patch.
+    """Summarises an embedding as a grid of patches, with one L2-normalised token for each patch.
 
     Batch norm, a cut into `patch_grid` patches per axis, a linear map to `features` channels, L2 normalisation.
 
-    Without `img_size` each patch is averaged first, so that the map has `features` x `features` weights and any image
-    size fits; where the grid does not divide a side, neighbouring patches share a row of pixels.
-    Differs from the published code, which flattens each patch (row, column, channel): that is `img_size`, where the
-    weights grow with the area of a patch and only this image size fits. Sides that the grid does not divide are then
-    padded with zeros at the end.
+    Without `img_size` each patch is averaged first. The linear map then has `features` x `features` weights, and any
+    image size fits. Where the grid does not divide a side, neighbouring patches share a row of pixels. This differs
+    from the published code, which flattens each patch (row, column, channel). `img_size` selects the published form:
+    the number of weights grows with the area of a patch, and only this image size fits. Sides that the grid does not
+    divide are then padded with zeros at the end.
 
     Args:
         spatial_dims: 2 or 3.
@@ -177,20 +177,20 @@ class PatchTokens(PatchGrid):
 class ShiftedPatchAttention(PatchGrid):
     """Compares the patches of an image with those of the same image moved by one pixel.
 
-    Batch norm of the whole map; two windows of it, one without the first and one without the last pixel along each
-    axis; a cut of both into `patch_grid` patches per axis; one linear map for the patches of both, to queries Q and
-    keys R; P = row-softmax(scale Q R^T). Along an axis of one pixel nothing is moved.
+    The steps: batch norm of the whole map; two windows of it, one without the first and one without the last pixel
+    along each axis; both cut into `patch_grid` patches per axis; one linear map for the patches of both, which gives
+    queries Q and keys R; P = row-softmax(scale Q R^T). An axis of one pixel is not moved.
 
-    Without `img_size` each patch is averaged first, so that any image size fits, see `PatchTokens`.
-    Differs from the published code, which flattens each patch (row, column, channel): that is `img_size`, where the
-    weights grow with the area of a patch and only this image size fits.
+    Without `img_size` each patch is averaged first, so that any image size fits, see `PatchTokens`. This differs from
+    the published code, which flattens each patch (row, column, channel). `img_size` selects the published form: the
+    number of weights grows with the area of a patch, and only this image size fits.
 
     Args:
         spatial_dims: 2 or 3.
         features: channels in and out.
         patch_grid: patches along each axis.
         img_size: spatial size of all images, for the published projection; `None`: any size.
-        scale: factor of the products of queries and keys; published: 1/8, whatever the width is.
+        scale: factor of the products of queries and keys; the published value is 1/8 for any width.
 
     Shape:
         (B, features, *spatial) -> (B, patches, patches), rows sum to 1, patches = patch_grid ** spatial_dims

@@ -1,4 +1,4 @@
-"""The network of Kim, Kanezaki and Tanaka 2020: a few convolutions, and scores that a norm brings to one scale."""
+"""The network of Kim, Kanezaki and Tanaka 2020: a few convolutions, and scores normalised to one scale."""
 
 from collections.abc import Mapping
 from typing import NamedTuple, Optional, Union
@@ -47,7 +47,8 @@ class ConvReLUNorm(nn.Module):
 class FeatureClusteringNet(nn.Module):
     """Scores every pixel of an image for `features` clusters: 3x3 blocks, a linear map, and a last batch norm.
 
-    The last norm gives all clusters the same mean and variance, so that none of them can take the image at once.
+    The last norm gives all clusters the same mean and variance, so that no cluster can take the whole image at the
+    start.
 
     Args:
         spatial_dims: 2 or 3.
@@ -57,7 +58,7 @@ class FeatureClusteringNet(nn.Module):
 
     Shape:
         `forward(image)`: (B, in_channels, *spatial) -> scores (B, features, *spatial).
-        `forward(image, augmented)`: -> `FeatureClusteringOutput`; the second view is not looked at.
+        `forward(image, augmented)`: -> `FeatureClusteringOutput`; the second view is not used.
 
     Raises:
         ValueError: when `spatial_dims` is not 2 or 3, a count is no whole number above 0, or an image has another
@@ -81,7 +82,7 @@ class FeatureClusteringNet(nn.Module):
 
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, FeatureClusteringOutput]:  # noqa: UP007, UP045
-        """Scores alone for one image; the same in a named tuple for a pair."""
+        """Scores for one image; the same scores in a named tuple for a pair."""
         check_images(image, None, self.spatial_dims, self.in_channels)
         tokens = self.projection(to_tokens(self.blocks(image)))
         scores = self.norm(to_map(tokens, list(image.shape[2:])))
@@ -102,7 +103,7 @@ class FeatureClusteringNet(nn.Module):
 
 
 def published_name(published: str) -> str | None:
-    """Our name of a parameter of the authors, `None` where they have none of that name."""
+    """Our name for a parameter of the authors; `None` where they have no parameter of that name."""
     module, _, parameter = published.rpartition(".")
     known = {"conv1": "blocks.0.conv", "bn1": "blocks.0.norm.norm", "conv3": "projection", "bn3": "norm.norm"}
     kind, _, index = module.partition(".")

@@ -62,17 +62,16 @@ class FuseNet(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: image channels.
         features: width of every description; there are twice as many clusters.
-        img_size: spatial size of all images, for the published patch projection, whose weights grow with the image;
-            `None` (default): any size.
+        img_size: spatial size of all images, for the published patch projection, where the number of weights grows with
+            the image; `None` (default): any size.
         patch_grid: patches per axis for the cross-modal loss; `None`: 8 in 2-D and 4 in 3-D, 64 patches either way.
         dropout: dropout of the projection heads.
         image_weight: factor of the image's embedding before fusion.
         augmented_weight: factor of the augmented view's embedding before fusion.
         shared_encoder: one pixel encoder for both views (the published code builds two and uses one); `False`: one
             for each, for views of different modality or phase.
-        use_checkpoint: compute the activations of encoder, heads and fusion once more in the backward pass instead of
-            keeping them: for images and volumes whose training does not fit into memory otherwise, at about half more
-            time.
+        use_checkpoint: compute the activations of encoder, heads and fusion again in the backward pass instead of
+            keeping them. For images and volumes whose training would not fit into memory; takes about half more time.
 
     Shape:
         `forward(image)`: (B, in_channels, *spatial) -> scores (B, 2 * features, *spatial); the image is both views.
@@ -117,7 +116,7 @@ class FuseNet(nn.Module):
 
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, FuseNetOutput]:  # noqa: UP007, UP045
-        """Scores alone for one image; scores and the tokens of both views for a pair."""
+        """Scores for one image; scores and the tokens of both views for a pair."""
         check_images(image, augmented, self.spatial_dims, self.in_channels)
         image_features = self.encoder(image)
         if self.augmented_encoder is not None:
@@ -133,7 +132,7 @@ class FuseNet(nn.Module):
 
     @torch.jit.export
     def merge(self, scores: Tensor) -> Tensor:
-        """Scores (B, 2 * features, *spatial) with those of twin clusters added: (B, features, *spatial)."""
+        """Adds the scores of twin clusters: (B, 2 * features, *spatial) -> (B, features, *spatial)."""
         return merge_twin_scores(scores)
 
     def load_published_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:

@@ -105,15 +105,15 @@ class MSFormer(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: image channels.
         features: width of every description, and number of clusters.
-        img_size: spatial size of all images, for the published patch projection, whose weights grow with the image;
-            `None` (default): any size.
+        img_size: spatial size of all images, for the published patch projection, where the number of weights grows with
+            the image; `None` (default): any size.
         patch_grid: patches per axis for the intra-scale loss; `None`: 8 in 2-D and 4 in 3-D, 64 patches either way.
-        use_checkpoint: compute all activations of the transformer blocks once more in the backward pass instead of
-            keeping them: for images and volumes whose training does not fit into memory otherwise.
+        use_checkpoint: compute all activations of the transformer blocks again in the backward pass instead of keeping
+            them. For images and volumes whose training would not fit into memory.
 
     Shape:
         `forward(image)`: (B, in_channels, *spatial) -> scores (B, features, *spatial).
-        `forward(image, augmented)`: -> `MSFormerOutput`; the method has one view, `augmented` plays no part.
+        `forward(image, augmented)`: -> `MSFormerOutput`; the method has one view, `augmented` is not used.
 
     Raises:
         ValueError: when `spatial_dims` is not 2 or 3, a count is no whole number above 0, an image has another number
@@ -146,7 +146,7 @@ class MSFormer(nn.Module):
 
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, MSFormerOutput]:  # noqa: UP007, UP045
-        """Scores alone for one argument; scores, contexts and patch attention for two."""
+        """Scores for one argument; scores, contexts and patch attention for two."""
         check_images(image, None, self.spatial_dims, self.in_channels)
         fine, fine_context = self.fine(image)
         coarse, coarse_context = self.coarse(image)

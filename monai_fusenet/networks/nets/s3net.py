@@ -55,16 +55,16 @@ class S3NetOutput(NamedTuple):
 
 
 class S3Net(nn.Module):
-    """Scores every pixel of an image for `features` clusters, and a second view of it by a head of its own.
+    """Scores every pixel of an image for `features` clusters, and a second view of it with a separate head.
 
     3x3 convolution and batch norm; two blocks of large-kernel attention, each with a batch norm; then the main head:
     deformable convolution, batch norm, linear map, batch norm. The auxiliary head is a linear map with a batch norm.
 
-    Differs from the published code, in which both heads see one image, so that the transform between them cancels:
-    here the auxiliary head sees the second view. Statistics are those of each view.
+    Differs from the published code, where both heads see the same image, so that the transform between them cancels.
+    Here the auxiliary head sees the second view. Each view has its own batch statistics.
 
-    On one core, a step of 32 features takes 3.1 s for a pair of 32 x 32 x 32 voxels, where it takes 1.0 s for as many
-    pixels; five times as long as in 2-D takes the deformable convolution alone, which has 27 taps with 8 corners each.
+    On one core, a step of 32 features takes 3.1 s for a pair of 32 x 32 x 32 voxels, and 1.0 s for as many pixels in
+    2-D. The deformable convolution alone takes five times as long as in 2-D: it has 27 taps with 8 corners each.
 
     Args:
         spatial_dims: 2 or 3.
@@ -72,7 +72,7 @@ class S3Net(nn.Module):
         features: width of every description, and the number of clusters.
         img_size: spatial size of all images, for free offsets; `None`: any size.
         offsets: "predicted" (default) or "free", the published form with its initial values; see `DeformableConv`.
-        second_view: `False`: the auxiliary head sees the image, whatever the second view is, as published.
+        second_view: `False`: the auxiliary head sees the image instead of the second view, as published.
 
     Shape:
         `forward(image)`: (B, in_channels, *spatial) -> scores (B, features, *spatial).
@@ -115,7 +115,7 @@ class S3Net(nn.Module):
 
     # TorchScript reads these annotations (as objects, so this file must not postpone them) and knows no `X | Y`.
     def forward(self, image: Tensor, augmented: Optional[Tensor] = None) -> Union[Tensor, S3NetOutput]:  # noqa: UP007, UP045
-        """Scores alone for one image; scores and those of the auxiliary head for a pair."""
+        """Scores for one image; these and the scores of the auxiliary head for a pair."""
         check_images(image, augmented, self.spatial_dims, self.in_channels)
         spatial = list(image.shape[2:])
         features = self._describe(image)

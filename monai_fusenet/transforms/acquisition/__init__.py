@@ -1,4 +1,4 @@
-"""What an acquisition leaves around and upon what it shows."""
+"""Traces of the acquisition: frames around the field of view, and uneven light in it."""
 
 from monai_fusenet.transforms.acquisition.field import FIELD_SHAPES, fill_outside, find_field
 from monai_fusenet.transforms.acquisition.shading import (

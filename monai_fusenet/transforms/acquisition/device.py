@@ -1,4 +1,4 @@
-"""What a device exposes of a picture: collimated fields, circles, fans, frames."""
+"""The part of a picture that a device exposes: collimated fields, circles, fans, frames."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class _Found(NamedTuple):
 
 
 def device_field(grey: np.ndarray) -> np.ndarray:
-    """Where a device exposes a picture.
+    """Finds the part of a picture that a device exposes.
 
-    Outside is nearly one value, black or white, and reaches the border of the image. The field is convex, but for the
-    rim of a curved probe, so that dark things in it that touch the border belong to it. Its edge is sharp, or it is an
-    ellipse that is darkened towards at least three corners.
+    The outside has nearly a single value, black or white, and reaches the border of the image. The field is convex,
+    except for the rim of a curved probe, so dark things in it that touch the border belong to it. Its edge is sharp, or
+    the field is an ellipse and the image darkens towards at least three corners.
 
     Args:
         grey: (H, W), values of any range.
 
     Returns:
-        (H, W), bool; True everywhere where there is no such field.
+        (H, W), bool; True everywhere if there is no such field.
     """
     found = _exposed(grey)
     picture = _picture(grey)
@@ -112,7 +112,7 @@ def _exposed(grey: np.ndarray) -> np.ndarray:
 
 
 def stretched(grey: np.ndarray) -> np.ndarray | None:
-    """Values in [0, 1] between two extreme percentiles; `None` of a picture of one value."""
+    """Values scaled to [0, 1] between two extreme percentiles; `None` for a picture of a single value."""
     low, high = np.percentile(grey, (0.5, 99.5))
     if low == high:
         low, high = grey.min(), grey.max()
@@ -120,7 +120,7 @@ def stretched(grey: np.ndarray) -> np.ndarray | None:
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray | None:
-    """The largest connected part of a mask; `None` of an empty one."""
+    """The largest connected part of a mask; `None` for an empty one."""
     components = connected_components(mask, connectivity=1)
     sizes = np.bincount(components.ravel())[1:]
     return components == 1 + sizes.argmax() if len(sizes) else None

@@ -22,17 +22,17 @@ LEAST_BODY, MOST_BODY = 0.3, 0.995  # of the field of the device
 
 
 def find_field(image: np.ndarray, shape: str) -> np.ndarray:
-    """Where an image shows something.
+    """Finds the part of an image that shows something.
 
     Args:
-        image: (C, *spatial), values of any range, 2-D or 3-D. Of a volume each axis is looked along, so that cylinders
-            and boxes along the axes are found.
-        shape: "device": the field that a device exposes, see `device_field`; "body": of that field what is left
-            without air, near-black pixels that reach its border by a way that is not narrow: the largest connected
-            part, its holes filled.
+        image: (C, *spatial), values of any range, 2-D or 3-D. A volume is viewed along each axis, so cylinders and
+            boxes along the axes are found.
+        shape: "device": the field that a device exposes, see `device_field`; "body": that field without the air, where
+            only the largest connected part is kept and its holes are filled. Air is near-black pixels that reach the
+            border of the field by a path that is not narrow.
 
     Returns:
-        (*spatial), bool; True everywhere where no field is found.
+        (*spatial), bool; True everywhere if no field is found.
     """
     is_grey = len(image) == 1
     grey = image[0].astype(np.float32, copy=False) if is_grey else image.mean(axis=0, dtype=np.float32)
@@ -85,7 +85,7 @@ def _reaching_border(mask: np.ndarray, radius: float) -> np.ndarray:
 def fill_outside(image: np.ndarray, field: np.ndarray) -> np.ndarray:
     """An image (C, *spatial) in which pixels outside a field have about the values of the nearest ones inside.
 
-    They are made on a smaller grid, so that they are smooth; pixels of the field stay what they are.
+    The new values are made on a smaller grid, so they are smooth. Pixels of the field do not change.
     """
     if field.all() or not field.any():
         return image
@@ -101,8 +101,8 @@ def means_within(image: np.ndarray, field: np.ndarray, shape: Sequence[int]) -> 
     """Means of the pixels of an image (C, *spatial) that lie in a field, on a smaller grid, and where they are known.
 
     Returns:
-        (C, *shape), float32, and (*shape), bool: where half of a new pixel lies in the field, or any part of it if
-        that is nowhere.
+        the means (C, *shape), float32, and where they are known (*shape), bool: at new pixels that lie more than half
+        in the field. If there are none, at new pixels that the field touches.
     """
     if field.all():
         return resize_area(image.astype(np.float32, copy=False), shape), np.ones(shape, dtype=bool)

@@ -41,8 +41,8 @@ MOST_SPLINES = 3  # along an axis at first, which is a body; a file with microme
 def find_shading(image: np.ndarray, field: np.ndarray | None = None, order: int = 2) -> np.ndarray:
     """Uneven light on an even ground: a polynomial of the logarithm of the mean over the channels.
 
-    The fit is robust: an object, hairs or marks that differ clearly and cover less than a third of the field do not
-    draw it.
+    The fit is robust: objects, hairs or marks do not affect it if they differ clearly and cover less than a third of
+    the field.
 
     Args:
         image: (C, *spatial), floats of at least 0, 2-D or 3-D.
@@ -50,12 +50,12 @@ def find_shading(image: np.ndarray, field: np.ndarray | None = None, order: int 
         order: of the polynomial, 1 to 4.
 
     Returns:
-        (1, *grid), float32, above 0: what to divide by, interpolated linearly to the grid of the image. In the field it
-        keeps the mean; outside it stays within the values of the field.
+        (1, *grid), float32, above 0: the divisor, to be interpolated linearly to the grid of the image. In the field it
+        keeps the mean; outside it stays within the range of values in the field.
 
     Raises:
-        ValueError: when an argument is none of the above; if the field is empty, or the image has NaN or infinite
-            values in it.
+        ValueError: when an argument is not as described above, the field is empty, or the image has NaN or infinite
+            values in the field.
     """
     _check_order(order)
     field = _checked(image, field)
@@ -72,7 +72,7 @@ def find_shading(image: np.ndarray, field: np.ndarray | None = None, order: int 
 
 
 def find_bias(image: np.ndarray, field: np.ndarray | None = None, spacing: Sequence[float] | None = None) -> np.ndarray:
-    """The bias field of each channel of an MR image, by N4 of ITK, from what is brighter than Otsu's threshold.
+    """The bias field of each channel of an MR image, by N4 of ITK, from pixels brighter than Otsu's threshold.
 
     Differs from the usual settings: it works on about 32 x 32 x 32 cubes, and stops later.
 
@@ -80,16 +80,16 @@ def find_bias(image: np.ndarray, field: np.ndarray | None = None, spacing: Seque
 
     Args:
         image: (C, *spatial), floats of at least 0, 2-D or 3-D.
-        field: (*spatial), bool: where tissue is looked for; `None`: everywhere.
+        field: (*spatial), bool: where to look for tissue; `None`: everywhere.
         spacing: millimetres per spatial axis; `None`: 1 each.
 
     Returns:
-        (C, *grid), float32, above 0: what to divide by, interpolated linearly to the grid of the image. In the field it
-        keeps the mean of each channel; outside the tissue it stays within the values of the tissue.
+        (C, *grid), float32, above 0: the divisor, to be interpolated linearly to the grid of the image. In the field it
+        keeps the mean of each channel; outside the tissue it stays within the range of values in the tissue.
 
     Raises:
-        ValueError: when an argument is none of the above; if the field is empty, or the image has NaN or infinite
-            values in it.
+        ValueError: when an argument is not as described above, the field is empty, or the image has NaN or infinite
+            values in the field.
     """
     field = _checked(image, field)
     voxel = np.ones(field.ndim) if spacing is None else np.array(spacing, dtype=float)
@@ -130,7 +130,7 @@ def _checked(image: np.ndarray, field: np.ndarray | None) -> np.ndarray:
             "CheckImaged with a nan_value replaces NaN and infinite values"
         )
     if low < -1e-6:
-        raise ValueError(f"image must have no value below 0, got {low:g}; ScaleByPercentilesd before it sees to that")
+        raise ValueError(f"image must have no value below 0, got {low:g}; apply ScaleByPercentilesd first")
     return field
 
 
@@ -235,20 +235,21 @@ def _on_grid_of(values: Tensor, light: np.ndarray) -> Tensor:
 class ShadingCorrectiond(_DividedByLightd):
     """Divides uneven light out of pictures of an even ground, such as skin or a bright field, see `find_shading`.
 
-    All channels are divided alike, so that hues stay. The mean in the field stays, too, but single values may exceed 1:
-    `ScaleByPercentilesd` afterwards brings them to [0, 1]. What covers more than a
-    third of the field may count as ground.
+    All channels are divided alike, so hues do not change. The mean in the field does not change either, but single
+    values may exceed 1; use `ScaleByPercentilesd` afterwards to bring them to [0, 1]. An object that covers more than a
+    third of the field may be taken for the ground.
 
-    MONAI's `Invertd` undoes it, for images: it would multiply a mask or scores with the light as well.
+    MONAI's `Invertd` undoes it. Use it for images only: it would multiply a mask or scores with the light as well.
 
     Args:
         keys: keys of images (C, *spatial), values of at least 0, 2-D or 3-D; whole numbers become float32.
-        field_key: key of a field (1, *spatial) in which alone light is measured, in samples that have one.
+        field_key: key of a field (1, *spatial) to which the measurement of the light is limited, in samples that have
+            one.
         order: of the surface, 1 to 4; a surface of order 2 has one brightest or darkest place.
 
     Raises:
-        ValueError: when `order` is another number; when the field is empty or has another shape than the image; when
-            the image has values below 0, NaN or infinite values in the field.
+        ValueError: when `order` is out of range; when the field is empty or has another shape than the image; when the
+            image has values below 0, NaN or infinite values in the field.
     """
 
     def __init__(self, keys: KeysCollection = "image", field_key: str | None = None, order: int = 2) -> None:
@@ -264,14 +265,14 @@ class ShadingCorrectiond(_DividedByLightd):
 class N4BiasFieldCorrectiond(_DividedByLightd):
     """Divides the bias field out of each channel of MR images, with N4 of ITK, see `find_bias`.
 
-    The voxel size of a `MetaTensor` from a loader is heeded. The mean of each channel in the field stays. A channel
-    takes a few seconds, and the first one ten more, in which ITK loads N4.
+    The voxel size of a `MetaTensor` from a loader is used. The mean of each channel in the field does not change. A
+    channel takes a few seconds; the first takes ten seconds more, because ITK loads N4.
 
-    MONAI's `Invertd` undoes it, for images: it would multiply a mask or scores with the bias as well.
+    MONAI's `Invertd` undoes it. Use it for images only: it would multiply a mask or scores with the bias as well.
 
     Args:
         keys: keys of images (C, *spatial), values of at least 0, 2-D or 3-D; whole numbers become float32.
-        field_key: key of a field (1, *spatial) in which alone tissue is looked for, in samples that have one.
+        field_key: key of a field (1, *spatial) to which the search for tissue is limited, in samples that have one.
 
     Raises:
         ValueError: when the field is empty or has another shape than the image; when the image has values below 0, NaN

@@ -1,4 +1,4 @@
-"""The field of view as dictionary transforms: found, and cropped to."""
+"""Dictionary transforms that find the field of view and crop to it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["CropToFieldd", "FieldOfViewd"]
 class FieldOfViewd(MapTransform):
     """Puts the field of view beside an image: (1, *spatial), bool, see `find_field`.
 
-    What lies outside the field is neither fitted nor chosen nor drawn by what follows: give the field's key to
+    The transforms that follow can leave out everything outside the field: give the field's key to
     `ScaleByPercentilesd`, `CropToFieldd`, `ScoresToClustersd` and `KMeansClustersd`. The image stays as it is.
 
     Args:
         keys: key of the image (C, *spatial), values of any range, 2-D or 3-D.
         field_key: where the field goes.
         shape: "device": collimated fields, circles of dermatoscopes and endoscopes, fans of ultrasound, frames and
-            borders, cylinders of a CT; "body": of these what is left without the air beside a body, as in X-rays, CT
-            and scans of whole heads; `None`: the whole image. A field that cannot be found is the whole image.
+            borders, cylinders of a CT; "body": the same without the air beside a body, for X-rays, CT and scans of
+            whole heads; `None`: the whole image. If no field is found, it is the whole image.
 
     Raises:
-        ValueError: when `shape` is another word.
+        ValueError: when `shape` is none of these.
     """
 
     def __init__(self, keys: KeysCollection = "image", field_key: str = "field", shape: str | None = "device") -> None:
@@ -57,9 +57,9 @@ class FieldOfViewd(MapTransform):
 
 
 class CropToFieldd(MapTransform, InvertibleTransform):
-    """Crops images to the box of a field, and gives what is in it outside the field about the nearest values inside.
+    """Crops images to the box of a field, and fills pixels outside the field with about the nearest values inside.
 
-    MONAI's `Invertd` undoes it: what it brings back is 0 outside the field. The field itself stays whole.
+    MONAI's `Invertd` undoes it; the restored image is 0 outside the field. The field itself is not cropped.
 
     Args:
         keys: keys of images (C, *spatial).
@@ -96,7 +96,7 @@ class CropToFieldd(MapTransform, InvertibleTransform):
         return sample
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns a new dictionary with images on the grid that they came from, 0 outside the field."""
+        """Returns a new dictionary with images on their original grid, 0 outside the field."""
         sample = dict(data)
         for key in self.key_iterator(sample):
             step = self.pop_transform(sample[key])
@@ -127,6 +127,6 @@ def _shift(affine: Tensor, start: list[int]) -> Tensor:
 
 
 def field_of(sample: Mapping[Hashable, Any], key: str | None) -> np.ndarray | None:
-    """The field (*spatial), bool, of a sample; `None` where it has none, or the field is the whole image."""
+    """The field (*spatial), bool, of a sample; `None` if it has none, or the field is the whole image."""
     field = None if key is None or key not in sample else array_of(tensor_of(sample[key]))[0] > 0
     return None if field is None or field.all() else field

@@ -1,4 +1,4 @@
-"""Which clusters are the object, judged by what is known of the acquisition and never by a label."""
+"""The choice of the clusters that are the object, from knowledge of the acquisition and never from a label."""
 
 from monai_fusenet.transforms.foreground.candidates import Region
 from monai_fusenet.transforms.foreground.choice import choose_foreground, propose_masks

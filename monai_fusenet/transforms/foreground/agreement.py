@@ -1,4 +1,4 @@
-"""What the masks of several partitions of one image agree on."""
+"""The mask that several partitions of one image agree on."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ __all__ = ["agree", "dice"]
 
 
 def agree(masks: Sequence[np.ndarray], weights: Sequence[float], rule: Rule) -> np.ndarray:
-    """The pixels that more than half of the masks hold, by weight, as a foreground of the kind that a rule describes.
+    """The pixels that more than half of the masks contain, by weight, finished by the rule.
 
     Args:
         masks: (*spatial) each, bool, finished by the rule.
         weights: of each mask, at least 0.
-        rule: with a number of objects, so many of the largest connected parts are kept, without holes where the rule
-            says so; a single object also becomes convex again. Of several, two that touch would get one hull.
+        rule: with a number of objects, that many of the largest connected parts are kept, without holes if the rule
+            says so. A single object also becomes convex again. Several do not, because two that touch would get one
+            hull.
 
     Returns:
         (*spatial), bool; a single mask as it is.
@@ -39,6 +40,6 @@ def agree(masks: Sequence[np.ndarray], weights: Sequence[float], rule: Rule) -> 
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
-    """The Dice of two masks of one shape, bool; 1 where both are empty."""
+    """The Dice of two boolean masks of one shape; 1 if both are empty."""
     total = int(one.sum()) + int(other.sum())
     return 2 * int((one & other).sum()) / total if total else 1.0

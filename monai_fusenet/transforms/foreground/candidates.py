@@ -1,4 +1,4 @@
-"""What may be the foreground, and what speaks for it."""
+"""Candidates for the foreground, and their scores."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ CENTRE_WIDTH = 0.25  # standard deviation of the centre prior, in sides
 
 
 class Region(NamedTuple):
-    """A candidate for the foreground and what speaks for it; all in [0, 1], contrast in [-1, 1].
+    """A candidate for the foreground and its scores; all in [0, 1], contrast in [-1, 1].
 
     Attributes:
-        score: what it is chosen by.
-        fraction: share of the field of view, or else of the image, that it covers.
+        score: the number that decides the choice.
+        fraction: share of the field of view that it covers; of the image if there is no field.
         centre: share of a Gaussian at the centre that it covers.
         border: share of the border pixels of field or image that it covers, or share of its own outline that lies on
-            that border, whichever is larger: a small thing that the border cuts, as a colour chip, covers few.
-        contrast: mean grey value inside less that of a ring around it; for a dark object the other way round, and
-            absolute when either will do.
+            that border, whichever is larger. The second catches small things that the border cuts, such as a colour
+            chip.
+        contrast: mean grey value inside minus that of a ring around it; the opposite for a dark object, and the
+            absolute value if the polarity is "any".
         chosen: whether it is part of the foreground.
-        overlaps: whether it could not be, because it overlaps with one of a higher score that is.
+        overlaps: whether it was not chosen because it overlaps with a chosen one of a higher score.
     """
 
     score: float
@@ -48,7 +49,7 @@ class Candidate(NamedTuple):
     """A region and where it lies.
 
     Attributes:
-        region: what speaks for it.
+        region: its scores.
         box: part of the image that holds it and the ring around it.
         inside: where it is in the box, bool.
     """
@@ -59,13 +60,13 @@ class Candidate(NamedTuple):
 
 
 def find_candidates(clusters: np.ndarray, image: np.ndarray, rule: Rule, opening: float) -> list[Candidate]:
-    """All candidates of an image that a rule allows, best first.
+    """Finds all candidates of an image that a rule allows, best first.
 
     Args:
         clusters: (*spatial), integer labels from 1, 2-D or 3-D; 0: outside the field of view.
         image: (C, *spatial), values in [0, 1].
         rule: what is known of the object.
-        opening: that of the rule, in pixels: the image may be a part of a larger one.
+        opening: the rule's opening in pixels; the image may be a part of a larger one.
     """
     grey = image.mean(axis=0)
     if not clusters.any():  # of an image whose margins hold all of its field

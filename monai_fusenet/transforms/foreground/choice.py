@@ -1,4 +1,4 @@
-"""The foreground of one image, chosen among its clusters by a rule, or by what several partitions of it agree on."""
+"""The foreground of one image, chosen among its clusters by a rule, or by the agreement of several partitions."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class Choice(NamedTuple):
 
     Attributes:
         mask: (*spatial), bool.
-        regions: all candidates, best first: of several partitions those of the one whose own mask is nearest to `mask`.
-        confidence: how well the masks of several partitions agree with `mask`: their mean Dice with it, weighted as
-            they vote, in [0, 1]; `None` where there is one partition only, or the mask is empty.
+        regions: all candidates, best first; with several partitions, those of the partition with the mask nearest to
+            `mask`.
+        confidence: how well the masks of several partitions agree with `mask`: their mean Dice with it, with the
+            weights of the vote, in [0, 1]. `None` if there is only one partition, or the mask is empty.
     """
 
     mask: np.ndarray
@@ -44,15 +45,15 @@ def choose_foreground(
 ) -> tuple[np.ndarray, list[Region]]:
     """Chooses the foreground of one image among its clusters.
 
-    Candidates are the clusters, the two darkest together, the three darkest and so on, or the brightest; with a number
-    of objects, the connected components of these, of which so many that do not overlap are kept, or else one is kept
-    as it is. Without a number of objects, a component that touches every side of the image, such as a background or a
-    frame around everything, takes no part in these and is a candidate of its own. Each is scored by
-    max(contrast, 0) * centre ** centre_weight * (1 - border) ** border_weight, see `Region`: a product, because an
-    object must convince by all of them, and because their scales differ.
+    Candidates are the clusters, and the two darkest together, the three darkest and so on, or the brightest. With a
+    number of objects, the candidates are the connected components of these; that many are kept, and they do not
+    overlap. Without a number of objects, one candidate is kept as it is. A component that touches every side of the
+    image, such as a background or a frame, is then left out of the others and is a candidate of its own. The score is
+    `max(contrast, 0) * centre ** centre_weight * (1 - border) ** border_weight`, see `Region`. It is a product because
+    an object must do well in all of them, and because their scales differ.
 
-    An image of more than 131 072 pixels (262 144 voxels) is judged, refined and made convex on a smaller grid; the
-    contour is then drawn on its own.
+    An image of more than 131 072 pixels (262 144 voxels) is judged, refined and made convex on a smaller grid. The
+    contour is then drawn on the grid of the image.
 
     Args:
         clusters: (*spatial), integer labels, 2-D or 3-D.
@@ -62,12 +63,11 @@ def choose_foreground(
 
     Returns:
         the mask (*spatial), bool, and all candidates, best first, chosen and rejected, as they were before refinement,
-        hulls and growth. Where none has an allowed size and the polarity asked for, the mask is empty and the list
-        too.
+        hulls and growth. If no candidate has an allowed size and the wanted polarity, mask and list are empty.
 
     Raises:
-        ValueError: when clusters and image differ in shape, or a value of the rule makes no sense.
-        TypeError: when the rule has no such name.
+        ValueError: when clusters and image differ in shape, or a value of the rule is invalid.
+        TypeError: when the rule has no field of that name.
     """
     return apply_rule(Rule(*args, **kwargs), clusters, image)[:2]
 
@@ -79,14 +79,14 @@ def apply_rule(
     field: np.ndarray | None = None,
     partitions: Sequence[int] = (),
 ) -> Choice:
-    """What `choose_foreground` does, for those who keep the rule, and for several partitions of one image.
+    """As `choose_foreground`, but with a `Rule`, a field of view, and several partitions of one image.
 
-    With `partitions`, numbers of clusters, the rule makes a mask of the clusters and one of each k-means of the image
-    with so many, and the foreground is what they agree on, see `agree`. Each votes with the scores of what was chosen
-    for it, the clusters' own mask with twice as much.
+    `partitions` are numbers of clusters. The rule makes a mask from the given clusters, and one from a k-means of the
+    image for each of these numbers. The foreground is what the masks agree on, see `agree`. The vote of a mask is the
+    sum of the scores of its chosen candidates; the mask of the given clusters has twice that vote.
 
-    Nothing outside a field of view (*spatial), bool, is judged, chosen or drawn. Its border is that of the image, its
-    box is what margins and the centre are of, and fractions are of its pixels. `None`: the whole image.
+    Nothing outside the field of view `field` (*spatial), bool, is judged, chosen or drawn. Its border counts as that of
+    the image. Margins and centre refer to its box, fractions to its pixels. `None`: the whole image.
     """
     if clusters.shape != image.shape[1:]:
         raise ValueError(f"clusters and image must have the same shape, got {clusters.shape} and {image.shape[1:]}")
@@ -121,15 +121,15 @@ def _judge(rule: Rule, clusters: np.ndarray, image: np.ndarray, partitions: Sequ
 
 
 def propose_masks(rule: Rule, clusters: np.ndarray, image: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """The best candidates of an image one by one, each as a whole mask: what may be the object, or one of several.
+    """Yields the best candidates of an image one by one, each as a whole mask that may be the object or one of several.
 
-    Where the rule puts hulls in the place of what it chose, or lets it grow, each comes both as it is and so.
+    If the rule uses convex hulls or growth, each candidate comes twice: without these and with them.
 
     Args:
         rule: what is known of the object.
         clusters: (*spatial), integer labels, 2-D or 3-D.
         image: (C, *spatial), values in [0, 1].
-        most: how many candidates, counted before they are finished in two ways.
+        most: largest number of candidates; the two forms of a candidate count once.
 
     Yields:
         masks (*spatial), bool.

@@ -31,14 +31,14 @@ def finish(mask: np.ndarray, grey: np.ndarray, rule: Rule) -> np.ndarray:
 def redraw(
     small: np.ndarray, small_clusters: np.ndarray | None, clusters: np.ndarray, image: np.ndarray, rule: Rule
 ) -> np.ndarray:
-    """A finished mask on the grid of the image, with the kind of contour that the rule has given it.
+    """Draws a finished mask on the grid of the image, with the kind of contour that the rule asks for.
 
     Args:
         small: the mask on a smaller grid, bool.
-        small_clusters: the clusters on that grid; `None` where the mask is made of others, too.
+        small_clusters: the clusters on that grid; `None` if the mask is also made from other clusters.
         clusters: (*spatial), integer labels.
         image: (C, *spatial).
-        rule: what the mask was finished by.
+        rule: the rule that finished the mask.
 
     Returns:
         (*spatial), bool.

@@ -1,4 +1,4 @@
-"""What is known of an acquisition before any label, as twelve values."""
+"""The rule that chooses a foreground: twelve values that are known of an acquisition without any label."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Rule:
-    """By what a foreground is chosen among clusters, see `choose_foreground`.
+    """Rule by which a foreground is chosen among clusters, see `choose_foreground`.
 
     Args:
         objects: how many connected objects the foreground has; `None`: any number.
         polarity: "dark" or "bright" against its surroundings, or "any".
-        centre_weight: exponent of the centre prior; 0: any place will do.
-        border_weight: exponent of the distaste for the image border; 0: touching it does no harm.
-        min_fraction: candidates that cover less of the image are left out.
-        max_fraction: candidates that cover more of the image are left out.
+        centre_weight: exponent of the centre prior; 0: the place does not matter.
+        border_weight: exponent of the penalty for the image border; 0: no penalty.
+        min_fraction: candidates that cover a smaller share of the image are left out.
+        max_fraction: candidates that cover a larger share of the image are left out.
         fill_holes: fill the holes of a region before it is judged. A region that surrounds everything then becomes the
-            whole image, which is too large for an object.
-        margin: share of each side, at either end, where no object is looked for; what follows is judged within.
-        opening: half the width, as a share of the mean side, of the widest bridges at which connected components are
-            cut apart. Components that are not cut, or cut at narrower bridges only, remain candidates. Without a
-            number of objects nothing is cut.
-        refinement: how far, as a share of the mean side, the contour may move after the choice, to where it separates
-            the mean grey values inside and outside best (Chan & Vese 2001).
-        convex: put the convex hull of each connected part of the foreground in its place, after the refinement.
-        growth: how far, as a share of the mean side, the outline is moved outwards, last of all. Where an object fades
-            into its surroundings, clusters end before people's outlines do.
+            whole image, and is too large for an object.
+        margin: share of each side, at either end, where no object is looked for. All else is judged inside this margin.
+        opening: half the width, as a share of the mean side, of the widest bridges where connected components are cut
+            apart. Components that are not cut, or are cut only at narrower bridges, remain candidates. Without a number
+            of objects nothing is cut.
+        refinement: how far, as a share of the mean side, the contour may move after the choice. It moves to where it
+            best separates the mean grey values inside and outside (Chan & Vese 2001).
+        convex: replace each connected part of the foreground by its convex hull, after the refinement.
+        growth: how far, as a share of the mean side, the outline is moved outwards, as the last step. Where an object
+            fades into its surroundings, people draw the outline further out than the clusters end.
 
     Raises:
-        ValueError: a value makes no sense.
+        ValueError: a value is invalid.
     """
 
     objects: int | None = None
@@ -73,11 +73,11 @@ class Rule:
 
 
 def shows_rule(function: Function) -> Function:
-    """Puts the fields of `Rule` in the place of `*args` and `**kwargs` in the signature of a function.
+    """Replaces `*args` and `**kwargs` in the signature of a function by the fields of `Rule`.
 
-    For functions that hand these on to `Rule`, which refuses a name that it does not know. So the fields are written
-    down once, and those who ask for the signature (`help`, editors, the spell check of a config) find them all the
-    same. Calls of the function do not change.
+    For functions that pass these on to `Rule`, which refuses unknown names. So the fields are written only once, and
+    everything that reads the signature (`help`, editors, the spell check of a config) still finds them. Calls of the
+    function do not change.
     """
     signature = inspect.signature(function)
     own = list(signature.parameters.values())

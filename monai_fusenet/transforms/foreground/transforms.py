@@ -22,10 +22,9 @@ __all__ = ["ClustersToMaskd", "check_partitions"]
 class ClustersToMaskd(MapTransform):
     """Puts the foreground beside the clusters: (1, *spatial), uint8, 0 or 1, see `choose_foreground`.
 
-    The image may have any resolution; it is brought to the grid of the clusters (nearest neighbour) where it differs.
-    All candidates are handed on as a list under `regions`, so that a choice can be explained, the number of objects
-    that were to be chosen under `objects_wanted`, 0 for any, and how sure the choice is under `confidence`, see
-    `Choice`.
+    The image may have any resolution; if needed it is brought to the grid of the clusters (nearest neighbour). Three
+    more keys are added: `regions`, the list of all candidates, so that a choice can be explained; `objects_wanted`, the
+    number of objects to choose, 0 for any; and `confidence`, how sure the choice is, see `Choice`.
 
     Args:
         keys: key of the clusters (1, *spatial).
@@ -34,12 +33,13 @@ class ClustersToMaskd(MapTransform):
         *args: the fields of `Rule`, in its order.
         field_key: key of the field of view (1, *spatial), outside which nothing is judged, chosen or drawn, and whose
             border counts as that of the image; `None`: the whole image.
-        partitions: numbers of clusters; the rule also makes a mask of each k-means of the image with so many, and the
-            foreground is what these and the mask of the clusters agree on, see `agree`. Empty: the clusters alone.
+        partitions: numbers of clusters. For each, the rule also makes a mask from a k-means of the image with that many
+            clusters. The foreground is what these masks and the mask of the clusters agree on, see `agree`. Empty: only
+            the clusters are used.
         **kwargs: the fields of `Rule`, by name.
 
     Raises:
-        ValueError: a value of the rule makes no sense, or `partitions` is no list of whole numbers of at least 2.
+        ValueError: a value of the rule is invalid, or `partitions` is no list of whole numbers of at least 2.
     """
 
     @shows_rule
@@ -61,7 +61,7 @@ class ClustersToMaskd(MapTransform):
         self.rule = Rule(*args, **kwargs)
 
     def choose(self, clusters: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """The foreground of clusters in an image, by these clusters alone whatever `partitions` says.
+        """The foreground of clusters in an image, from these clusters only; `partitions` is ignored.
 
         Args:
             clusters: (*spatial), integer labels from 1; 0: outside the field of view.
@@ -73,7 +73,7 @@ class ClustersToMaskd(MapTransform):
         return self._choose(clusters, image, clusters > 0, []).mask
 
     def agree(self, clusters: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """As `choose`, by all partitions."""
+        """As `choose`, but with all partitions."""
         return self._choose(clusters, image, clusters > 0, self.partitions).mask
 
     def _choose(
