@@ -127,7 +127,7 @@ def test_the_exit_status_is_that_of_the_bundle(status, tmp_path):
 def test_a_wrong_value_is_told_as_the_bundle_tells_it(folder, tmp_path):
     told = status_of("masks", folder, "--output", tmp_path, "--steps", "many", "--device", "cpu")
     assert told == "error: steps must be a whole number of at least 0, got many"
-    assert status_of("masks", folder, "--output", tmp_path, "--field", "null").endswith("is None: --field None")
+    assert status_of("masks", folder, "--output", tmp_path, "--field", "null").endswith("is written None: --field None")
 
 
 BAD = [

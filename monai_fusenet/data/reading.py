@@ -41,7 +41,7 @@ def load_image(path: str | os.PathLike | Sequence[str | os.PathLike], nearest: b
     - Pictures (PNG, JPEG, BMP, one-page TIFF) are (C, H, W) in row-major order, upright by their EXIF orientation.
       Palettes and CMYK become RGB, black and white becomes 0 and 255, all other values do not change.
     - A TIFF of several pages is a volume (C, X, Y, pages) of unit spacing; if OME-XML, ImageJ or tifffile say that
-    pages are channels, they are.
+      pages are channels, they are.
     - NIfTI, NRRD, MetaImage and DICOM are (C, X, Y[, Z]). One axis of length 1 of a volume is dropped (the last
       one, if there are several), so that a one-slice volume is a 2-D image. DICOM files need no suffix.
     - A picture of more than 67 108 864 pixels becomes a working copy of at most that many: one pixel for each block of
