@@ -134,7 +134,7 @@ BAD = [
     (["maks"], "unknown command maks; did you mean masks?"),
     (
         ["my_folder"],
-        "unknown command my_folder; to write the bundle into a folder, run: monai-fusenet bundle my_folder",
+        "unknown command my_folder; known are masks, train, distill, evaluate, annotate, samples, bundle",
     ),
     (["masks", "nowhere"], "the folder does not exist: nowhere"),
     (["masks", __file__], f"FOLDER must be a folder, got the file {__file__}: give the folder that holds it"),
@@ -142,6 +142,10 @@ BAD = [
     (["distill"], "distill needs FOLDER, the folder of images"),
     (["evaluate"], "evaluate needs FOLDER, the folder of images"),
     (["masks", "--preset", "skni"], "unknown preset skni; did you mean skin?"),
+    (
+        ["masks", ".", "--preset", "s3net", "--preset", "skin", "--preset", "msformer"],
+        "s3net and msformer are different methods: give one of them",
+    ),
     (["masks", "--preset", "x.yaml"], "--preset: there is no file x.yaml"),
     (["masks", "--working-sise", "3"], "unknown option --working-sise; did you mean --working-size?"),
     (["masks", "--predictions", "x"], "unknown option --predictions; did you mean --partitions?"),
@@ -172,8 +176,8 @@ def test_what_is_wrong_with_a_line_is_told_in_one(words, message, tmp_path, monk
 def test_a_preset_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("bad.yaml").write_text("a: [1", encoding="utf-8")
-    told = status_of("masks", "--preset", "bad.yaml", "--my-own", "1")
-    assert told.startswith("error: a preset cannot be read: while parsing a flow sequence")
+    told = status_of("masks", "--preset", "bad.yaml")
+    assert told.startswith("error: the preset bad.yaml cannot be read: while parsing a flow sequence")
     assert "\n" not in told
 
 

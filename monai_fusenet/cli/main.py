@@ -53,8 +53,9 @@ class Program(click.Group):
         """Names the nearest command if there is none of that name."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
-            laid = f"to write the bundle into a folder, run: {PROGRAM} bundle {name}"
-            raise click.UsageError(f"unknown command {name}; {nearest(name, self.list_commands(ctx), laid)}")
+            known = self.list_commands(ctx)
+            listed = f"known are {', '.join(known)}"
+            raise click.UsageError(f"unknown command {name}; {nearest(name, known, listed)}")
         return super().resolve_command(ctx, args)
 
 

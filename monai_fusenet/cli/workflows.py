@@ -183,6 +183,7 @@ class WorkflowCommand(click.Command):
     def _files(self, ctx: click.Context) -> list[str]:
         name = CONFIGS[self.task.run_id]
         files = config_files(name, *ctx.params["preset"])
+        self._check_presets(ctx, files[1:])
         bundle = ctx.params.get("bundle")
         if bundle is not None:
             files[0] = str(Path(bundle).expanduser() / "configs" / f"{name}.json")
@@ -190,6 +191,19 @@ class WorkflowCommand(click.Command):
                 scored = "; its masks are scored by evaluate FOLDER --predictions MASKS" if name == "evaluate" else ""
                 ctx.fail(f"{bundle} is no bundle for this command: there is no {files[0]}{scored}")
         return files
+
+    def _check_presets(self, ctx: click.Context, files: Iterable[str]) -> None:
+        """Ends the command where a preset cannot be read, or where two of the package are methods."""
+        methods = []
+        for name, file in zip(ctx.params["preset"], files, strict=True):
+            try:
+                content = _read(file)
+            except (ValueError, yaml.YAMLError) as error:
+                ctx.fail(f"the preset {name} cannot be read: {error}")
+            if "network_def" in content and name in preset_names():
+                methods.append(name)
+        if len(methods) > 1:
+            ctx.fail(f"{' and '.join(methods)} are different methods: give one of them")
 
     def _values(self, ctx: click.Context) -> dict[str, str]:
         """What the line says of options, in the order of the command."""
@@ -216,11 +230,8 @@ class WorkflowCommand(click.Command):
         """Ends the command where neither the configs nor MONAI know the name of an option."""
         if "#" in name or "::" in name or name in OF_MONAI:
             return
-        try:
-            if any(name in _read(file) for file in self._files(ctx)):
-                return
-        except (ValueError, yaml.YAMLError) as error:
-            ctx.fail(f"a preset cannot be read: {error}")
+        if any(name in _read(file) for file in self._files(ctx)):
+            return
         options = [opt[2:] for param in super().get_params(ctx) for opt in param.opts if opt.startswith("--")]
         near = nearest(_dashed(name)[2:], options, f"{ctx.command_path} --help names all", "--")
         ctx.fail(f"unknown option {_dashed(name)}; {near}")

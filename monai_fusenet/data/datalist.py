@@ -224,7 +224,7 @@ def _tell(used: int, unused: Sequence[str], most: int = 3) -> None:
         return
     names = f": {', '.join(map(printable, sorted(unused)[:most]))}" if unused else ""
     more = f" and {len(unused) - most} more" if len(unused) > most else ""
-    logger.info("no images, judged by name: %d masks of images, %d others%s%s", used, len(unused), names, more)
+    logger.info("left out, their names say no image: %d masks of images, %d others%s%s", used, len(unused), names, more)
 
 
 def _places(root: Path, items: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> set[Place]:

@@ -134,8 +134,8 @@ class CheckImaged(MapTransform):
         if len(shape) != self.spatial_dims:
             kind = "a volume" if len(shape) == 3 else "a 2-D image" if len(shape) == 2 else f"a {len(shape)}-D image"
             remedy = {
-                (3, 2): ": add configs/volume.yaml to --config_file",
-                (2, 3): ": leave configs/volume.yaml or slices.yaml out of --config_file",
+                (3, 2): ": add the preset volume (configs/volume.yaml)",
+                (2, 3): ": leave out the preset volume or slices (configs/volume.yaml, slices.yaml)",
             }.get((len(shape), self.spatial_dims), "")
             raise ValueError(f"{name}{kind} of shape {shape}, but spatial_dims is {self.spatial_dims}{remedy}")
         if min(shape) < self.min_size:

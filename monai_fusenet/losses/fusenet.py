@@ -40,7 +40,7 @@ class FuseNetLoss(nn.Module):
         a `FuseNetOutput`, or any (scores, image_tokens, augmented_tokens) -> scalar, computed in float32 at least
 
     Raises:
-        ValueError: for a negative weight, and as the three losses do.
+        ValueError: for a negative weight, for a tensor in the place of the three, and as the three losses do.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2; the weights are those of the published code.
@@ -69,6 +69,11 @@ class FuseNetLoss(nn.Module):
 
     def terms(self, output: tuple[Tensor, Tensor, Tensor], batch: Mapping[str, Tensor] | None = None) -> FuseNetTerms:
         """The weighted terms and their sum, for logging; the views of the batch are not used."""
+        if isinstance(output, Tensor):
+            raise ValueError(
+                "expected (scores, image_tokens, augmented_tokens), as FuseNet gives them in training, got one tensor: "
+                "for scores alone take SelfLabelingLoss and EdgeRefinementLoss"
+            )
         scores, image_tokens, augmented_tokens = output
         self_labeling = self.lambda_self * self.self_labeling(scores)
         cross_modal = self.lambda_cross * self.cross_modal(image_tokens, augmented_tokens)

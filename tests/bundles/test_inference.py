@@ -181,7 +181,7 @@ def test_bad_images_fail_by_name_and_the_others_go_on(tmp_path):
     assert "at least 8 pixels, got the shape (5, 5)" in rows["d_tiny.png"]["message"]
     assert "the file is empty" in rows["e_empty.png"]["message"]
     assert "1 of 1200 pixel values are NaN or infinite" in rows["f_nan.nii.gz"]["message"]
-    assert "add configs/volume.yaml" in rows["g_volume.nii.gz"]["message"]
+    assert "add the preset volume" in rows["g_volume.nii.gz"]["message"]
     assert (tmp_path / "out" / "h_good_mask.png").is_file()
 
 

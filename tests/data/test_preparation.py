@@ -105,14 +105,14 @@ def test_sound_images_pass_unchanged(shape):
 
 def test_a_volume_where_planes_are_expected():
     assert complaint(image_of(1, (7, 5, 3))) == (
-        "scan 1.png: a volume of shape (7, 5, 3), but spatial_dims is 2: add configs/volume.yaml to --config_file"
+        "scan 1.png: a volume of shape (7, 5, 3), but spatial_dims is 2: add the preset volume (configs/volume.yaml)"
     )
 
 
 def test_a_plane_where_volumes_are_expected():
     assert complaint(image_of(1), spatial_dims=3) == (
-        "scan 1.png: a 2-D image of shape (7, 5), but spatial_dims is 3: leave configs/volume.yaml or slices.yaml "
-        "out of --config_file"
+        "scan 1.png: a 2-D image of shape (7, 5), but spatial_dims is 3: leave out the preset volume or slices "
+        "(configs/volume.yaml, slices.yaml)"
     )
 
 

@@ -68,3 +68,11 @@ def test_takes_what_the_network_puts_out():
     network = FuseNet(features=4, patch_grid=2)
     output = network(*torch.rand(2, 2, 3, 7, 5))
     assert FuseNetLoss()(output).item() == FuseNetLoss().terms(tuple(output)).total.item()
+
+
+def test_scores_alone_are_refused():
+    told = (
+        r"^expected \(scores, image_tokens, augmented_tokens\), as FuseNet gives them in training, got one tensor: for"
+    )
+    with pytest.raises(ValueError, match=told):
+        FuseNetLoss()(torch.zeros(3, 4, 8, 8))
