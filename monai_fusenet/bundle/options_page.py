@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,11 @@ def _shown(value: Any) -> str:
     return f"that of `--{value[1:]}`" if str(value).startswith("@") else f"`{json.dumps(value)}`"
 
 
+def _as_code(text: str) -> str:
+    """A text whose names of files and whose lists Markdown would take for tags and quotes, as code."""
+    return re.sub(r"<\w+>[\w*]*(?:\.[\w*]+)?|\[['\d][^\]]*\]", lambda found: f"`{found.group()}`", text)
+
+
 def options_page() -> str:
     """The page as Markdown."""
     configs = shipped_configs()
@@ -47,7 +53,14 @@ def options_page() -> str:
     for option in OPTIONS:
         workflows = "all" if option.workflows == WORKFLOWS else ", ".join(option.workflows)
         depends = "yes" if option.shapes_results else "no"
-        cells = (f"`--{option.name}`", option.kind.text, default_of(option, configs), workflows, depends, option.help)
+        cells = (
+            f"`--{option.name}`",
+            option.kind.text,
+            default_of(option, configs),
+            workflows,
+            depends,
+            _as_code(option.help),
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

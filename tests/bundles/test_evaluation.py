@@ -63,6 +63,10 @@ def test_masks_of_another_program(folder, tmp_path):
     perfect = [row for row in scores(tmp_path / "out") if row["method"] == "predictions"]
     assert {float(row["dice"]) for row in perfect} == {1.0}
     assert not list((tmp_path / "out").glob("*_panel.png"))  # no image was fitted
+    told = (
+        f"{len({row['file'] for row in perfect})} masks equal their truth; masks that were copied, as accepted ones are"
+    )
+    assert told in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     # They may lie in the folder of the images.
     shutil.copytree(folder, tmp_path / "data")
     shutil.copytree(tmp_path / "masks", tmp_path / "data" / "theirs")
