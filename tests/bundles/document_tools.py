@@ -135,7 +135,7 @@ def run(line, world):
     elif words[0] == "pytest":
         assert all((ROOT / word).exists() for word in words[1:])
     elif words[0] == "sphinx-build":
-        assert line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+        assert line in map(str.strip, (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines())
     elif words[0] == "monai-fusenet":
         world.run_once("monai_fusenet", small_program(words[1:], world.places(line)))
     elif words[:4] == ["python", "-m", "monai.bundle", "run"]:

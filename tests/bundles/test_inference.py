@@ -357,7 +357,7 @@ def test_a_number_takes_the_place_of_a_background_without_values(tmp_path):
     nib.save(nib.Nifti1Image(grey, np.eye(4)), tmp_path / "data" / "masked.nii.gz")
     assert infer(tmp_path / "data", tmp_path / "refused") == 1
     (row,) = read_summary(tmp_path / "refused")
-    assert "160 of 1240 pixel values are NaN or infinite; with --nan_value 0, or another" in row["message"]
+    assert "160 of 1240 pixel values are NaN or infinite; --nan_value 0, or another number, replaces" in row["message"]
     assert infer(tmp_path / "data", tmp_path / "out", nan_value=0) == 0
     (row,) = read_summary(tmp_path / "out")
     assert row["status"] == "ok"

@@ -150,7 +150,10 @@ CASES = {
     "self_labeling_loss": [losses.self_labeling_loss],
     "spatial_continuity": [losses.spatial_continuity],
 }
-RESULTS = {name for name in losses.__all__ if name.endswith("Terms")} | {"grey_values"}  # public, and no losses
+RESULTS = {name for name in losses.__all__ if name.endswith("Terms")} | {
+    "CrossModalSimilarity",
+    "grey_values",
+}  # others
 EACH = pytest.mark.parametrize(
     "loss", [pytest.param(loss, id=f"{name}-{at}") for name, modes in CASES.items() for at, loss in enumerate(modes)]
 )

@@ -189,7 +189,7 @@ TRANSFORMS = pytest.mark.parametrize("transform", [ShadingCorrectiond, N4BiasFie
         ),
         (np.full((1, 8, 9), 1e37), np.eye(8, 9)[None], r"below 1e\+30 in its field, got 1e\+37"),
         (np.full((1, 8, 9), -np.inf), np.eye(8, 9)[None], "no value below 0, got -inf"),
-        (np.full((1, 8, 9), -3), np.eye(8, 9)[None], "no value below 0, got -3; ScaleByPercentilesd"),
+        (np.full((1, 8, 9), -3), np.eye(8, 9)[None], "no value below 0, got -3; apply ScaleByPercentilesd first"),
         (np.ones((0, 8, 9)), np.eye(8, 9)[None], r"shape \(C, \*spatial\) in 2-D or 3-D, got \(0, 8, 9\)"),
         (np.ones((8, 9)), np.eye(9)[None, 0], r"shape \(C, \*spatial\) in 2-D or 3-D, got \(8, 9\)"),
     ],
