@@ -337,7 +337,7 @@ def test_the_launcher_says_what_is_wrong(tmp_path):
 
     missing = run("--studies", str(tmp_path / "nowhere"))
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
-    assert "must be a folder of images" in missing.stderr
+    assert "give a folder of images, or the address of a DICOMweb server" in missing.stderr
     unknown = run("--studies", str(tmp_path), "--preset", "teeth")
     assert unknown.returncode == 1
     assert "preset must be one of generic, ct, lung, nuclei, skin" in unknown.stderr
