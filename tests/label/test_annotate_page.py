@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from document_tools import documented_commands, parse_benchmark, run_module, runs_elsewhere
-from label_tools import picture
+from label_tools import Server, draw_studies, picture
 from PIL import Image
 
 LINES = [line for line, _ in documented_commands() if runs_elsewhere(line) == "tests/label/test_annotate_page.py"]
@@ -24,11 +24,14 @@ def test_the_pages_have_what_is_tested_here():
     assert len(SERVING) > 5
 
 
-def test_requests(server, tmp_path):
-    for line in REQUESTS:
-        line = line.replace("http://127.0.0.1:8000", server.url).replace("case_1", "a")
-        subprocess.run([*shlex.split(line), "--fail", "--silent"], cwd=tmp_path, check=True, timeout=300)
-        server.wait_for("batch/infer")
+def test_requests(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("answers")
+    # Of its own: a batch leaves masks of all images.
+    with Server(draw_studies(tmp_path_factory.mktemp("studies")), tmp_path_factory.mktemp("app")) as server:
+        for line in REQUESTS:
+            line = line.replace("http://127.0.0.1:8000", server.url).replace("case_1", "a")
+            subprocess.run([*shlex.split(line), "--fail", "--silent"], cwd=tmp_path, check=True, timeout=300)
+            server.wait_for("batch/infer")
     mask = np.asarray(Image.open(tmp_path / "mask.png"))
     assert mask.shape == picture("a.png")[0].shape[:2]
     assert set(np.unique(mask)) <= {0, 1}
