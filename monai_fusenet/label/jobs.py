@@ -89,8 +89,6 @@ class Jobs:
     def stop(self) -> None:
         """Ends the running job, if any; its saved results stay."""
         self._stopped.set()
-        for method in ("train", "batch_infer"):
-            AsyncTask.stop(method)
 
     def _start(self, run: Callable[[], None]) -> None:
         with self._lock:
@@ -132,6 +130,8 @@ class Jobs:
             raise BusyError(f"MONAI Label says: {reason}")
         while task["status"] in ("SUBMITTED", "RUNNING"):
             time.sleep(POLL)
+            if self._stopped.is_set():  # again until it ends: MONAI Label forgets a stop before its process has begun
+                AsyncTask.stop(method)
             self._look(list(task.get("details", ())), what)
         if task["status"] == "STOPPED" or self._stopped.is_set():
             raise RuntimeError("stopped")

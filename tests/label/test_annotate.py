@@ -287,6 +287,17 @@ def test_the_folder_is_fitted_and_then_proposed_from_accepted_masks(server):
     assert 0 <= get(server, "status").json()["expected_dice"] <= 1
 
 
+def test_a_job_can_be_stopped_from_its_first_moment(server):
+    """Also where MONAI Label has not begun its process yet, and would forget the stop."""
+    before = states(server)
+    begun = time.monotonic()
+    assert post(server, "propose").status_code == 200
+    assert post(server, "stop").status_code == 200
+    assert follow(server) == "stopped"
+    assert time.monotonic() - begun < 30
+    assert states(server) == before
+
+
 def follow(server):
     """Why the job ended early, once it has ended; "" if it did not."""
     for _ in range(600):
