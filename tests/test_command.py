@@ -149,6 +149,12 @@ BAD = [
     (["masks", "--preset", "x.yaml"], "--preset: there is no file x.yaml"),
     (["masks", "--working-sise", "3"], "unknown option --working-sise; did you mean --working-size?"),
     (["masks", "--predictions", "x"], "unknown option --predictions; did you mean --partitions?"),
+    (["masks", "--inferr#steps", "3"], "unknown option --inferr#steps; did you mean --inferer#steps?"),
+    (
+        ["masks", "--zzz#steps=3"],
+        "unknown option --zzz#steps; blocks are augmentation, dataloader, dataset, evaluator, foreground, inferer, "
+        "loss_function, network_def, postprocessing, preprocessing, resizing, scaling, writer",
+    ),
     (["masks", "--overwrit"], "unknown option --overwrit; did you mean --overwrite?"),
     (["masks", "--output"], "Option '--output' requires an argument."),
     (["masks", "--bundle", "x"], "x is no bundle for this command: there is no x/configs/inference.json"),

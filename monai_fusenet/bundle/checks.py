@@ -48,9 +48,9 @@ def references(config: Any) -> set[str]:
     return {ReferenceResolver.split_id(name)[0] for name in names}
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def _nearest(name: str, known: Sequence[str], block: str = "") -> str:
     close = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
+    return f"; did you mean {block}{close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
 def _left_without_effect(config: Config) -> set[str]:
@@ -116,8 +116,9 @@ def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
             continue
         for key in component:
             if key not in parameters and key not in ConfigComponent.non_arg_keys:
-                nearest = _nearest(key, [name for name in parameters if name != "self"])
-                raise ValueError(f"unknown option {path.replace(ReferenceResolver.sep, '#')}#{key}{nearest}")
+                block = f"{path.replace(ReferenceResolver.sep, '#')}#"
+                nearest = _nearest(key, [name for name in parameters if name != "self"], block)
+                raise ValueError(f"unknown option {block}{key}{nearest}")
 
 
 def check_values(config: Config) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import runpy
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import fire.parser
 
@@ -65,8 +68,12 @@ def quoted(word: str) -> str:
     return shlex.quote(word) if re.search(r'["$`\\!\n]', word) or not word else f'"{word}"'
 
 
-def run_line(words: list[str]) -> None:
-    """Shows the line and runs it in this process, as Python's `-m` does.
+def run_line(words: list[str], known: bool = False) -> None:
+    """Shows the line and runs it in this process, as Python's `-m` does, without what MONAI tells before the work.
+
+    Args:
+        words: as `bundle_line` returns them.
+        known: whether all configs are those of the package: MONAI's warning that configs run code is left out, too.
 
     Raises:
         SystemExit: as the bundle raises it, with its exit status.
@@ -78,6 +85,19 @@ def run_line(words: list[str]) -> None:
     if not getattr(sys.flags, "safe_path", False):
         sys.path.insert(0, os.getcwd())  # as -m does: a config may name modules of this folder
     try:
-        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+        with _quiet(known):
+            runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
     finally:
         sys.argv, sys.path[:] = before
+
+
+@contextmanager
+def _quiet(known: bool) -> Iterator[None]:
+    for name in ("scripts", "workflows"):  # print all options again, by handlers of MONAI's unless there are some
+        errors = logging.StreamHandler()
+        errors.setLevel(logging.ERROR)
+        logging.getLogger(f"monai.bundle.{name}").addHandler(errors)
+    with warnings.catch_warnings():
+        if known:
+            warnings.filterwarnings("ignore", "parsing config_file")
+        yield

@@ -19,10 +19,10 @@ __all__ = ["Preset", "nearest", "preset_names"]
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def nearest(name: str, known: Iterable[str], otherwise: str, dashes: str = "") -> str:
-    """The end of a message on an unknown name: the nearest known name, or another text if none is near."""
+def nearest(name: str, known: Iterable[str], otherwise: str, form: str = "{}") -> str:
+    """The end of a message on an unknown name: the nearest known name in a form, or another text if none is near."""
     close = get_close_matches(name, list(known), n=1)
-    return f"did you mean {dashes}{close[0]}?" if close else otherwise
+    return f"did you mean {form.format(close[0])}?" if close else otherwise
 
 
 def preset_names() -> dict[str, str]:

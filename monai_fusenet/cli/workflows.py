@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from monai_fusenet.cli.presets import Preset, nearest, preset_names
 from monai_fusenet.options import CONFIGS, GROUPS, OPTIONS, Option, shipped_configs
 from monai_fusenet.options.kinds import ACCEPTED, FILE, FOLDER, SWITCH
-from monai_fusenet.shipped import config_files
+from monai_fusenet.shipped import config_files, shipped
 
 __all__ = ["WORKFLOW_COMMANDS", "Task", "WorkflowCommand"]
 
@@ -165,20 +165,24 @@ class WorkflowCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options in the groups of the table, and the presets."""
         params = {param.name: param for param in self.get_params(ctx) if isinstance(param, click.Option)}
-        groups = {"Preset and bundle": OWN, **GROUPS, "Other": ("help",)}
-        for title, names in groups.items():
-            records = [params[name].get_help_record(ctx) for name in names if name in params]
-            if records:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for title, names in {"Preset and bundle": OWN, **GROUPS, "Other": ("help",)}.items():
+            records = (params[name].get_help_record(ctx) for name in names if name in params)
+            sections[title] = [record for record in records if record]
+            if names is OWN:
+                sections["Presets"] = list(preset_names().items())
+        for title, rows in sections.items():
+            if rows:
                 with formatter.section(title):
-                    formatter.write_dl([record for record in records if record])
-        with formatter.section("Presets"):
-            formatter.write_dl(list(preset_names().items()))
+                    formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> None:
         """Runs the bundle's line."""
         from monai_fusenet.cli.line import bundle_line, run_line  # with the parser of MONAI's command line
 
-        run_line(bundle_line(self.task.run_id, self._files(ctx), self._values(ctx)))
+        files = self._files(ctx)
+        known = all(any(Path(file).is_relative_to(shipped(name)) for name in ("bundles", "configs")) for file in files)
+        run_line(bundle_line(self.task.run_id, files, self._values(ctx)), known)
 
     def _files(self, ctx: click.Context) -> list[str]:
         name = CONFIGS[self.task.run_id]
@@ -228,12 +232,18 @@ class WorkflowCommand(click.Command):
 
     def _check_known(self, ctx: click.Context, name: str) -> None:
         """Ends the command where neither the configs nor MONAI know the name of an option."""
-        if "#" in name or "::" in name or name in OF_MONAI:
+        key, *block = re.split("#|::", name, maxsplit=1)
+        configs = [_read(file) for file in self._files(ctx)]
+        if name in OF_MONAI or any(key in config for config in configs):
             return
-        if any(name in _read(file) for file in self._files(ctx)):
-            return
+        if block:  # of a value in a block, the bundle checks the rest of the name
+            blocks = sorted(
+                {block for config in configs for block, value in config.items() if isinstance(value, Mapping)}
+            )
+            near = nearest(key, blocks, f"blocks are {', '.join(blocks)}", f"--{{}}#{block[0]}")
+            ctx.fail(f"unknown option --{name}; {near}")
         options = [opt[2:] for param in super().get_params(ctx) for opt in param.opts if opt.startswith("--")]
-        near = nearest(_dashed(name)[2:], options, f"{ctx.command_path} --help names all", "--")
+        near = nearest(_dashed(name)[2:], options, f"{ctx.command_path} --help names all", "--{}")
         ctx.fail(f"unknown option {_dashed(name)}; {near}")
 
 

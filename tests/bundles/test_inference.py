@@ -252,7 +252,7 @@ def test_the_same_from_any_folder(done, tmp_path):
     ("options", "message"),
     [
         ({"dataset_dirr": "data"}, "error: unknown option dataset_dirr; did you mean dataset_dir?"),
-        ({"inferer#stepz": 3}, "error: unknown option inferer#stepz; did you mean steps?"),
+        ({"inferer#stepz": 3}, "error: unknown option inferer#stepz; did you mean inferer#steps?"),
         ({"dataset_dir": "nowhere"}, "error: the dataset folder does not exist: {cwd}/nowhere"),
         ({"dataset_dir": "."}, "error: no image in {cwd}: found no file that ends in .png"),
         ({"device": "cuda:77"}, "error: device cuda:77 cannot be used here"),
