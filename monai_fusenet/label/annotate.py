@@ -204,12 +204,6 @@ def reject(image: str) -> dict[str, str]:
     return {"state": annotations.state(image)}
 
 
-@router.get("/next")
-def next_(after: str = "") -> dict[str, str | None]:
-    """The next image to annotate."""
-    return {"image": answered(lambda: fusenet_app().annotations.next(after))}
-
-
 @router.post("/fit")
 def fit() -> dict[str, Any]:
     """Proposes masks for all images that have none, without any label."""

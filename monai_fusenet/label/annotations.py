@@ -6,7 +6,7 @@ import io
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -124,20 +124,6 @@ class Annotations:
         confidence = info.get("params", {}).get("confidence") if isinstance(info.get("params"), dict) else None
         score = self.datastore.get_image_info(image).get(SCORE)
         return score if confidence is None else round(1 - float(confidence), 6)
-
-    def next(self, after: str = "") -> str | None:
-        """The image with the most uncertain mask that is not accepted; `None` if all others are accepted.
-
-        Args:
-            after: an image to leave out.
-        """
-
-        def rank(one: Mapping[str, Any]) -> tuple[bool, bool, bool, float]:
-            is_left = one["state"] == "new" and bool(one["note"])
-            return one["note"] == "cannot be read", is_left, one["uncertainty"] is None, -(one["uncertainty"] or 0.0)
-
-        left = [one for one in self.images() if one["state"] != "accepted" and one["id"] != after]
-        return min(left, key=rank)["id"] if left else None
 
     def shown(self, image: str) -> Shown:
         """The visible content of an image, kept for its next slice; raises `ValueError` if it cannot be read."""

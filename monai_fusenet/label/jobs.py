@@ -19,7 +19,6 @@ POLL = 0.5  # seconds
 FINISHED = re.compile(r"=> (\d+) / (\d+)\s*$")  # how MONAI Label's batch counts
 BAR = re.compile(r"^(?P<what>[\w -]+?):? *\[(?P<done>\d+)/(?P<total>\d+)\]")  # how Ignite's bar does
 FAILED = re.compile(r"(?P<image>\S[^:]*?) failed: (?P<reason>.+)$")  # how the batch names an image
-FOLD = re.compile(r"round without_(\d+)$")  # a training without a part of the accepted masks, on which it is judged
 FAULT = re.compile(r"^[\w.]*(?:Error|Exception): (?P<reason>.+)$")
 FITTING, TRAINING, PROPOSING = "fitting images", "training", "proposing masks"
 
@@ -147,7 +146,6 @@ class Jobs:
                 self._progress.done, self._progress.total = int(found[1]), int(found[2])
                 return
             if found := BAR.match(line.strip()):
-                step = FOLD.sub(r"checking how good masks become, \1", found["what"].strip())
-                self._progress.what = f"{what}: {step}"
+                self._progress.what = f"{what}: {found['what'].strip()}"
                 self._progress.done, self._progress.total = int(found["done"]), int(found["total"])
                 return

@@ -118,6 +118,30 @@ def test_the_first_image_opens_with_a_proposal(page, server):
     assert page.evaluate("document.documentElement.scrollHeight") <= SIZE["height"]
 
 
+def test_next_comes_to_every_image_before_it_comes_to_any_again(page):
+    ready(page)
+    seen = []
+    for _ in range(len(NAMES) + 1):
+        seen.append(page.locator("#caption").text_content().split()[0])
+        page.locator("#next").click()
+        ready(page)
+        expect(page.locator("#caption")).not_to_contain_text(f"{seen[-1]} (")
+    assert sorted(seen) == [*NAMES, "volume"]
+
+
+def test_work_that_is_not_accepted_is_not_lost_without_a_question(page):
+    asked = []
+    page.on("dialog", lambda dialog: asked.append(dialog.type))
+    open_image(page, "a")
+    page.reload()
+    assert asked == []
+    open_image(page, "a")
+    click(page, drawn("a")[1].shape, (6, 8))
+    open_image(page, "b")
+    page.reload()
+    assert asked == ["beforeunload"]
+
+
 def test_a_click_a_brush_and_undo_end_in_the_mask_that_is_accepted(page, server):
     open_image(page, "a")
     truth = drawn("a")[1]

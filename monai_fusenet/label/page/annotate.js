@@ -484,6 +484,7 @@ class Viewer {
 
 const viewer = new Viewer($("canvas"));
 const drafts = new Map(); // actions of images that were left without a decision
+const passed = new Set(); // images that were shown, and are not offered again while there are others
 const rows = new Map(); // of the list, by image
 let listed = [];
 let opening = "";
@@ -537,6 +538,7 @@ async function poll() {
     const counts = JSON.stringify(server.counts);
     const ended = wasRunning && !server.job.running;
     if (counts !== shownCounts || ended) await list();
+    if (ended) passed.clear(); // there are other masks to see
     if (ended && server.job.error && server.job.error !== "stopped") complain(`${server.job.what}: ${server.job.error}`);
     if (ended && viewer.work && !viewer.work.actions.length) await open(viewer.work.id);
     wasRunning = server.job.running;
@@ -548,9 +550,14 @@ async function poll() {
   setTimeout(poll, POLL);
 }
 
-function ordered(images) {
-  if ($("order").value === "name") return images;
-  const rank = (one) => [one.state === "accepted" ? 1 : 0, one.uncertainty === null ? 1 : 0, -(one.uncertainty ?? 0)];
+function byUncertainty(images) {
+  const rank = (one) => [
+    one.state === "accepted",
+    one.note === "cannot be read",
+    one.state === "new" && !!one.note, // rejected
+    one.uncertainty === null,
+    -(one.uncertainty ?? 0),
+  ];
   return [...images].sort((a, b) => {
     const [first, second] = [rank(a), rank(b)];
     const differs = first.findIndex((value, place) => value !== second[place]);
@@ -563,7 +570,7 @@ async function list() {
   enough = found.enough;
   $("folder").textContent = found.folder.split(/[\\/]/).filter(Boolean).pop();
   $("folder").title = `${found.folder}; accepted masks lie in labels/final`;
-  listed = ordered(found.images);
+  listed = $("order").value === "name" ? found.images : byUncertainty(found.images);
   showList();
   if (!listed.length) $("caption").textContent = `There are no images in ${found.folder}`;
 }
@@ -612,6 +619,7 @@ function keepDraft() {
 
 async function open(id) {
   keepDraft();
+  if (opening && opening !== id) passed.add(opening);
   opening = id;
   $("caption").textContent = `opening ${id}`;
   await busy(async () => {
@@ -712,6 +720,7 @@ async function decide(path) {
     const body = isAccepted ? { body: await zipped(mask) } : {};
     await post(query(path, { image: work.id }), body);
     drafts.delete(work.id);
+    passed.delete(work.id);
     work.actions = [];
     await list();
     if (opening !== work.id) return; // a person was faster
@@ -721,8 +730,11 @@ async function decide(path) {
 }
 
 async function next() {
-  const { image } = await askJson(query("next", { after: opening }));
-  if (image ?? opening) await open(image ?? opening);
+  await list();
+  const left = byUncertainty(listed).filter((one) => one.state !== "accepted" && one.id !== opening);
+  if (left.every((one) => passed.has(one.id))) passed.clear(); // they come again
+  const image = left.find((one) => !passed.has(one.id))?.id ?? opening;
+  if (image) await open(image);
 }
 
 function neighbour(step) {
@@ -921,7 +933,11 @@ $("help-button").addEventListener("click", () => $("help").showModal());
 $("with-proposals").addEventListener("change", (event) => {
   $("export").href = event.target.checked ? "export?proposals=true" : "export";
 });
+window.addEventListener("beforeunload", (event) => {
+  keepDraft();
+  if (drafts.size) event.preventDefault(); // clicks and strokes that are not accepted would be lost
+});
 
 await attempt(list);
 poll();
-if (listed.length) open((ordered(listed).find((one) => one.state !== "accepted") ?? listed[0]).id);
+if (listed.length) open((listed.find((one) => one.state !== "accepted") ?? listed[0]).id);
