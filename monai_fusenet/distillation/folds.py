@@ -200,7 +200,12 @@ class Folds:
                 with several classes.
         """
         groups = split(list(folder.accepted))
-        networks = [self._teach(network, number, group, folder) for number, group in enumerate(groups or [[]])]
+        titles = [f"check {number} of {len(groups)}" for number in range(1, len(groups) + 1)] or ["accepted masks"]
+        logger.info("%d networks learn from accepted masks, in %d steps each; then the rounds", len(titles), self.steps)
+        networks = [
+            self._teach(network, number, group, folder, title)
+            for number, (group, title) in enumerate(zip(groups or [[]], titles, strict=True))
+        ]
         said = [self.schooling.ask(one, folder.samples) for one in networks]
         weights = networks[0].state_dict()
         alone = {place: one[place] for one, group in zip(said, groups, strict=False) for place in group}
@@ -228,13 +233,15 @@ class Folds:
         ]
         return Opening(Lesson(targets, sure), self._held_out(left, folder), weights)
 
-    def _teach(self, network: nn.Module, number: int, left_out: Sequence[int], folder: KnownFolder) -> nn.Module:
+    def _teach(
+        self, network: nn.Module, number: int, left_out: Sequence[int], folder: KnownFolder, title: str
+    ) -> nn.Module:
         """A copy of a network that has learnt from all accepted masks but some."""
         network = copy.deepcopy(network)
         persons = {place: target for place, target in folder.accepted.items() if place not in left_out}
         samples = self.schooling.lessons(folder, None, [], persons)
         name = f"without_{number + 1}" if left_out else "accepted"
-        self.schooling.teach(network, name, 1000 + number, samples, self.steps, self.settings)
+        self.schooling.teach(network, name, 1000 + number, samples, self.steps, self.settings, title)
         return network
 
     @staticmethod

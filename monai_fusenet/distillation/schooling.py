@@ -78,6 +78,7 @@ class Schooling:
         samples: Sequence[dict[str, Any]],
         steps: int,
         settings: Mapping[str, Any],
+        title: str,
     ) -> None:
         """Trains a network, in place.
 
@@ -88,21 +89,22 @@ class Schooling:
             samples: each with `image` (C, *size) and `target` (K, *size).
             steps: optimisation steps, filled up to whole epochs.
             settings: what the result depends on; a training of other settings is not continued.
+            title: of the progress bar.
         """
         length = math.ceil(len(samples) / self.batch_size)
-        trainer = self.trainer(network, name, number, samples, math.ceil(steps / length))
+        trainer = self.trainer(network, title, number, samples, math.ceil(steps / length))
         folder = self.output_dir / name
         ResumableCheckpoint(folder, network, trainer.optimizer, settings, self.overwrite).attach(trainer)
         trainer.run()
 
     def trainer(
-        self, network: nn.Module, name: str, number: int, samples: Sequence[dict[str, Any]], epochs: int
+        self, network: nn.Module, title: str, number: int, samples: Sequence[dict[str, Any]], epochs: int
     ) -> SupervisedTrainer:
         """A trainer that trains a network in place: for `epochs` epochs, and as many again each time it is run again.
 
         Args:
             network: as in `teach`.
-            name: of the training, for its progress bar.
+            title: of the progress bar.
             number: as in `teach`.
             samples: as in `teach`.
             epochs: over which the learning rate falls to 0.
@@ -121,7 +123,7 @@ class Schooling:
             loss_function=self.loss_function,
             inferer=in_bfloat16 if self.amp else None,  # type: ignore[arg-type]
             prepare_batch=self._augment,
-            train_handlers=[EpochSeed(seed, dataset), ProgressHandler(desc=f"round {name}")],
+            train_handlers=[EpochSeed(seed, dataset), ProgressHandler(desc=title)],
             decollate=False,
         )
         steps = epochs * len(loader)

@@ -234,11 +234,13 @@ class Distiller:
         if (known := opening.weights if weights is None else weights) is not None:
             self.network.load_state_dict(known)
         history: list[Round] = []
+        logger.info("the model learns in at most %d rounds of %d steps", self.rounds, self.round_steps)
         for number in range(1, self.rounds + 1):
             start = time.perf_counter()
             chosen = self._choose(number, lesson, folder)
             samples = self._schooling.lessons(folder, lesson, chosen, folder.accepted)
-            self._schooling.teach(self.network, str(number), number, samples, self.round_steps, self.settings)
+            title = f"round {number} of {self.rounds}"
+            self._schooling.teach(self.network, str(number), number, samples, self.round_steps, self.settings, title)
             said, before = self._schooling.ask(self.network, folder.samples), masks
             lesson, masks = mix(said, opening.lesson.targets), self._schooling.decide(said)
             unchanged = float(np.mean([dice_of(one, other) for one, other in zip(masks, before, strict=True)]))
@@ -282,7 +284,7 @@ class Distiller:
         chosen = self._choose(1, opening.lesson, folder)
         samples = self._schooling.lessons(folder, opening.lesson, chosen, folder.accepted)
         logger.info("%d of %d images teach", len({one["name"] for one in samples}), len(folder.samples))
-        return self._schooling.trainer(self.network, "of the federation", 1, samples, epochs)
+        return self._schooling.trainer(self.network, "round of the federation", 1, samples, epochs)
 
     def _begin(
         self, items: Items, teacher_dirs: Sequence[Path], accepted: AcceptedMasks | None
