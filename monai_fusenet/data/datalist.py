@@ -222,9 +222,10 @@ def _tell(used: int, unused: Sequence[str], most: int = 3) -> None:
     """Says once what was found and is no image."""
     if not used and not unused:
         return
-    names = f": {', '.join(map(printable, sorted(unused)[:most]))}" if unused else ""
+    names = ", ".join(map(printable, sorted(unused)[:most]))
     more = f" and {len(unused) - most} more" if len(unused) > most else ""
-    logger.info("left out, their names say no image: %d masks of images, %d others%s%s", used, len(unused), names, more)
+    others = f"; left out, named like masks of none: {len(unused)}, {names}{more}" if unused else ""
+    logger.info("beside the images there are masks of them: %d%s", used, others)
 
 
 def _places(root: Path, items: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> set[Place]:
