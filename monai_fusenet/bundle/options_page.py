@@ -14,14 +14,17 @@ from monai_fusenet.options import OPTIONS, WORKFLOWS, Option, shipped_configs
 
 HEAD = """# Options
 
-Made by `python -m monai_fusenet.bundle.options_page > docs/options.md` from the table in
-`monai_fusenet/options/table.py` and the defaults in `bundles/fusenet_segmentation/configs/`.
+Give an option as `--name value` after `monai-fusenet COMMAND FOLDER` or after `python -m monai.bundle run WORKFLOW`, or
+as `name: value` in an overlay. The command `masks` is the workflow `inference`, `train` is `training`, `distill` is
+`distillation`, and `evaluate` is `evaluation`. Values in a block are reached with `#`, as `--foreground#objects 2`. A
+misspelt name ends the run in one line with the nearest known one.
 
-Every option is given as `--name value` after `python -m monai.bundle run ...`, or as `name: value` in an overlay.
-A misspelt one ends the run in one line that names the nearest known one. Arguments of a block are reached with `#`, as
-`--foreground#objects 2`.
-
-"Results" says whether results depend on the option: a folder that holds results of another value is not continued.
+The defaults are those without a preset. A preset changes some of them: its file in `configs/` names which. "Results"
+says whether results depend on the option. A folder with results of another value is not continued.
+"""
+FOOT = """
+*This page is made from the table in `monai_fusenet/options/table.py` and the configs of the bundle:
+`python -m monai_fusenet.bundle.options_page > docs/options.md`.*
 """
 
 
@@ -62,7 +65,7 @@ def options_page() -> str:
             _as_code(option.help),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, FOOT])
 
 
 if __name__ == "__main__":
