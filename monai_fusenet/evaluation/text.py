@@ -25,21 +25,22 @@ from monai_fusenet.evaluation.levels import LEVELS, Row
 __all__ = ["format_totals"]
 
 
-def format_totals(rows: Iterable[Row]) -> str:
+def format_totals(rows: Iterable[Row], levels: Iterable[str] = LEVELS) -> str:
     """The totals as plain text for a terminal, at most 100 columns wide.
 
     Args:
         rows: a row per image, method and level, as for :py:func:`totals`.
+        levels: those that are given as a table; the summary has all.
 
     Returns:
-        a table per level that occurs; then a summary if seeds or seconds are known; then the number of truths or
-        predictions whose grid differed from the image's, if any. Empty lines separate these parts. Numbers are as in
+        a table per level of these that occurs; then a summary if seeds or seconds are known; then the number of truths
+        or predictions whose grid differed from the image's, if any. Empty lines separate these parts. Numbers are as in
         the HTML report, nan is "-".
     """
     rows = list(rows)
     summary = totals(rows)
     blocks = []
-    for level in LEVELS:
+    for level in levels:
         lines = [total for total in summary if total["level"] == level]
         if not lines:
             continue
