@@ -14,8 +14,8 @@ from monai_fusenet.options import OPTIONS, WORKFLOWS, Option, shipped_configs
 
 HEAD = """# Options
 
-Give an option as `--name value` after `monai-fusenet COMMAND FOLDER` or after `python -m monai.bundle run WORKFLOW`, or
-as `name: value` in an overlay. The command `masks` is the workflow `inference`, `train` is `training`, `distill` is
+Give an option as `--name value` at the end of the command or of the `python -m monai.bundle run ...` line, or as
+`name: value` in an overlay. The command `masks` is the workflow `inference`, `train` is `training`, `distill` is
 `distillation`, and `evaluate` is `evaluation`. Values in a block are reached with `#`, as `--foreground#objects 2`. A
 misspelt name ends the run in one line with the nearest known one.
 
