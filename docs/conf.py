@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
+
 import monai_fusenet
 
 project = "monai_fusenet"
@@ -80,6 +82,13 @@ def mend_docstring(app, what, name, obj, options, lines):
         lines[place] = "".join(parts)
 
 
+def own_signature(app, what, name, obj, options, signature, returns):
+    """Of a module without a constructor of its own, torch's `*args` say nothing: it takes no argument."""
+    if what == "class" and obj.__init__ is torch.nn.Module.__init__:
+        return "()", returns
+    return None
+
+
 def public_bases(app, name, obj, options, bases):
     """Shows bases of MONAI and torch in the place of ours that no page shows."""
     while hidden := [base for base in bases if base.__module__.startswith("monai_fusenet") and not is_shown(base)]:
@@ -98,4 +107,5 @@ def setup(app):
     app.connect("builder-inited", copy_measured_tables)
     app.connect("source-read", link_measured_tables)
     app.connect("autodoc-process-docstring", mend_docstring)
+    app.connect("autodoc-process-signature", own_signature)
     app.connect("autodoc-process-bases", public_bases)
