@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import torch
+from sphinx.util.inspect import signature as get_signature
+from sphinx.util.inspect import stringify_signature
 
 import monai_fusenet
 
@@ -83,10 +85,12 @@ def mend_docstring(app, what, name, obj, options, lines):
 
 
 def own_signature(app, what, name, obj, options, signature, returns):
-    """Of a module without a constructor of its own, torch's `*args` say nothing: it takes no argument."""
-    if what == "class" and obj.__init__ is torch.nn.Module.__init__:
+    """Shows what a constructor takes where autodoc shows `*args` of torch's or of MONAI's transforms, which is all."""
+    if what != "class" or signature != "(*args, **kwargs)":
+        return None
+    if obj.__init__ is torch.nn.Module.__init__:
         return "()", returns
-    return None
+    return stringify_signature(get_signature(obj.__init__, bound_method=True), show_annotation=False), returns
 
 
 def public_bases(app, name, obj, options, bases):
