@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["VIEWS", "Scores", "check_loss", "check_terms", "map_tensors", "named_output", "network_inputs"]
+__all__ = [
+    "VIEWS",
+    "Scores",
+    "check_loss",
+    "check_terms",
+    "check_views",
+    "map_tensors",
+    "named_output",
+    "network_inputs",
+]
 
 TAKEN = frozenset(("loss", "clusters"))  # names that the trainer publishes beside the terms
 VIEWS = ("image", "augmented")  # those of a batch that the network sees; the loss sees all
@@ -22,6 +32,19 @@ class Scores(NamedTuple):
 def network_inputs(views: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     """The inputs of a network: the image and, where there is one, the augmented view."""
     return tuple(views[name] for name in VIEWS if name in views)
+
+
+def check_views(network: nn.Module, views: Mapping[str, Tensor]) -> None:
+    """Raises `ValueError` unless a network takes as many inputs as there are views of the image."""
+    inputs = network_inputs(views)
+    try:
+        inspect.signature(network.forward).bind(*inputs)
+    except TypeError:
+        advice = "; augmentation=dict makes only one" if len(inputs) > 1 else ""
+        raise ValueError(
+            f"{type(network).__name__} does not take the {len(inputs)} views that the augmentation makes of an image, "
+            f"{' and '.join(name for name in VIEWS if name in views)}{advice}"
+        ) from None
 
 
 def named_output(output: Any) -> Any:

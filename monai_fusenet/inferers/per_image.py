@@ -15,7 +15,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from monai_fusenet.engines.contract import check_loss, named_output, network_inputs
+from monai_fusenet.engines.contract import check_loss, check_views, named_output, network_inputs
 from monai_fusenet.inferers.ensemble import check_ensemble, descend_together
 from monai_fusenet.inferers.fit import (
     Descent,
@@ -34,7 +34,7 @@ from monai_fusenet.inferers.schedule import check_resolutions, sizes_to_fit
 from monai_fusenet.losses.scribble import scribbled_classes
 from monai_fusenet.losses.with_scribbles import with_scribbles
 from monai_fusenet.utils.arrays import plain, tensor_of
-from monai_fusenet.utils.checks import check_number, check_switch, check_whole
+from monai_fusenet.utils.checks import check_number, check_switch, check_whole, warn_unscaled
 from monai_fusenet.utils.scores import count_clusters, guided_upsampling, is_one_cluster, merged
 
 __all__ = ["PerImageInferer"]
@@ -112,7 +112,10 @@ class PerImageInferer(Inferer):
         ValueError: when the images do not have the shape (B, C, *spatial); when an image or its scores hold NaN or
             infinite values; when `at_once` is used with a network with activation checkpointing; when scribbles have
             another shape than the images, or classes with a gap, or `steps` is 0 with scribbles; when the network is no
-            module, or a TorchScript module.
+            module, or a TorchScript module, or takes another number of views than the augmentation makes.
+
+    Warns:
+        UserWarning: when values lie far outside [0, 1].
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2, and the published code.
@@ -211,6 +214,8 @@ class PerImageInferer(Inferer):
             check_ensemble(network)
         if not images.isfinite().all():
             raise ValueError("the image holds NaN or infinite values")
+        if self.steps > 0:  # a trained network may know other values
+            warn_unscaled(images)
         weights = next(network.parameters(), None) if isinstance(network, nn.Module) else None
         return images if weights is None else images.to(weights.dtype)
 
@@ -267,6 +272,7 @@ class PerImageInferer(Inferer):
             for size, steps in self._schedule(images.shape[2:], most, scribble is not None):
                 for fit in fits:
                     fit.views = draw_views(self.augmentation, fit.image, size, fit.seed)
+                    check_views(fit.network, fit.views)
                     if fit.scribble is not None:
                         fit.views["scribble"] = resized_scribble(fit.scribble, size)
                 if steps and len(fits) == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ class FitRecord:
     steps: int
     clusters: int
     seconds: float
-    augmented: Tensor | None
+    augmented: Tensor | None = field(repr=False)
     refits: int = 0
     size: tuple[int, ...] = ()
     wanted_size: tuple[int, ...] | None = None

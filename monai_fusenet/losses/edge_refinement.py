@@ -10,8 +10,8 @@ from monai.utils import LossReduction, look_up_option
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from monai_fusenet.losses.self_labeling import reduce_loss
-from monai_fusenet.utils.checks import check_whole
+from monai_fusenet.losses.self_labeling import reduce_loss, with_background
+from monai_fusenet.utils.checks import check_scores, check_whole
 from monai_fusenet.utils.precision import at_least_float32, full_precision
 from monai_fusenet.utils.strips import rows_at_once
 
@@ -152,7 +152,8 @@ class EdgeRefinementLoss(_Loss):
     network.
 
     Args:
-        factor: how far away the map is looked at: it is down-sampled by this factor and back up.
+        factor: how far away the map is looked at: it is down-sampled by this factor and back up. With 1 the loss is 0.
+            From the longest side of the map on, larger factors change nothing.
         mode: "soft" (differentiable, see `edge_disagreement`), or "published" (mean absolute difference of label
             numbers, see `published_edge_map`), which reproduces the printed number and trains nothing.
         reduction: "mean" over pixels, "sum", or "none" for a map (B, *spatial).
@@ -163,7 +164,7 @@ class EdgeRefinementLoss(_Loss):
         input, and under autocast too.
 
     Raises:
-        ValueError: for a factor below 1, an unknown mode or reduction, or an input that is not 2-D or 3-D.
+        ValueError: for a factor below 1, an unknown mode or reduction, or an input that is no tensor in 2-D or 3-D.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2 (the published form).
@@ -181,10 +182,8 @@ class EdgeRefinementLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor | None = None) -> Tensor:
         """The loss of scores or logits `input`."""
-        if input.ndim not in (4, 5):
-            raise ValueError(f"scores must have the shape (B, K, *spatial) in 2-D or 3-D, got {tuple(input.shape)}")
-        if input.shape[1] == 1:
-            input = torch.cat([torch.zeros_like(input), input], dim=1)
+        check_scores(input)
+        input = with_background(input)
         if self.mode == "published":
             return reduce_loss(published_edge_map(input, self.factor).abs(), self.reduction)
         return reduce_loss(edge_disagreement(input, self.factor), self.reduction)

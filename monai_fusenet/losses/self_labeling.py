@@ -7,6 +7,7 @@ from monai.utils import LossReduction, look_up_option
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from monai_fusenet.utils.checks import check_scores
 from monai_fusenet.utils.precision import at_least_float32
 from monai_fusenet.utils.strips import rows_at_once
 
@@ -38,11 +39,12 @@ class SelfLabelingLoss(_Loss):
         reduction: "mean" over pixels, "sum", or "none" for a map (B, *spatial).
 
     Shape:
-        input (B, K, *spatial), any real values; target is ignored, so that the loss can be used beside supervised
-        losses. Computed in float32 at least, whatever the type of the input.
+        input (B, K, *spatial), any real values: scores or logits. With K = 1 it is read as the logit of a foreground
+        against its background. Target is ignored, so that the loss can be used beside supervised losses. Computed in
+        float32 at least, whatever the type of the input.
 
     Raises:
-        ValueError: when the input has no spatial axis, or `reduction` is unknown.
+        ValueError: when the input is no tensor with one to three spatial axes, or `reduction` is unknown.
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2; after Kim et al. 2020, arXiv 2007.09990.
@@ -53,9 +55,13 @@ class SelfLabelingLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor | None = None) -> Tensor:
         """The loss of scores `input`."""
-        if input.ndim < 3:
-            raise ValueError(f"scores must have the shape (B, K, *spatial), got {tuple(input.shape)}")
-        return reduce_loss(self_labeling_loss(input), self.reduction)
+        check_scores(input, (1, 2, 3))
+        return reduce_loss(self_labeling_loss(with_background(input)), self.reduction)
+
+
+def with_background(scores: Tensor) -> Tensor:
+    """Scores (B, K, *spatial) of at least two classes: a single channel is the logit of a foreground."""
+    return torch.cat([torch.zeros_like(scores), scores], dim=1) if scores.shape[1] == 1 else scores
 
 
 def reduce_loss(loss: Tensor, reduction: str) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
-from monai_fusenet.losses.self_labeling import reduce_loss
+from monai_fusenet.losses.self_labeling import reduce_loss, with_background
+from monai_fusenet.utils.checks import check_scores
 from monai_fusenet.utils.precision import at_least_float32, full_precision
 from monai_fusenet.utils.strips import rows_at_once
 
@@ -171,8 +172,7 @@ class SpatialContinuityLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor | None = None) -> Tensor:
         """The loss of scores or logits `input`."""
-        if input.ndim not in (4, 5):
-            raise ValueError(f"scores must have the shape (B, K, *spatial) in 2-D or 3-D, got {tuple(input.shape)}")
+        check_scores(input)
         if self.mode == "published":
             if input.ndim != 4 or min(input.shape[2:]) < 2:
                 raise ValueError(
@@ -181,7 +181,6 @@ class SpatialContinuityLoss(_Loss):
                 )
             return reduce_loss(published_continuity(input, self.greys).sum(dim=1), self.reduction)
         if self.on == "probabilities":
-            if input.shape[1] == 1:
-                input = torch.cat([torch.zeros_like(input), input], dim=1)
+            input = with_background(input)
             input = at_least_float32(input).softmax(dim=1)
         return reduce_loss(spatial_continuity(input), self.reduction)

@@ -10,7 +10,7 @@ from monai.config import KeysCollection
 from monai.transforms import Compose, CopyItemsd, MapTransform, Randomizable
 
 from monai_fusenet.transforms.color_jitter import RandColorJitterd, RandFixedKernelBlurd
-from monai_fusenet.utils.checks import check_whole
+from monai_fusenet.utils.checks import check_whole, warn_unscaled
 
 __all__ = ["AugmentPaird"]
 
@@ -31,7 +31,11 @@ class AugmentPaird(Randomizable, MapTransform):
 
     Raises:
         KeyError: when the sample has no image.
-        ValueError: when an image does not have twice as many channels as the second view.
+        ValueError: when an image is neither 2-D nor 3-D with channels, or does not have twice as many channels as the
+            second view.
+
+    Warns:
+        UserWarning: when values lie far outside [0, 1].
 
     Reference:
         Kazerouni et al. 2023, arXiv 2311.13069, section 2.
@@ -68,6 +72,10 @@ class AugmentPaird(Randomizable, MapTransform):
             return dict(data)
         if self.second_view_channels:
             return self._split(dict(data))
+        image = data[self.keys[0]]
+        if image.ndim not in (3, 4):
+            raise ValueError(f"an image must have the shape (C, *spatial), without a batch, got {tuple(image.shape)}")
+        warn_unscaled(image)
         return self.transform(self.copy(data))
 
     def _split(self, sample: dict[Hashable, Any]) -> dict[Hashable, Any]:

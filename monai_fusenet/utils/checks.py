@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["check_network", "check_number", "check_sides", "check_switch", "check_whole"]
+__all__ = [
+    "check_network",
+    "check_number",
+    "check_scores",
+    "check_sides",
+    "check_switch",
+    "check_whole",
+    "warn_unscaled",
+]
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
@@ -36,6 +45,30 @@ def check_network(spatial_dims: int, **counts: int) -> None:
         raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
     for name, count in counts.items():
         check_whole(name, count, 1)
+
+
+def check_scores(scores: Any, spatial_dims: Sequence[int] = (2, 3)) -> None:
+    """Raises `ValueError` unless scores are a tensor (B, K, *spatial) with one of these numbers of spatial axes."""
+    axes = f"in {' or '.join(f'{dims}-D' for dims in spatial_dims)}"
+    shape = getattr(scores, "shape", None)
+    if shape is None:
+        raise ValueError(
+            f"scores must be a tensor (B, K, *spatial) {axes}, got a {type(scores).__name__}; "
+            "with deep supervision, call the loss on one head"
+        )
+    if len(shape) - 2 not in spatial_dims:
+        raise ValueError(f"scores must have the shape (B, K, *spatial) {axes}, got {tuple(shape)}")
+
+
+def warn_unscaled(image: Any) -> None:
+    """Warns where values of an image, an array or a tensor, lie far outside [0, 1]; a filter may overshoot a little."""
+    low, high = float(image.min()), float(image.max())
+    if low < -0.5 or high > 1.5:
+        warnings.warn(
+            f"an image must have values in [0, 1], got {low:g} to {high:g}: scale it, for example by MONAI's "
+            "ScaleIntensity or by ScaleByPercentilesd of monai_fusenet.data",
+            stacklevel=3,
+        )
 
 
 def check_sides(name: str, size: int | Sequence[int], spatial_dims: int) -> list[int]:

@@ -3,6 +3,7 @@ import logging
 import random
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from monai_fusenet.inferers import FitRecord, PerImageInferer, content_seed, per_image
 from monai_fusenet.inferers.fit import LOOK_EVERY
-from monai_fusenet.losses import FuseNetLoss
+from monai_fusenet.losses import FeatureClusteringLoss, FuseNetLoss
 from monai_fusenet.networks import FuseNet
 from monai_fusenet.transforms import AugmentPaird
 from monai_fusenet.utils.scores import guided_upsampling, merge_twin_scores
@@ -222,6 +223,34 @@ def test_what_cannot_be_fitted_says_so():
         with pytest.raises(ValueError, match=f"^PerImageInferer fits a network to each image .*, got {name}: Torch"):
             PerImageInferer(steps=1)(draw_images()[:, :1], given)
     assert PerImageInferer(steps=0)(draw_images()[:, :1], network).shape == (1, 8, 24, 17)
+
+
+def test_a_network_of_another_number_of_views_says_so():
+    with pytest.raises(ValueError, match="^Conv2d does not take the 2 views") as told:
+        PerImageInferer(steps=1)(draw_images(), nn.Conv2d(3, 8, 1))
+    assert str(told.value) == (
+        "Conv2d does not take the 2 views that the augmentation makes of an image, image and augmented; "
+        "augmentation=dict makes only one"
+    )
+    one_view = PerImageInferer(steps=1, augmentation=dict, loss_function=FeatureClusteringLoss())
+    assert one_view(draw_images(), nn.Conv2d(3, 8, 1)).shape == (1, 8, 24, 17)
+
+
+@pytest.mark.parametrize("spatial", SIZES)
+def test_values_of_another_scale_are_told(spatial):
+    image = 2000 * draw_images(spatial) - 1000
+    inferer = PerImageInferer(steps=1, augmentation=lambda sample: {**sample, "augmented": sample["image"]})
+    with pytest.warns(UserWarning, match=r"^an image must have values in \[0, 1\], got -9.* to .*: scale it"):
+        inferer(image, draw_network(len(spatial)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inferer(1.2 * draw_images(spatial) - 0.1, draw_network(len(spatial)))  # filters overshoot a little
+
+
+def test_a_record_is_printed_in_a_line():
+    inferer = PerImageInferer(steps=1)
+    inferer(draw_images(), draw_network())
+    assert "tensor" not in repr(inferer.record[0])
 
 
 @pytest.mark.parametrize("fresh", [True, False])

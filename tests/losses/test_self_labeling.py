@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from monai_fusenet.losses import SelfLabelingLoss, self_labeling_loss
+from monai_fusenet.losses import EdgeRefinementLoss, SelfLabelingLoss, self_labeling_loss
 
 
 @pytest.mark.parametrize("spatial", [(1,), (3, 5), (2, 3, 4)])
@@ -38,7 +38,7 @@ def test_certain_and_huge_scores_cost_nothing():
 
 
 def test_one_cluster_costs_nothing():
-    assert SelfLabelingLoss()(torch.randn(1, 1, 3, 5)).item() == 0.0
+    assert self_labeling_loss(torch.randn(1, 1, 3, 5)).abs().max() == 0.0
 
 
 def test_descending_makes_the_winner_certain():
@@ -65,9 +65,27 @@ def test_target_is_ignored():
     assert SelfLabelingLoss()(scores, torch.rand(2, 1, 4, 5)).item() == SelfLabelingLoss()(scores).item()
 
 
-def test_scores_without_a_spatial_axis():
-    with pytest.raises(ValueError, match=r"^scores must have the shape \(B, K, \*spatial\), got \(2, 3\)$"):
-        SelfLabelingLoss()(torch.zeros(2, 3))
+@pytest.mark.parametrize("shape", [(2, 3), (2, 2, 3, 8, 8, 8)])  # no spatial axis, and heads of deep supervision
+def test_what_are_no_scores(shape):
+    with pytest.raises(
+        ValueError, match=r"^scores must have the shape \(B, K, \*spatial\) in 1-D or 2-D or 3-D"
+    ) as told:
+        SelfLabelingLoss()(torch.zeros(shape))
+    assert str(told.value).endswith(f", got {shape}")
+
+
+@pytest.mark.parametrize("loss", [SelfLabelingLoss(), EdgeRefinementLoss()])
+def test_heads_of_deep_supervision_in_a_list(loss):
+    with pytest.raises(
+        ValueError, match=r"^scores must be a tensor \(B, K, .* got a list; with deep supervision, call "
+    ):
+        loss([torch.zeros(1, 2, 4, 4)])
+
+
+@pytest.mark.parametrize("spatial", [(6, 5), (3, 4, 5)])
+def test_one_channel_is_a_foreground_logit(spatial):
+    logit = torch.tensor(math.log(3)) * torch.where(torch.rand(2, 1, *spatial) > 0.5, 1, -1)
+    assert SelfLabelingLoss()(logit).item() == pytest.approx(-math.log(0.75))  # each pixel is sure of its side by 3/4
 
 
 def test_an_unknown_reduction():

@@ -137,3 +137,13 @@ def test_a_second_view_of_too_few_channels():
     message = "^an image whose last 2 channels are a second view must have 4, got 3$"
     with pytest.raises(ValueError, match=message):
         AugmentPaird(second_view_channels=2)({"image": draw(3, 5, 4)})
+
+
+def test_a_batch_is_no_image():
+    with pytest.raises(ValueError, match=r"^an image must have the shape .*, without a batch, got \(1, 3, 4, 5, 6\)$"):
+        AugmentPaird()({"image": draw(1, 3, 4, 5, 6)})
+
+
+def test_values_of_another_scale_are_told():
+    with pytest.warns(UserWarning, match=r"^an image must have values in \[0, 1\], got "):
+        AugmentPaird()({"image": 255 * draw(3, 5, 4)})
