@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from monai.bundle import ConfigParser
@@ -18,17 +19,26 @@ __all__ = ["FittingMethod", "load_method"]
 
 
 class FittingMethod(NamedTuple):
-    """The inferer of a method: `inferer(images, network)` returns scores (B, K, *spatial)."""
+    """A method of the overlays.
+
+    Attributes:
+        network: the network.
+        inferer: `inferer(images, network)` returns scores (B, K, *spatial).
+        postprocessing: from scores to a mask, as the workflow makes it: a dictionary transform of a sample with `image`
+            and `original`, both the image (C, *spatial), and `pred`, its scores (K, *spatial). It adds `clusters`
+            (1, *spatial), labels 1..n, and replaces `pred` by the mask (1, *spatial).
+    """
 
     network: nn.Module
     inferer: PerImageInferer
+    postprocessing: Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def load_method(*overlays: str, **options: Any) -> FittingMethod:
-    """Network and inferer as in the workflow `inference`, for given overlays and options.
+    """Network, inferer and choice of the mask as in the workflow `inference`, for given overlays and options.
 
-    `network, inferer = load_method("s3net", in_channels=1)`, then `scores = inferer(images, network)` with images
-    (B, C, *spatial) of values in [0, 1].
+    `method = load_method("s3net", in_channels=1)`, then `scores = method.inferer(images, method.network)` with images
+    (B, C, *spatial) of values in [0, 1]. Finding the field of view and resizing are no part of it.
 
     Args:
         overlays: names of overlays of this package, or paths of files `.yaml`, of methods and presets, in any order.
@@ -46,11 +56,12 @@ def load_method(*overlays: str, **options: Any) -> FittingMethod:
     check_options(parser.get())
     check_values(parser.get())
     try:
-        network, neighbours, checkpoint, inferer = (
-            parser.get_parsed_content(name) for name in ("network_def", "neighbours", "checkpoint", "inferer")
+        network, neighbours, checkpoint, inferer, postprocessing = (
+            parser.get_parsed_content(name)
+            for name in ("network_def", "neighbours", "checkpoint", "inferer", "postprocessing")
         )
     except RuntimeError as error:
         raise cause_of(error) from error
     bundle_root = shipped("bundles") / "fusenet_segmentation"
     network = load_network(by_slices(network, neighbours), checkpoint, inferer, bundle_root, "cpu")
-    return FittingMethod(network, inferer)
+    return FittingMethod(network, inferer, postprocessing)

@@ -39,13 +39,16 @@ def test_overlays_compose_in_any_order(method, other):
 def test_a_method_for_a_program_of_ones_own(method, other):
     channels, spatial = (3, (33, 40)) if other == "skin" else (1, (18, 16, 10))
     options = {"features": 4, "steps": 2, "resolutions": None, "in_channels": channels, "min_clusters": 0}
-    network, inferer = load_method(other, method, **options)
+    network, inferer, postprocessing = load_method(other, method, **options)
     image = torch.rand(1, channels, *spatial, generator=torch.Generator().manual_seed(0))
     scores = inferer(image, network)
     assert scores.shape == (1, 4, *spatial)
     assert inferer.record[0].steps == 2
-    again, same = load_method(method, other, **options)
-    torch.testing.assert_close(same(image, again), scores)
+    sample = postprocessing({"image": image[0], "original": image[0], "pred": scores[0]})
+    assert sample["clusters"].shape == sample["pred"].shape == (1, *spatial)
+    assert set(sample["pred"].unique().tolist()) <= {0, 1}
+    again = load_method(method, other, **options)
+    torch.testing.assert_close(again.inferer(image, again.network), scores)
 
 
 def test_a_misspelt_option_of_a_method():
@@ -133,8 +136,8 @@ def test_two_at_once_are_fitted_as_each_alone(method, spatial):
     options = {"features": 4, "steps": 2, "resolutions": None, "in_channels": 2, "min_clusters": 0}
     options |= {"spatial_dims": len(spatial), "patch_grid": 2, "working_size": list(spatial)}
     images = torch.rand(2, 2, *spatial, generator=torch.Generator().manual_seed(0))
-    network, alone = load_method(method, **options)
-    _, together = load_method(method, **options)
+    network, alone, _ = load_method(method, **options)
+    together = load_method(method, **options).inferer
     together.at_once = 2
     torch.testing.assert_close(together(images, network), alone(images, network), rtol=1e-3, atol=1e-3)
 
@@ -144,5 +147,5 @@ def test_a_trained_network_for_a_program_of_ones_own(tmp_path):
         load_method("s3net", "feedforward", features=4)
     trained = load_method("s3net", features=4).network
     torch.save({"network": trained.state_dict()}, tmp_path / "model.pt")
-    network, _ = load_method("s3net", "feedforward", features=4, checkpoint=str(tmp_path / "model.pt"))
+    network = load_method("s3net", "feedforward", features=4, checkpoint=str(tmp_path / "model.pt")).network
     assert all(torch.equal(value, trained.state_dict()[name]) for name, value in network.state_dict().items())
