@@ -226,7 +226,7 @@ def test_what_cannot_be_fitted_says_so():
 
 
 def test_a_network_of_another_number_of_views_says_so():
-    with pytest.raises(ValueError, match="^Conv2d does not take the 2 views") as told:
+    with pytest.raises(ValueError, match=r"^Conv2d does not take the 2 views") as told:
         PerImageInferer(steps=1)(draw_images(), nn.Conv2d(3, 8, 1))
     assert str(told.value) == (
         "Conv2d does not take the 2 views that the augmentation makes of an image, image and augmented; "
