@@ -2,11 +2,13 @@ import errno
 import os
 import resource
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from monai_fusenet.data.datalist import holds_results
-from monai_fusenet.utils.files import CannotWriteError, atomic_path, content_digest
+from monai_fusenet.utils.files import CannotWriteError, alone_in, atomic_path, content_digest
 
 
 def test_file_appears_under_its_name_only_when_complete(tmp_path):
@@ -128,3 +130,21 @@ def test_content_digest_of_files_and_folders(tmp_path):
     (tmp_path / "series" / "2").write_bytes(b"two")
     assert content_digest(tmp_path / "a") != content_digest(tmp_path / "series")
     assert content_digest([str(tmp_path / "a"), tmp_path / "series" / "2"]) == content_digest(tmp_path / "series")
+
+
+def test_one_process_at_a_time_is_in_a_folder(tmp_path):
+    """And a killed one leaves nothing: its lock is the system's."""
+    folder = str(tmp_path / "out")
+    code = f"from monai_fusenet.utils.files import alone_in\nwith alone_in({folder!r}): print('in', flush=True)"
+    with alone_in(tmp_path / "out"):
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert other.stdout == ""
+        assert f"ValueError: another run is writing into {tmp_path / 'out'}: wait for its end" in other.stderr
+    holding = subprocess.Popen([sys.executable, "-c", f"{code}; input()"], stdin=-1, stdout=-1, text=True)
+    assert holding.stdout.readline() == "in\n"
+    with pytest.raises(ValueError, match=r"^another run is writing into "), alone_in(tmp_path / "out"):
+        pass
+    holding.kill()
+    holding.wait()
+    with alone_in(tmp_path / "out"):
+        assert list((tmp_path / "out").iterdir()) == []

@@ -97,11 +97,14 @@ def check_options(config: Config, run_ids: Sequence[str] = ()) -> None:
                 "leave one of the two overlays out"
             )
         if key not in welcome:
-            # Plain values are options; blocks and what is computed from others are not.
+            # Plain values are options, and what is computed if the table names it; blocks are not.
+            named = {option.name for option in OPTIONS}
             known = [
                 name
                 for name, value in config.items()
-                if name not in {key, *ENTRIES} and not isinstance(value, Mapping) and "$fusenet" not in str(value)
+                if name not in {key, *ENTRIES}
+                and not isinstance(value, Mapping)
+                and (name in named or "$fusenet" not in str(value))
             ]
             raise ValueError(f"unknown option {key}{_nearest(key, known)}")
     for path, component in _walk(config):

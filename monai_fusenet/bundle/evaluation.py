@@ -16,7 +16,7 @@ from monai_fusenet import __version__
 from monai_fusenet.bundle.checks import settings
 from monai_fusenet.bundle.context import Context
 from monai_fusenet.bundle.faults import UnfinishedError, edge
-from monai_fusenet.bundle.workflows import check_conflicts, make_masks
+from monai_fusenet.bundle.workflows import alone_with_results, check_conflicts, make_masks
 from monai_fusenet.data import draw_phantoms, unmatched_masks
 from monai_fusenet.distillation import FolderPass
 from monai_fusenet.engines import FolderEvaluator
@@ -76,37 +76,38 @@ def evaluate(
         raise ValueError(
             f"no image in {images_dir} has a mask: evaluation needs masks/ beside images/, with equal names"
         )
-    writers: dict[int, ResultWriter] = {}
-    if predictions_dir is not None:
-        if seeds:
-            raise ValueError("seeds has no effect with predictions_dir: all folders seed_<n> in it are scored")
-        method, folders = "predictions", _folders_of_predictions(predictions_dir)
-    else:
-        writers = _make_masks(workflow, evaluator, writer, seeds or [], seed)
-        method, folders = method_name(evaluator.network), {key: one.output_dir for key, one in writers.items()}
-    rows, failures = score_folder(items, folders, choose_mask, method, workflow.config.get("field"), workers)
+    if seeds and predictions_dir is not None:
+        raise ValueError("seeds has no effect with predictions_dir: all folders seed_<n> in it are scored")
+    with alone_with_results(writer.output_dir):
+        writers: dict[int, ResultWriter] = {}
+        if predictions_dir is not None:
+            method, folders = "predictions", _folders_of_predictions(predictions_dir)
+        else:
+            writers = _make_masks(workflow, evaluator, writer, seeds or [], seed)
+            method, folders = method_name(evaluator.network), {key: one.output_dir for key, one in writers.items()}
+        rows, failures = score_folder(items, folders, choose_mask, method, workflow.config.get("field"), workers)
 
-    def tell() -> None:
-        _note_failures(writers, failures)
-        if not rows:
-            return
-        scored = len({row["file"] for row in rows})
-        synthetic = " (SYNTHETIC phantoms)" if dataset_dir is None else ""
-        heading = [
-            f"Masks of {method}, scored",
-            f"images: {images_dir}{synthetic}, {scored} of {len(items)} scored",
-            f"masks: {predictions_dir or _made(writers)}",
-            f"made on {datetime.now():%Y-%m-%d %H:%M} by monai_fusenet {__version__}",
-            *([] if predictions_dir else [f"options: {_options(workflow, list(writers))}"]),
-            *_copies(rows, method),
-        ]
-        examples = _examples(rows, method, items, folders)
-        report = write_report(rows, writer.output_dir, heading, _not_scored(failures, folders), examples)
-        print(format_totals(rows, ["deployed"]))  # what one may expect of new images
-        scores = writer.output_dir / "scores.csv"
-        logger.info("all levels: %s; scores of each image: %s", report, scores)
+        def tell() -> None:
+            _note_failures(writers, failures)
+            if not rows:
+                return
+            scored = len({row["file"] for row in rows})
+            synthetic = " (SYNTHETIC phantoms)" if dataset_dir is None else ""
+            heading = [
+                f"Masks of {method}, scored",
+                f"images: {images_dir}{synthetic}, {scored} of {len(items)} scored",
+                f"masks: {predictions_dir or _made(writers)}",
+                f"made on {datetime.now():%Y-%m-%d %H:%M} by monai_fusenet {__version__}",
+                *([] if predictions_dir else [f"options: {_options(workflow, list(writers))}"]),
+                *_copies(rows, method),
+            ]
+            examples = _examples(rows, method, items, folders)
+            report = write_report(rows, writer.output_dir, heading, _not_scored(failures, folders), examples)
+            print(format_totals(rows, ["deployed"]))  # what one may expect of new images
+            scores = writer.output_dir / "scores.csv"
+            logger.info("all levels: %s; scores of each image: %s", report, scores)
 
-    distributed.from_first(tell)
+        distributed.from_first(tell)
     distributed.leave()
     if failures or strays:
         message = f"{len(failures)} of {len(items)} images not scored, {len(strays)} masks of no image"

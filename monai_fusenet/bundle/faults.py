@@ -182,6 +182,26 @@ class _Ending:
             signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
 
 
+def tell_uncaught() -> None:
+    """Makes errors of the user end `python -m monai.bundle` with one line where MONAI builds a part of the config, too.
+
+    There no function of ours is called that `edge` could decorate; MONAI wraps the error, and nothing catches it.
+    """
+    if is_program():
+        sys.excepthook = functools.partial(_tell_uncaught, sys.excepthook)
+
+
+def _tell_uncaught(otherwise: Callable[..., Any], kind: type, error: BaseException, trace: Any) -> None:
+    cause = cause_of(error)
+    reason = describe(cause) if cause is not error and isinstance(cause, Exception) else None
+    if reason is None:
+        otherwise(kind, error, trace)
+        return
+    close_progress_bars()
+    if distributed.first_to_say(reason):
+        print(f"error: {printable(reason)}", file=sys.stderr)
+
+
 def end_on_signals() -> None:
     """Makes Ctrl-C and SIGTERM end this process by `Interrupted`, if it is `python -m monai.bundle` and nothing else.
 

@@ -16,7 +16,7 @@ from monai.utils import ensure_tuple, set_determinism
 
 from monai_fusenet.bundle.checks import check_options, check_values
 from monai_fusenet.bundle.context import Context
-from monai_fusenet.bundle.faults import cause_of, edge, end_on_signals, is_told
+from monai_fusenet.bundle.faults import cause_of, edge, end_on_signals, is_told, tell_uncaught
 from monai_fusenet.data import find_images, load_image, phantom_images, sample_images
 from monai_fusenet.data.claims import available_memory
 from monai_fusenet.data.datalist import unique_names
@@ -83,6 +83,7 @@ def start(workflow: Context, device: str | torch.device, seed: int, by_itself: b
         ValueError: for a misspelt option, a wrong value, a missing device, or a missing overlay.
     """
     end_on_signals()
+    tell_uncaught()
     distributed.join(device)
     if distributed.rank() > 0:  # what holds for all, the first rank says
         logging.getLogger("monai_fusenet").setLevel(logging.ERROR)

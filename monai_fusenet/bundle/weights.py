@@ -46,7 +46,7 @@ def load_network(
     if fresh:
         raise ValueError(
             "--checkpoint has no effect here: each image is fitted from fresh weights; "
-            "add configs/feedforward.yaml or configs/adapt.yaml to use it"
+            "the preset feedforward or adapt uses it (configs/feedforward.yaml, configs/adapt.yaml)"
         )
     weights = _read_weights(checkpoint, device)
     shipped = Path(bundle_root) / "models" / "model.pt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from monai_fusenet.handlers.results import ResultWriter
 from monai_fusenet.results.dicom import is_dicom
 from monai_fusenet.transforms import MaskConfidenced
 from monai_fusenet.utils import distributed
+from monai_fusenet.utils.files import alone_in
 
 __all__ = ["distil", "infer", "student_trainer", "train"]
 
@@ -74,9 +76,15 @@ def infer(evaluator: FolderEvaluator, writer: ResultWriter) -> None:
     Raises:
         UnfinishedError: when some images could not be done.
     """
-    make_masks(evaluator, writer)
+    with alone_with_results(writer.output_dir):
+        make_masks(evaluator, writer)
     distributed.leave()
     check_finished(writer.counts()["failed"], len(writer.items))
+
+
+def alone_with_results(folder: str | Path) -> AbstractContextManager[None]:
+    """Keeps other runs out of the folder, see `alone_in`; the first rank does it for all."""
+    return alone_in(folder) if distributed.rank() == 0 else nullcontext()
 
 
 def check_finished(failed: int, total: int) -> None:
@@ -86,14 +94,20 @@ def check_finished(failed: int, total: int) -> None:
 
 
 @edge
-def train(trainer: Any, dataset: Any) -> None:
+def train(trainer: Any, dataset: Any, output_dir: str | Path) -> None:
     """Runs the training.
+
+    Args:
+        trainer: the trainer.
+        dataset: its images.
+        output_dir: folder of its results.
 
     Raises:
         UnfinishedError: when images had to be left out.
     """
     dataset.prepare()
-    trainer.run()
+    with alone_with_results(output_dir):
+        trainer.run()
     distributed.leave()
     check_finished(len(dataset.failures), len(dataset.failures) + len(dataset))
 
@@ -180,42 +194,47 @@ def distil(
     Raises:
         UnfinishedError: when some images could not be done.
     """
-    items, passes = teach(distiller, teacher, items, dataset_dir, accepted)
+    with alone_with_results(distiller.output_dir):
+        items, passes = teach(distiller, teacher, items, dataset_dir, accepted)
 
-    def train_student() -> tuple[dict[str, torch.Tensor], float | None]:
-        distiller.run(items, [one.output_dir for one in passes], accepted)
-        return {name: value.cpu() for name, value in distiller.network.state_dict().items()}, distiller.confidence_power
+        def train_student() -> tuple[dict[str, torch.Tensor], float | None]:
+            distiller.run(items, [one.output_dir for one in passes], accepted)
+            return {
+                name: value.cpu() for name, value in distiller.network.state_dict().items()
+            }, distiller.confidence_power
 
-    trained, power = distributed.from_first(train_student)
-    distiller.network.load_state_dict(trained)
-    weights, model_dir = fingerprint(distiller.network), distiller.output_dir / "model"
-    learnt = {} if power is None else {"confidence_power": power}
-    distributed.from_first(lambda: write_student(workflow, distiller.network, weights, bundle_root, model_dir, learnt))
-    logger.info("the network, as a bundle: %s", model_dir)
+        trained, power = distributed.from_first(train_student)
+        distiller.network.load_state_dict(trained)
+        weights, model_dir = fingerprint(distiller.network), distiller.output_dir / "model"
+        learnt = {} if power is None else {"confidence_power": power}
+        distributed.from_first(
+            lambda: write_student(workflow, distiller.network, weights, bundle_root, model_dir, learnt)
+        )
+        logger.info("the network, as a bundle: %s", model_dir)
 
-    if power is not None:
-        for transform in Compose([postprocessing]).flatten().transforms:
-            if isinstance(transform, MaskConfidenced):
-                transform.power = power
-    kept = [] if accepted is None else [KeepAcceptedd(accepted)]
-    own = FolderPass(
-        distiller.output_dir / "masks",
-        preprocessing,
-        distiller.network,
-        distiller.inferer,
-        Compose([postprocessing, *kept]),
-        distiller.device,
-        {
-            "weights": weights,
-            "split_objects": workflow.content("split_objects"),
-            "confidence_power": workflow.content("confidence_power") if power is None else power,
-            "accepted_masks": distiller.settings["accepted_masks"],
-        },
-        distiller.overwrite,
-        workers=workers,
-        panels=panels,
-    )
-    evaluator, writer = own.build(items)
-    if writer.conflicts:  # left by an earlier network
-        evaluator, writer = replace(own, overwrite=True).build(items)
-    infer(evaluator, writer)
+        if power is not None:
+            for transform in Compose([postprocessing]).flatten().transforms:
+                if isinstance(transform, MaskConfidenced):
+                    transform.power = power
+        kept = [] if accepted is None else [KeepAcceptedd(accepted)]
+        own = FolderPass(
+            distiller.output_dir / "masks",
+            preprocessing,
+            distiller.network,
+            distiller.inferer,
+            Compose([postprocessing, *kept]),
+            distiller.device,
+            {
+                "weights": weights,
+                "split_objects": workflow.content("split_objects"),
+                "confidence_power": workflow.content("confidence_power") if power is None else power,
+                "accepted_masks": distiller.settings["accepted_masks"],
+            },
+            distiller.overwrite,
+            workers=workers,
+            panels=panels,
+        )
+        evaluator, writer = own.build(items)
+        if writer.conflicts:  # left by an earlier network
+            evaluator, writer = replace(own, overwrite=True).build(items)
+        infer(evaluator, writer)

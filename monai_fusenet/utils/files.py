@@ -10,6 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 class CannotWriteError(OSError):
     """A folder cannot be written any more; the message says which one, why, and what to do."""
@@ -107,6 +112,40 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def alone_in(folder: str | Path) -> Iterator[None]:
+    """Keeps other processes that do the same out of a folder of results while the block runs.
+
+    It is a lock of the system on the folder itself: a killed process leaves nothing behind. On Windows, and on file
+    systems without locks, it has no effect.
+
+    Args:
+        folder: made if need be.
+
+    Raises:
+        ValueError: when another process is in there.
+    """
+    with writing(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"another run is writing into {folder}: wait for its end, or choose another --output_dir"
+                ) from None
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # workers that still end hold the folder open, too
+        os.close(handle)
 
 
 def _temporary(path: Path, suffix: str = "") -> Path:
