@@ -29,6 +29,7 @@ from PIL import Image
 from monai_fusenet.bundle import OPTIONS, faults
 from monai_fusenet.cli.main import PROGRAM, main, program
 from monai_fusenet.data import sample_images
+from monai_fusenet.utils.files import alone_in
 
 COMMANDS = {"masks": "inference", "train": "training", "distill": "distillation", "evaluate": "evaluation"}
 
@@ -149,11 +150,20 @@ BAD = [
     (["masks", "--preset", "x.yaml"], "--preset: there is no file x.yaml"),
     (["masks", "--working-sise", "3"], "unknown option --working-sise; did you mean --working-size?"),
     (["masks", "--predictions", "x"], "unknown option --predictions; did you mean --partitions?"),
-    (["masks", "--inferr#steps", "3"], "unknown option --inferr#steps; did you mean --inferer#steps?"),
+    (
+        ["masks", "--inferr#steps", "3"],
+        "unknown option --inferr#steps: there is no inferr; did you mean inferer#steps?",
+    ),
+    (["masks", "--steps#x", "3"], "unknown option --steps#x: steps is no block"),
+    (
+        ["masks", "--preprocessing#transforms#99#min_size", "3"],
+        "unknown option --preprocessing#transforms#99#min_size: preprocessing#transforms is a list of 8, from 0 on",
+    ),
+    (["masks", "-preset", "skin"], "unknown option -preset; names of options begin with two dashes: --preset"),
     (
         ["masks", "--zzz#steps=3"],
-        "unknown option --zzz#steps; blocks are augmentation, dataloader, dataset, evaluator, foreground, inferer, "
-        "loss_function, network_def, postprocessing, preprocessing, resizing, scaling, writer",
+        "unknown option --zzz#steps: there is no zzz; blocks are augmentation, dataloader, dataset, evaluator, "
+        "foreground, inferer, loss_function, network_def, postprocessing, preprocessing, resizing, scaling, writer",
     ),
     (["masks", "--overwrit"], "unknown option --overwrit; did you mean --overwrite?"),
     (["masks", "--output"], "Option '--output' requires an argument."),
@@ -187,11 +197,62 @@ def test_a_preset_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     assert "\n" not in told
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- 1", "the preset my.yaml cannot be read: it must hold lines `name: value`, got a list"),
+        (
+            "foregroundd#objects: 1",
+            ": it sets foregroundd#objects, but there is no foregroundd; did you mean foreground#ob",
+        ),
+        ("preprocessing#transforms#8#x: 1", "but preprocessing#transforms is a list of 8, from 0 on"),
+    ],
+)
+def test_a_preset_that_does_not_fit_is_told(content, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text(content, encoding="utf-8")
+    told = status_of("masks", "--preset", "my.yaml")
+    assert message in told
+    assert "\n" not in told
+
+
+def test_a_preset_for_another_bundle_is_told(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "inference.json").write_text('{"device": "cpu", "mask": {}}', encoding="utf-8")
+    told = status_of("masks", "--bundle", tmp_path, "--preset", "skin")
+    assert told == (
+        f"error: the preset skin does not fit {tmp_path}/configs/inference.json: it sets foreground#objects, but there "
+        "is no foreground; blocks are mask"
+    )
+
+
+def test_images_that_all_cannot_be_read_end_a_training_with_one_line(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"none")
+    command = [sys.executable, "-m", "monai_fusenet", "train", "in", "--output", "out"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: none of the 1 images could be loaded; the first, a.png: ")
+    assert "Traceback" not in run.stderr
+
+
 def test_without_the_server_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "monailabel", None)
     monkeypatch.setitem(sys.modules, "monailabel.main", None)
     told = status_of("annotate", tmp_path)
     assert told == "error: monailabel.main is not installed; pip install 'monai-fusenet[label]'"
+
+
+def test_a_folder_that_another_run_writes_into_is_refused(folder, tmp_path):
+    with alone_in(tmp_path / "out"):
+        told = status_of(
+            "masks", folder, "--output", tmp_path / "out", "--steps", "1", "--device", "cpu", "--workers", "0"
+        )
+    assert told == (
+        f"error: another run is writing into {tmp_path / 'out'}: wait for its end, or choose another --output_dir"
+    )
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)

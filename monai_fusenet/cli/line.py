@@ -93,11 +93,17 @@ def run_line(words: list[str], known: bool = False) -> None:
 
 @contextmanager
 def _quiet(known: bool) -> Iterator[None]:
-    for name in ("scripts", "workflows"):  # print all options again, by handlers of MONAI's unless there are some
-        errors = logging.StreamHandler()
-        errors.setLevel(logging.ERROR)
-        logging.getLogger(f"monai.bundle.{name}").addHandler(errors)
-    with warnings.catch_warnings():
-        if known:
-            warnings.filterwarnings("ignore", "parsing config_file")
-        yield
+    errors = logging.StreamHandler()
+    errors.setLevel(logging.ERROR)
+    # These print all options again, by handlers of MONAI's unless there are some.
+    loggers = [logging.getLogger(f"monai.bundle.{name}") for name in ("scripts", "workflows")]
+    for logger in loggers:
+        logger.addHandler(errors)
+    try:
+        with warnings.catch_warnings():
+            if known:
+                warnings.filterwarnings("ignore", "parsing config_file")
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(errors)

@@ -18,7 +18,10 @@ def told() -> Iterator[None]:
     """Turns errors with files into one line for the user."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        reason = f"cannot write {error.filename}: {error.strerror}" if error.filename else str(error)
+        raise click.ClickException(reason) from error
+    except ValueError as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import yaml
 from click.shell_completion import CompletionItem
 
+from monai_fusenet.cli.merging import merged, misfit, read_config
 from monai_fusenet.cli.presets import Preset, nearest, preset_names
 from monai_fusenet.options import CONFIGS, GROUPS, OPTIONS, Option, shipped_configs
 from monai_fusenet.options.kinds import ACCEPTED, FILE, FOLDER, SWITCH
@@ -155,6 +154,9 @@ class WorkflowCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Accepts all options that are not in the table; they are checked later, together with the presets."""
         options = args[: args.index("--")] if "--" in args else args
+        for word in options:
+            if re.match("-[A-Za-z]{2}", word):
+                ctx.fail(f"unknown option {word}; names of options begin with two dashes: -{word}")
         names = [word.partition("=")[0][2:] for word in options if re.match("--[A-Za-z_]", word)]
         known = {opt for param in self.get_params(ctx) for opt in param.opts}
         ctx.meta[EXTRA] = [
@@ -181,29 +183,35 @@ class WorkflowCommand(click.Command):
         from monai_fusenet.cli.line import bundle_line, run_line  # with the parser of MONAI's command line
 
         files = self._files(ctx)
-        known = all(any(Path(file).is_relative_to(shipped(name)) for name in ("bundles", "configs")) for file in files)
+        ours = [shipped(name).resolve() for name in ("bundles", "configs")]
+        known = all(any(Path(file).resolve().is_relative_to(folder) for folder in ours) for file in files)
         run_line(bundle_line(self.task.run_id, files, self._values(ctx)), known)
 
     def _files(self, ctx: click.Context) -> list[str]:
         name = CONFIGS[self.task.run_id]
         files = config_files(name, *ctx.params["preset"])
-        self._check_presets(ctx, files[1:])
         bundle = ctx.params.get("bundle")
         if bundle is not None:
             files[0] = str(Path(bundle).expanduser() / "configs" / f"{name}.json")
             if not Path(files[0]).is_file():
                 scored = "; its masks are scored by evaluate FOLDER --predictions MASKS" if name == "evaluate" else ""
                 ctx.fail(f"{bundle} is no bundle for this command: there is no {files[0]}{scored}")
+        self._check_presets(ctx, files)
         return files
 
-    def _check_presets(self, ctx: click.Context, files: Iterable[str]) -> None:
-        """Ends the command where a preset cannot be read, or where two of the package are methods."""
+    def _check_presets(self, ctx: click.Context, files: Sequence[str]) -> None:
+        """Ends the command where a preset cannot be read or does not fit, or where two of the package are methods."""
+        whole = read_config(files[0])
         methods = []
-        for name, file in zip(ctx.params["preset"], files, strict=True):
+        for name, file in zip(ctx.params["preset"], files[1:], strict=True):
             try:
-                content = _read(file)
-            except (ValueError, yaml.YAMLError) as error:
+                content = read_config(file)
+            except (ValueError, OSError) as error:
                 ctx.fail(f"the preset {name} cannot be read: {error}")
+            whole |= merged([content])
+            for key in content:
+                if reason := misfit(whole, key):
+                    ctx.fail(f"the preset {name} does not fit {files[0]}: it sets {key}, but {reason}")
             if "network_def" in content and name in preset_names():
                 methods.append(name)
         if len(methods) > 1:
@@ -231,17 +239,15 @@ class WorkflowCommand(click.Command):
         return values
 
     def _check_known(self, ctx: click.Context, name: str) -> None:
-        """Ends the command where neither the configs nor MONAI know the name of an option."""
-        key, *block = re.split("#|::", name, maxsplit=1)
-        configs = [_read(file) for file in self._files(ctx)]
-        if name in OF_MONAI or any(key in config for config in configs):
+        """Ends the command where neither the configs nor MONAI know the name of an option.
+
+        The arguments in a block are checked by the bundle.
+        """
+        config = merged(map(read_config, self._files(ctx)))
+        if reason := misfit(config, name):
+            ctx.fail(f"unknown option --{name}: {reason}")
+        if name in OF_MONAI or re.search("#|::", name) or name in config:
             return
-        if block:  # of a value in a block, the bundle checks the rest of the name
-            blocks = sorted(
-                {block for config in configs for block, value in config.items() if isinstance(value, Mapping)}
-            )
-            near = nearest(key, blocks, f"blocks are {', '.join(blocks)}", f"--{{}}#{block[0]}")
-            ctx.fail(f"unknown option --{name}; {near}")
         options = [opt[2:] for param in super().get_params(ctx) for opt in param.opts if opt.startswith("--")]
         near = nearest(_dashed(name)[2:], options, f"{ctx.command_path} --help names all", "--{}")
         ctx.fail(f"unknown option {_dashed(name)}; {near}")
@@ -259,12 +265,6 @@ def _existing(ctx: click.Context, folder: str) -> str:
     if not path.is_dir():
         ctx.fail(f"FOLDER must be a folder, got the file {folder}: give the folder that holds it")
     return folder
-
-
-def _read(file: str) -> Mapping[str, Any]:
-    with open(file, encoding="utf-8") as config:
-        content = json.load(config) if file.endswith(".json") else yaml.safe_load(config)
-    return content if isinstance(content, Mapping) else {}
 
 
 WORKFLOW_COMMANDS = (
