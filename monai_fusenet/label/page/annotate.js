@@ -730,7 +730,9 @@ async function decide(path) {
 }
 
 async function next() {
+  const before = opening;
   await list();
+  if (opening !== before) return; // a person was faster
   const left = byUncertainty(listed).filter((one) => one.state !== "accepted" && one.id !== opening);
   if (left.every((one) => passed.has(one.id))) passed.clear(); // they come again
   const image = left.find((one) => !passed.has(one.id))?.id ?? opening;
