@@ -224,8 +224,10 @@ def _tell(used: int, unused: Sequence[str], most: int = 3) -> None:
         return
     names = ", ".join(map(printable, sorted(unused)[:most]))
     more = f" and {len(unused) - most} more" if len(unused) > most else ""
-    others = f"; left out, named like masks of none: {len(unused)}, {names}{more}" if unused else ""
-    logger.info("beside the images there are masks of them: %d%s", used, others)
+    parts = [f"{used} masks of the images"] if used else []
+    if unused:
+        parts.append(f"{len(unused)} other files that are no images, by their names: {names}{more}")
+    logger.info("found beside the images: %s", "; ".join(parts))
 
 
 def _places(root: Path, items: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> set[Place]:

@@ -337,7 +337,7 @@ class Distiller:
             self.confidence_power = confidence_power(drawn, found.dice)
             calibrated = np.mean(np.array(drawn) ** self.confidence_power)
             logger.info(
-                "confidence of the network: %.3f on average, to the power of %g %.3f",
+                "mean confidence of the network: %.3f; to the power of %g: %.3f, near the expected Dice",
                 *(np.mean(drawn), self.confidence_power, calibrated),
             )
         logger.info(

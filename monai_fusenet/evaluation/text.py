@@ -30,10 +30,10 @@ def format_totals(rows: Iterable[Row], levels: Iterable[str] = LEVELS) -> str:
 
     Args:
         rows: a row per image, method and level, as for :py:func:`totals`.
-        levels: those that are given as a table; the summary has all.
+        levels: those to show.
 
     Returns:
-        a table per level of these that occurs; then a summary if seeds or seconds are known; then the number of truths
+        a table per level that occurs; then a summary if seeds or seconds are known; then the number of truths
         or predictions whose grid differed from the image's, if any. Empty lines separate these parts. Numbers are as in
         the HTML report, nan is "-".
     """
@@ -53,7 +53,7 @@ def format_totals(rows: Iterable[Row], levels: Iterable[str] = LEVELS) -> str:
             numbers = [number(total[column.key], column.decimals) for column in columns]
             cells.append([str(total["images"]), dice, *numbers, f"{total['collapse_rate']:.0%}"])
         blocks.append(_text_table([level, *map(shown_name, lines)], cells))
-    if lines := [total for total in summary if is_summarised(total)]:
+    if lines := [total for total in summary if is_summarised(total) and total["level"] in levels]:
         names = ["summary", *(f"{total['method']}, {total['level']}" for total in lines)]
         blocks.append(_text_table(names, [list(SUMMARY), *map(summary_cells, lines)]))
     if resampled := {file for file, _ in grid_notes(rows)}:

@@ -108,6 +108,12 @@ class ResultWriter:
         names = {item["name"] for item in self.items}
         found = _Finished({}, [], [row for name, row in by_name.items() if name not in names])
         fitting = {} if overwrite else self._files.finished(self.items, rows)
+        lost = [file for file, fits in fitting.items() if fits and not rows[file]]
+        if lost:
+            logger.warning(
+                "%s and %d others have results, but summary.csv has lost their rows; --overwrite True does all anew",
+                *(lost[0], len(lost) - 1),
+            )
         for file, fits in fitting.items():
             row = {**dict.fromkeys(SUMMARY_COLUMNS, ""), **rows[file]}
             if row["status"] == "failed":

@@ -500,7 +500,7 @@ def test_the_log_tells_once_of_label_maps_that_are_no_images(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "monai_fusenet"):
         find_images(tmp_path)
     assert caplog.messages == [
-        "beside the images there are masks of them: 2; left out, named like masks of none: 5, "
+        "found beside the images: 2 masks of the images; 5 other files that are no images, by their names: "
         "b_pred.png, x1_gt.png, x2_gt.png and 2 more"
     ]
 
