@@ -17,7 +17,7 @@ HEAD = """# Options
 Give an option as `--name value` at the end of the command or of the `python -m monai.bundle run ...` line, or as
 `name: value` in an overlay. The command `masks` is the workflow `inference`, `train` is `training`, `distill` is
 `distillation`, and `evaluate` is `evaluation`. Values in a block are reached with `#`, as `--foreground#objects 2`. A
-misspelt name ends the run in one line with the nearest known one.
+misspelt name ends the run in one line with the nearest known one (a misspelt block on MONAI's line: by a `KeyError`).
 
 The defaults are those without a preset. A preset changes some of them: its file in `configs/` names which. "Results"
 says whether results depend on the option. A folder with results of another value is not continued.
