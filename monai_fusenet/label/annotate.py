@@ -110,12 +110,11 @@ def status() -> dict[str, Any]:
     if job["running"]:
         app.annotations.refresh()  # another process saves masks
     counts = Counter(app.annotations.state(image) for image in app.datastore().list_images())
-    trained = app._trainers["fusenet_feedforward"].stats()
     return {
         "counts": {state: counts[state] for state in ("new", "proposed", "accepted")},
         "fitting": app.clusterer.fitting,
         "job": job,
-        "expected_dice": trained.get("expected_dice"),
+        "expected_dice": app.expected_dice(),
     }
 
 

@@ -26,6 +26,7 @@ from monai_fusenet.label.label_maps import AnswerForm, write_answer
 from monai_fusenet.label.requests import FOREGROUND
 from monai_fusenet.label.scoring import SCORE
 from monai_fusenet.label.views import Shown, shown
+from monai_fusenet.transforms.foreground.agreement import dice
 
 __all__ = ["Annotations", "State", "UnknownImageError"]
 
@@ -131,8 +132,11 @@ class Annotations:
         key = path, Path(path).stat().st_mtime
         with self._lock:
             if key not in self._shown:
-                self._unreadable.add(image)
-                self._shown[key] = shown(_read(path))
+                try:
+                    self._shown[key] = shown(_read(path))
+                except Exception:
+                    self._unreadable.add(image)
+                    raise
             self._unreadable.discard(image)
             self._shown.move_to_end(key)
             while len(self._shown) > IN_MEMORY:
@@ -188,6 +192,30 @@ class Annotations:
         if label:
             request |= {"start": "label", STARTED_FROM: label}
         return self._task("fusenet_click", ClickTask).answer(request).labels > 0
+
+    def proposal_dice(self) -> float | None:
+        """The mean Dice of proposals with the masks that a person accepted in their places.
+
+        `None` if fewer than two of these are known and can be read, or if accepted masks tell several classes apart.
+        """
+        found = []
+        for image in self.datastore.list_images():
+            uris = [
+                self.datastore.get_label_uri(image, tag)
+                for tag in (DefaultLabelTag.ORIGINAL, DefaultLabelTag.FINAL)
+                if tag in self.datastore.get_labels_by_image_id(image)
+            ]
+            if len(uris) < 2:
+                continue
+            try:
+                with self._files:
+                    proposed, accepted = (read_saved(uri, self.path(image)) for uri in uris)
+            except (OSError, ValueError):  # the training tells it
+                continue
+            if accepted.max() > 1:
+                return None
+            found.append(dice(proposed > 0, accepted > 0))
+        return float(np.mean(found)) if len(found) > 1 else None
 
     def accept(self, image: str, mask: np.ndarray) -> None:
         """Keeps a mask (*spatial) as accepted.

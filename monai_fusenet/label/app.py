@@ -69,7 +69,11 @@ class FuseNetApp(MONAILabelApp):
         description = "Label-free clusters by FuseNet: one click chooses the object, on any new kind of image"
         super().__init__(app_dir, studies, conf, "monai_fusenet", description, __version__)
         self.annotations = Annotations(self, self.results_dir)
-        self.jobs = Jobs(self.annotations)
+        self.jobs = Jobs(self.annotations, self.expected_dice)
+
+    def expected_dice(self) -> float | None:
+        """The Dice to expect of masks of the network that was trained on accepted masks; `None` if unknown."""
+        return self._trainers["fusenet_feedforward"].stats().get("expected_dice")
 
     def init_datastore(self) -> Datastore:
         """The folder of images, with all files that this package reads, unless the user has restricted them."""

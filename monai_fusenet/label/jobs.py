@@ -38,6 +38,7 @@ class Progress:
         total: number of images or steps; 0 if unknown.
         error: why it ended early; "" if it did not.
         seconds: since it began.
+        note: what a person should know of its result; "" if nothing.
     """
 
     what: str = ""
@@ -46,6 +47,7 @@ class Progress:
     total: int = 0
     error: str = ""
     seconds: float = 0.0
+    note: str = ""
 
 
 class Jobs:
@@ -53,10 +55,12 @@ class Jobs:
 
     Args:
         annotations: the images and their states.
+        expected_dice: tells that of masks of the trained network; `None` if unknown.
     """
 
-    def __init__(self, annotations: Annotations) -> None:
+    def __init__(self, annotations: Annotations, expected_dice: Callable[[], float | None]) -> None:
         self._annotations = annotations
+        self._expected_dice = expected_dice
         self._progress = Progress()
         self._begun = 0.0
         self._lock = threading.Lock()
@@ -75,13 +79,25 @@ class Jobs:
     def propose_all(self) -> None:
         """Trains on the accepted masks, and proposes masks for all other images with the trained network.
 
+        Proposals that are there already stay if they came nearer to the accepted masks than the network comes to those
+        that it has not learnt from. Then only images without a proposal get one.
+
         Raises:
             BusyError: while another job runs.
         """
 
         def run() -> None:
+            before = self._annotations.proposal_dice()
             self._follow("train", {"model": "fusenet_feedforward"}, TRAINING)
-            self._batch("fusenet_feedforward", self._images("new", "proposed"), PROPOSING)
+            expected = self._expected_dice()
+            if before is None or expected is None or before < expected:
+                self._batch("fusenet_feedforward", self._images("new", "proposed"), PROPOSING)
+                return
+            self._progress.note = (
+                f"earlier proposals are kept: their Dice with the accepted masks is {before:.2f}, that of the trained "
+                f"network {expected:.2f}"
+            )
+            self._batch("fusenet_feedforward", self._images("new"), PROPOSING)
 
         self._start(run)
 

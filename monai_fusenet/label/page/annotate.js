@@ -516,7 +516,8 @@ function tell() {
   else if (fitting) text = `fitting ${fitting}: a few seconds`;
   else if (waiting) text = "the server is working";
   else if (job.error) text = `${job.what} ended: ${job.error}`;
-  else if (server.expected_dice) text = `ready; expected Dice of proposals ${server.expected_dice.toFixed(2)}`;
+  else if (job.note) text = `ready; ${job.note}`;
+  else if (server.expected_dice) text = `ready; expected Dice of proposals ${server.expected_dice.toFixed(2)}, if the accepted images are like the others`;
   $("status").textContent = text;
   $("progress").hidden = !job.running;
   if (job.running && job.total) Object.assign($("progress"), { max: job.total, value: job.done });
