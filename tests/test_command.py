@@ -230,7 +230,7 @@ def test_images_that_all_cannot_be_read_end_a_training_with_one_line(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"none")
     command = [sys.executable, "-m", "monai_fusenet", "train", "in", "--output", "out"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("error: none of the 1 images could be loaded; the first, a.png: ")
