@@ -212,7 +212,7 @@ class Annotations:
                     proposed, accepted = (read_saved(uri, self.path(image)) for uri in uris)
             except (OSError, ValueError):  # the training tells it
                 continue
-            if accepted.max() > 1:
+            if len(np.unique(accepted[accepted > 0])) > 1:
                 return None
             found.append(dice(proposed > 0, accepted > 0))
         return float(np.mean(found)) if len(found) > 1 else None

@@ -55,6 +55,8 @@ def test_masks_with_several_classes_are_not_compared(app, tmp_path):
     accept_two(app)
     assert app.annotations.proposal_dice() is not None
     Image.fromarray((half(9) * 2).astype(np.uint8)).save(app.annotations.label("b"))
+    assert app.annotations.proposal_dice() == pytest.approx((2 / 3 + 1) / 2)  # one class, whatever its value
+    Image.fromarray(half(9).astype(np.uint8) + half(4)).save(app.annotations.label("b"))
     assert app.annotations.proposal_dice() is None
 
 
