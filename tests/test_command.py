@@ -226,6 +226,14 @@ def test_a_preset_for_another_bundle_is_told(tmp_path):
     )
 
 
+def test_a_bundle_whose_config_is_damaged_is_told(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "inference.json").write_text('{"device": ', encoding="utf-8")
+    told = status_of("masks", "--bundle", tmp_path)
+    assert told.startswith(f"error: the config {tmp_path}/configs/inference.json cannot be read: Expecting value")
+    assert "\n" not in told
+
+
 def test_images_that_all_cannot_be_read_end_a_training_with_one_line(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"none")

@@ -201,7 +201,10 @@ class WorkflowCommand(click.Command):
 
     def _check_presets(self, ctx: click.Context, files: Sequence[str]) -> None:
         """Ends the command where a preset cannot be read or does not fit, or where two of the package are methods."""
-        whole = read_config(files[0])
+        try:
+            whole = read_config(files[0])
+        except (ValueError, OSError) as error:  # of another bundle
+            ctx.fail(f"the config {files[0]} cannot be read: {error}")
         methods = []
         for name, file in zip(ctx.params["preset"], files[1:], strict=True):
             try:
